@@ -1,0 +1,3 @@
+"""Train, resume, evaluate and use hierarchical variational autoencoders."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,185 @@
+"""Everything a training run works with, put together from its settings."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lvae_torch.data.dump import Dump, ImageSplit
+from lvae_torch.data.order import TrainingOrder, evaluation_batches
+from lvae_torch.data.transforms import Preprocess
+from lvae_torch.errors import CfgError
+from lvae_torch.evaluation import Evaluation, evaluate
+from lvae_torch.hparams import Settings, to_cfg
+from lvae_torch.models.contract import Model
+from lvae_torch.processes import Processes
+from lvae_torch.reporting.reporter import Reporter
+from lvae_torch.run_folder import RunFolder
+from lvae_torch.seeding import seed_everything
+from lvae_torch.training.checkpoints import CheckpointStore
+from lvae_torch.training.ema import Ema
+from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.loop import Plan, Run, State
+from lvae_torch.training.meter import Meter
+from lvae_torch.training.optimization import make_optimizer
+from lvae_torch.training.step import TrainStep
+from lvae_torch.training.stopping import StopRequest
+from lvae_torch.watching import TrainingWatch
+from lvae_torch.wiring import build_model, checkpoint_meta, make_learning_rate, make_objective
+
+
+@dataclass(frozen=True)
+class Data:
+    """The dump of a run, as training and evaluation read it."""
+
+    dump: Dump
+    training: ImageSplit
+    validation: ImageSplit
+    order: TrainingOrder
+    preprocess: Preprocess
+
+    @classmethod
+    def of(cls, settings: Settings, dump: Dump, preprocess: Preprocess) -> "Data":
+        data = settings.data
+        training = dump.split(data.train_split, limit=data.limit_train)
+        validation = dump.split(data.val_split, limit=data.limit_val)
+        order = TrainingOrder(len(training), settings.train.batch_size, settings.run.seed)
+        return cls(dump, training, validation, order, preprocess)
+
+    def strided(self, n: int) -> Tensor:
+        """``n`` raw images spread over the validation split, which may be sorted; (n, H, W, C)."""
+        return self.validation.gather(np.linspace(0, len(self.validation) - 1, n).round().astype(np.int64))
+
+
+def assemble(
+    settings: Settings, data: Data, processes: Processes, stop: StopRequest, folder: RunFolder, reporter: Reporter
+) -> Run:
+    """A run at step 0: model initialised, nothing trained."""
+    bare = _initial_model(settings, data, processes)
+    flat = FlatParameters(bare)
+    ema = Ema(bare, settings.train.ema_decay) if settings.train.ema_decay > 0 else None
+    model = _as_called(bare, settings, processes)
+    evaluated: Any = bare if ema is None else ema.model
+    watcher = TrainingWatch(
+        reporter, evaluated, int(np.prod(data.dump.image_shape)), _pictures(settings, data, processes), settings.run.seed
+    )
+    return Run(
+        state=State(),
+        plan=_plan(settings),
+        train_step=_train_step(settings, data, processes, model, bare, flat, ema),
+        evaluate=partial(_evaluate, settings, data, processes, stop, evaluated),
+        store=CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints),
+        meta=checkpoint_meta(to_cfg(settings), data.dump, data.preprocess.n_levels),
+        watcher=watcher,
+        processes=processes,
+        stop=stop,
+    )
+
+
+def _initial_model(settings: Settings, data: Data, processes: Processes) -> Any:
+    """The same weights on every rank, whatever the number of ranks: one seed, one batch."""
+    seed_everything("initialization", settings.run.seed)
+    model: Any = build_model(settings, data.dump.image_shape, data.preprocess.n_levels)
+    model.to(processes.device)
+    if settings.train.channels_last:
+        model.to(memory_format=torch.channels_last)
+    raw = data.training.gather(data.order.batch(0)).to(processes.device)
+    model.initialize(data.preprocess(raw, training=False))
+    return model.train()
+
+
+def _as_called(bare: Any, settings: Settings, processes: Processes) -> nn.Module:
+    """``bare`` with the switches of ``[train]`` around it."""
+    train = settings.train
+    if train.activation_checkpointing:
+        bare.rematerialize()
+    model: Any = bare
+    if train.sync_batch_norm:
+        if processes.device.type != "cuda":
+            raise CfgError("[train] sync_batch_norm = True needs GPUs; PyTorch has none of it for CPUs. Set it False.")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if train.compile:
+        model = torch.compile(model)
+    if processes.world > 1:
+        ids = [processes.device.index] if processes.device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=ids)
+    return model
+
+
+def _train_step(
+    settings: Settings,
+    data: Data,
+    processes: Processes,
+    model: nn.Module,
+    bare: Any,
+    flat: FlatParameters,
+    ema: Ema | None,
+) -> TrainStep:
+    optimizer = settings.optimizer
+    autocast = torch.autocast(processes.device.type, torch.bfloat16) if settings.train.precision == "bfloat16" else None
+    return TrainStep(
+        model=model,
+        bare=bare,
+        flat=flat,
+        ema=ema,
+        objective=make_objective(settings, data.dump.image_shape),
+        optimizer=make_optimizer(optimizer.name, flat, optimizer.betas, optimizer.eps, optimizer.weight_decay),
+        learning_rate=make_learning_rate(settings),
+        meter=Meter(len(bare.latent_shapes()), processes.device),
+        preprocess=partial(data.preprocess, training=True),
+        accumulate=settings.train.accumulate,
+        clip_norm=optimizer.clip_norm,
+        skip_norm=optimizer.skip_norm,
+        autocast=autocast,
+    )
+
+
+def _plan(settings: Settings) -> Plan:
+    train = settings.train
+    return Plan(
+        seed=settings.run.seed,
+        steps=train.steps,
+        log_every=train.log_every,
+        evaluate_every=settings.val.every,
+        checkpoint_every=train.checkpoint_every,
+        max_skips_in_a_row=settings.optimizer.max_skips_in_a_row,
+    )
+
+
+def _evaluate(
+    settings: Settings, data: Data, processes: Processes, stop: StopRequest, model: Any, last: bool
+) -> Evaluation:
+    """The validation split; the importance-weighted bound only at the end."""
+    n, size = len(data.validation), settings.val.batch_size
+    batches = (
+        (j, data.validation.gather(indices))
+        for j, indices in evaluation_batches(n, size, processes.rank, processes.world)
+    )
+    rounds = -(-n // (size * processes.world))
+    was_training = model.training
+    model.eval()
+    processes.broadcast_(model.buffers())  # running statistics are each rank's own
+    try:
+        return evaluate(
+            model,
+            stop.watch(batches, rounds),
+            partial(data.preprocess, training=False),
+            processes,
+            settings.run.seed,
+            iw_samples=settings.val.iw_samples if last else 0,
+        )
+    finally:
+        model.train(was_training)
+
+
+def _pictures(settings: Settings, data: Data, processes: Processes) -> Tensor | None:
+    if settings.val.images == 0 or not processes.is_main:
+        return None
+    seed_everything("pictures", settings.run.seed)
+    return data.preprocess(data.strided(settings.val.images).to(processes.device), training=False)

@@ -1,0 +1,35 @@
+"""The same name continues the same run: what may have changed in its settings since, and what may not."""
+
+import sys
+from datetime import UTC, datetime
+
+from lvae_torch.errors import CfgError
+from lvae_torch.files import write_text
+from lvae_torch.hparams import Settings, differences, format_differences, load, to_cfg
+from lvae_torch.run_folder import RunFolder
+
+
+def begin_or_continue(folder: RunFolder, settings: Settings) -> None:
+    """Keep the resolved settings with the run; hold them against those it began with.
+
+    Raises:
+        CfgError: with a table, if a key changed that would change the model or the data.
+    """
+    if folder.hparams_cfg.is_file():
+        _compare(folder, settings)
+    write_text(folder.hparams_cfg, to_cfg(settings))
+
+
+def _compare(folder: RunFolder, settings: Settings) -> None:
+    changes = differences(load(folder.hparams_cfg), settings)
+    if refused := [change for change in changes if change.refused]:
+        raise CfgError(
+            f"{folder.path}: this run began with other settings that shape the model or the data:\n"
+            f"{format_differences(refused)}\n"
+            f"Take them back, choose another run.name, or remove the run with ./reset.sh {folder.name}."
+        )
+    if changes:
+        table = format_differences(changes)
+        print(f"{folder.name}: continuing with changed settings:\n{table}", file=sys.stderr)
+        with open(folder.path / "changes.txt", "a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{table}\n\n")

@@ -1,0 +1,50 @@
+"""Bernoulli likelihood for binary images, colours independent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from lvae_torch.distributions.precision import widened
+
+FLOOR = -100.0  # the reference's library floors each logarithm here
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """p(x = 1) = sigmoid(logits), independently per sub-pixel."""
+
+    logits: Tensor  # (B, C, H, W)
+    reference: bool = False
+    """Floor each logarithm at -100, as the original implementations do."""
+
+    @staticmethod
+    def n_params(channels: int) -> int:
+        """Channels of the network's head for images of ``channels`` colours."""
+        return channels
+
+    @classmethod
+    def from_params(cls, params: Tensor, reference: bool = False) -> Bernoulli:
+        return cls(widened(params), reference)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Nats per image, (B,); x is (B, C, H, W), 0 or 1."""
+        log_one, log_zero = logsigmoid(self.logits), logsigmoid(-self.logits)
+        if self.reference:
+            log_one, log_zero = log_one.clamp(min=FLOOR), log_zero.clamp(min=FLOOR)
+        return (x * log_one + (1 - x) * log_zero).flatten(1).sum(dim=1)
+
+    def mean(self) -> Tensor:
+        return torch.sigmoid(self.logits)
+
+    def mode(self) -> Tensor:
+        """1 where it is the likelier value; 0 at a tie."""
+        return (self.logits > 0).to(self.logits.dtype)
+
+    def sample(self, noise: Tensor | None = None) -> Tensor:
+        """A draw, (B, C, H, W); ``noise``: uniforms of that shape to draw it from."""
+        u = torch.rand_like(self.logits) if noise is None else noise
+        return (u < self.mean()).to(self.logits.dtype)

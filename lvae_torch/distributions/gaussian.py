@@ -1,0 +1,57 @@
+"""The diagonal Gaussian: posterior, prior and one of the likelihoods."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lvae_torch.distributions.precision import widened
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """Independent Gaussians, one per entry of ``mean``. Every result is element-wise, in nats."""
+
+    mean: Tensor  # (B, ...)
+    log_std: Tensor  # (B, ...)
+
+    @classmethod
+    def from_mean_and_log_var(cls, params: Tensor, max_log_std: float | None = None) -> DiagonalGaussian:
+        """Split a network output (B, 2Z, ...) into mean and log variance, each (B, Z, ...).
+
+        Half precision is widened first: a KL is a small difference of large numbers.
+        ``max_log_std`` bounds |log std|, so that no exponential overflows.
+        """
+        mean, log_var = widened(params).chunk(2, dim=1)
+        log_std = 0.5 * log_var
+        if max_log_std is not None:
+            log_std = log_std.clamp(-max_log_std, max_log_std)
+        return cls(mean, log_std)
+
+    @property
+    def std(self) -> Tensor:
+        return self.log_std.exp()
+
+    def at_noise(self, eps: Tensor) -> Tensor:
+        """The sample that standard normal noise ``eps`` stands for: mean + std * eps."""
+        return self.mean + self.std * eps
+
+    def rsample(self, temperature: float = 1.0) -> Tensor:
+        """A sample that gradients flow through; ``temperature`` scales the standard deviation."""
+        return self.at_noise(temperature * torch.randn_like(self.mean))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log N(z; mean, std^2), element-wise."""
+        eps = (z - self.mean) * (-self.log_std).exp()
+        return -0.5 * (eps**2 + LOG_2PI) - self.log_std
+
+    def kl(self, p: DiagonalGaussian) -> Tensor:
+        """KL(self || p) in closed form; exactly zero where both agree."""
+        shift = (self.mean - p.mean) * (-p.log_std).exp()
+        log_ratio = self.log_std - p.log_std
+        return 0.5 * (shift**2 + torch.expm1(2 * log_ratio)) - log_ratio  # expm1: exact near q = p

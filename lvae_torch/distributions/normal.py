@@ -1,0 +1,41 @@
+"""Gaussian likelihood: a density, so not comparable with the likelihoods of discrete pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lvae_torch.distributions.gaussian import DiagonalGaussian
+
+
+@dataclass(frozen=True)
+class GaussianLikelihood:
+    """N(x; mean, std^2), independently per sub-pixel. Means and samples are not clipped to [0, 1]."""
+
+    gaussian: DiagonalGaussian  # (B, C, H, W)
+
+    @staticmethod
+    def n_params(channels: int) -> int:
+        """Channels of the network's head for images of ``channels`` colours."""
+        return 2 * channels
+
+    @classmethod
+    def from_params(cls, params: Tensor) -> GaussianLikelihood:
+        """Mean and log variance, (B, 2C, H, W)."""
+        return cls(DiagonalGaussian.from_mean_and_log_var(params))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density in nats per image, (B,)."""
+        return self.gaussian.log_prob(x).flatten(1).sum(dim=1)
+
+    def mean(self) -> Tensor:
+        return self.gaussian.mean
+
+    def mode(self) -> Tensor:
+        return self.gaussian.mean
+
+    def sample(self, noise: Tensor | None = None) -> Tensor:
+        """A draw, (B, C, H, W); ``noise``: standard normal of that shape to draw it from."""
+        return self.gaussian.at_noise(torch.randn_like(self.gaussian.mean) if noise is None else noise)

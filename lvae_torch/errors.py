@@ -1,0 +1,35 @@
+"""What a user can get wrong, each with the exit status that the commands end with.
+
+The message of each names the file, key or rank, what was expected, and what to do.
+Exit status 0 means done, 1 a defect of ours (a traceback is shown).
+"""
+
+from typing import ClassVar
+
+
+class UserError(Exception):
+    """Something outside the program must change; shown without a traceback."""
+
+    exit_status: ClassVar[int] = 2
+
+
+class CfgError(UserError, ValueError):
+    """A setting, a name or a command line is wrong."""
+
+
+class DataError(UserError, ValueError):
+    """A dump, checkpoint or other file is missing, damaged or of another kind."""
+
+    exit_status: ClassVar[int] = 3
+
+
+class NumericalError(UserError, ArithmeticError):
+    """Training cannot go on: too many steps in a row without a finite gradient."""
+
+    exit_status: ClassVar[int] = 4
+
+
+class Preempted(UserError):
+    """A signal asked for a stop; everything is saved and the same command continues."""
+
+    exit_status: ClassVar[int] = 75

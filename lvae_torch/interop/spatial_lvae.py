@@ -1,0 +1,130 @@
+"""Spatial LVAE models of the original implementation (addtt/ladder-vae-pytorch) as models of ours.
+
+Weights come as plain arrays under neutral names, layers numbered bottom to top:
+``first.conv``, ``first.block.*``, ``bu.<i>.<j>.*``, ``stoch.<i>.{p,q,out}``, ``merge.<i>.*``, ``skip.<i>.*``,
+``td.<i>.<j>.*``, ``final.<j>.*``, ``lik.conv``, ``top_prior``; inside a block ``norm1 conv1 norm2 conv2 gate``,
+and ``resample`` for the halving or doubling convolution in front of it.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lvae_torch.errors import DataError
+from lvae_torch.layers.residual import BlockStyle, Merge, ResidualBlock
+from lvae_torch.models.spatial_lvae import Ladder, SpatialLVAE, Stage
+from lvae_torch.models.spatial_lvae_section import likelihood_head
+
+LIKELIHOODS = {
+    "bernoulli": "bernoulli",
+    "gaussian": "gaussian",
+    "discr_log": "discretized_logistic",
+    "discr_log_mix": "discretized_logistic_mixture",
+}
+
+
+def from_reference(config: Mapping[str, Any], weights: Mapping[str, Any]) -> SpatialLVAE:
+    """The original's model, in evaluation mode, with its own approximations in the likelihoods.
+
+    Args:
+        config: color_ch, img_shape, z_dims, downsample, blocks_per_layer, n_filters, nonlin, merge_type, batchnorm,
+            skip, gated, learn_top_prior, residual_type, likelihood, no_initial_downscaling; lists bottom to top.
+            ``dropout`` is 0 if absent; keys about training are ignored.
+        weights: arrays or tensors under the names above.
+    Raises:
+        DataError: listing every weight that is missing, left over, or of another shape.
+    """
+    model = _build(config)
+    targets = dict(reference_tensors(model))
+    problems = [f"{name}: missing" for name in targets if name not in weights]
+    problems += [f"{name}: this model has no such weight" for name in weights if name not in targets]
+    values = {name: torch.as_tensor(np.asarray(weights[name])) for name in targets if name in weights}
+    problems += [
+        f"{name}: has shape {tuple(value.shape)}, needs {tuple(targets[name].shape)}"
+        for name, value in values.items()
+        if value.shape != targets[name].shape
+    ]
+    if problems:
+        raise DataError("the weights do not fit the config:\n  " + "\n  ".join(problems))
+    with torch.no_grad():
+        for name, value in values.items():
+            targets[name].copy_(value)
+    return model.eval()
+
+
+def _build(config: Mapping[str, Any]) -> SpatialLVAE:
+    style = BlockStyle(
+        channels=config["n_filters"],
+        nonlinearity=config["nonlin"],
+        residual_type=config["residual_type"],
+        use_batch_norm=config["batchnorm"],
+        dropout=config.get("dropout") or 0.0,
+    )
+    ladder = Ladder(
+        style,
+        blocks_per_layer=config["blocks_per_layer"],
+        gated=config["gated"],
+        use_skip=config["skip"],
+        linear_merge=config["merge_type"] == "linear",
+        learn_top_prior=config["learn_top_prior"],
+        initial_halving=not config["no_initial_downscaling"],
+    )
+    name = LIKELIHOODS[config["likelihood"]]
+    head = likelihood_head(name, config["color_ch"], n_levels=2 if name == "bernoulli" else 256, reference=True)
+    stages = tuple(Stage(z, d) for z, d in zip(config["z_dims"], config["downsample"], strict=True))
+    return SpatialLVAE((config["color_ch"], *config["img_shape"]), stages, ladder, head)
+
+
+def reference_tensors(model: SpatialLVAE) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter and running statistic of ``model`` under its neutral name."""
+    yield "top_prior", model.rungs[0].top_prior
+    for prefix, module in _leaves(model):
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            if name != "num_batches_tracked":
+                yield f"{prefix}.{name}", tensor
+
+
+def _leaves(model: SpatialLVAE) -> Iterator[tuple[str, nn.Module]]:
+    yield "first.conv", model.stem[0]
+    yield from _block("first.block", model.stem[2])
+    top = len(model.rungs) - 1
+    for i in range(len(model.rungs)):
+        rung = model.rungs[top - i]
+        yield from _tower(f"bu.{i}", model.bottom_up[i])
+        yield f"stoch.{i}.q", rung.posterior
+        yield f"stoch.{i}.out", rung.z_proj
+        if i < top:
+            yield f"stoch.{i}.p", rung.prior
+            yield from _merge(f"merge.{i}", rung.merge)
+        if rung.skip is not None:
+            yield from _merge(f"skip.{i}", rung.skip)
+        yield from _tower(f"td.{i}", rung.blocks)
+    yield from _tower("final", model.final)
+    yield "lik.conv", model.head
+
+
+def _tower(prefix: str, tower: nn.Sequential) -> Iterator[tuple[str, nn.Module]]:
+    j = 0
+    for module in tower:
+        if isinstance(module, ResidualBlock):
+            yield from _block(f"{prefix}.{j}", module)
+            j += 1
+        else:
+            yield f"{prefix}.{j}.resample", module
+
+
+def _merge(prefix: str, merge: Merge) -> Iterator[tuple[str, nn.Module]]:
+    yield f"{prefix}.conv", merge.conv
+    if merge.block is not None:
+        yield from _block(prefix, merge.block)
+
+
+def _block(prefix: str, block: ResidualBlock) -> Iterator[tuple[str, nn.Module]]:
+    for name, kind in (("norm", nn.BatchNorm2d), ("conv", nn.Conv2d)):
+        for k, module in enumerate((m for m in block.branch if isinstance(m, kind)), start=1):
+            yield f"{prefix}.{name}{k}", module
+    if block.gate is not None:
+        yield f"{prefix}.gate", block.gate.conv

@@ -1,0 +1,26 @@
+"""Padding to a size that halves evenly, and cropping back; an odd pixel goes to the bottom or right."""
+
+from torch import Tensor
+from torch.nn.functional import pad
+
+Size = tuple[int, int]  # (height, width)
+
+
+def padded_size(size: Size, factor: int) -> Size:
+    """The next multiple of ``factor`` in each direction."""
+    return -(-size[0] // factor) * factor, -(-size[1] // factor) * factor
+
+
+def pad_to(x: Tensor, size: Size) -> Tensor:
+    """Zeros around x, (B, C, H, W), up to ``size``."""
+    extra_rows, extra_columns = size[0] - x.shape[-2], size[1] - x.shape[-1]
+    if extra_rows == extra_columns == 0:
+        return x
+    top, left = extra_rows // 2, extra_columns // 2
+    return pad(x, (left, extra_columns - left, top, extra_rows - top))
+
+
+def crop_to(x: Tensor, size: Size) -> Tensor:
+    """The middle of x, (B, C, H, W): undoes ``pad_to``."""
+    top, left = (x.shape[-2] - size[0]) // 2, (x.shape[-1] - size[1]) // 2
+    return x[..., top : top + size[0], left : left + size[1]]

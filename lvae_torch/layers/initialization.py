@@ -1,0 +1,54 @@
+"""Data-dependent initialisation (Salimans and Kingma 2016, as the spatial LVAE uses it)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Affine = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+
+
+def draw_kaiming(model: nn.Module) -> None:
+    """Kaiming-normal weights and zero biases for every affine layer; norms and other parameters stay."""
+    for layer in affine_layers(model):
+        nn.init.kaiming_normal_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def rescale_to_data(model: nn.Module, forward: Callable[[], object], scale: float = 0.1) -> None:
+    """Give every output channel of every affine layer mean 0 and std ``scale`` over one batch.
+
+    ``forward`` runs that batch once; layers are corrected in the order they run, each seeing corrected inputs.
+    """
+    hooks = [layer.register_forward_hook(_rescale(scale)) for layer in affine_layers(model)]
+    try:
+        forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def affine_layers(model: nn.Module) -> list[Affine]:
+    return [m for m in model.modules() if isinstance(m, Affine)]
+
+
+def _rescale(scale: float) -> Callable[[Affine, tuple[Tensor, ...], Tensor], Tensor]:
+    def correct(layer: Affine, _inputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
+        channel = -1 if isinstance(layer, nn.Linear) else 1
+        others = [d for d in range(y.dim()) if d != channel % y.dim()]
+        mean = y.mean(dim=others)
+        factor = scale / torch.sqrt(y.var(dim=others) + 1e-5)  # unbiased variance, as published
+        layer.bias.copy_((layer.bias - mean) * factor)
+        out_dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+        layer.weight.mul_(_along(factor, out_dim, layer.weight.dim()))
+        return (y - _along(mean, channel, y.dim())) * _along(factor, channel, y.dim())
+
+    return correct
+
+
+def _along(vector: Tensor, dim: int, n_dims: int) -> Tensor:
+    shape = [1] * n_dims
+    shape[dim] = -1
+    return vector.view(shape)

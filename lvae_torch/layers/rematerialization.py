@@ -1,0 +1,40 @@
+"""Activation checkpointing: keep a block's input only, and compute its inside again in the backward pass."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+def rematerialize(model: nn.Module, block_type: type[nn.Module]) -> None:
+    """From now on every ``block_type`` in ``model`` recomputes its activations; values and gradients stay the same."""
+    for block in model.modules():
+        if isinstance(block, block_type):
+            block.forward = partial(_checkpointed, block, block.forward)  # type: ignore[method-assign]
+
+
+def _checkpointed(block: nn.Module, forward, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    if not (block.training and x.requires_grad):
+        return forward(x)
+    contexts: partial[tuple[AbstractContextManager, AbstractContextManager]] = partial(_contexts, block)
+    return checkpoint(forward, x, use_reentrant=False, context_fn=contexts)
+
+
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    return nullcontext(), _frozen_statistics(block)
+
+
+@contextmanager
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    """The second run of a batch must not count twice in the running statistics."""
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -1,0 +1,94 @@
+"""What every model family owes the rest of the program: one call, and the record it returns.
+
+    out = model(x, source)               # x: (B, C, H, W) in [0, 1]
+    out = model(None, source, n=16)      # nothing to encode: generate
+
+``model(x, source, n)`` is ``model.decode(model.encode(x), source, n)``; an importance-weighted bound
+encodes once and decodes many times. Nats per image everywhere; layers run top-down.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from lvae_torch.distributions.gaussian import DiagonalGaussian
+
+Source = Callable[[int, DiagonalGaussian, DiagonalGaussian | None], Tensor]  # (i, prior, posterior) -> z_i
+Shape = tuple[int, ...]
+Features = tuple[Tensor, ...]  # bottom-up activations, top layer first, each (B, ...)
+
+
+class Likelihood(Protocol):
+    """p(x | z), with x in [0, 1]."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Nats per image, (B,)."""
+
+    def mean(self) -> Tensor:
+        """E[x | z], (B, C, H, W)."""
+
+    def mode(self) -> Tensor:
+        """A most probable x, (B, C, H, W)."""
+
+    def sample(self) -> Tensor:
+        """One draw of x, (B, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Latent:
+    """One latent layer as the top-down pass left it."""
+
+    z: Tensor  # (B, Z, H, W), or (B, D) in fully-connected models
+    prior: DiagonalGaussian  # p(z_i | z_above)
+    posterior: DiagonalGaussian | None = None  # q(z_i | z_above, x); None if x was not given
+
+    @property
+    def kl(self) -> Tensor:
+        """KL(q || p) in closed form, nats, (B,)."""
+        return self.encoded.kl(self.prior).flatten(1).sum(dim=1)
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """log q(z) - log p(z) at the sample, nats, (B,). What an importance weight needs."""
+        return (self.encoded.log_prob(self.z) - self.prior.log_prob(self.z)).flatten(1).sum(dim=1)
+
+    @property
+    def encoded(self) -> DiagonalGaussian:
+        """The posterior of a pass that was given x."""
+        assert self.posterior is not None, "no posterior: this pass was given no x"
+        return self.posterior
+
+
+@dataclass(frozen=True)
+class Output:
+    """One top-down pass."""
+
+    likelihood: Likelihood
+    latents: tuple[Latent, ...]  # top layer first
+    penalties: Mapping[str, Tensor] = field(default_factory=dict)  # trained on, no part of the ELBO, each (B,)
+
+
+class Model(Protocol):
+    """A family, as training and synthesis see it (also an ``nn.Module``)."""
+
+    image_shape: tuple[int, int, int]
+
+    def __call__(self, x: Tensor | None, source: Source, n: int | None = None) -> Output: ...
+
+    def encode(self, x: Tensor) -> Features:
+        """The deterministic bottom-up pass over x, (B, C, H, W)."""
+
+    def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
+        """The top-down pass; ``n`` images where there are no features."""
+
+    def latent_shapes(self, image_shape: tuple[int, int, int] | None = None) -> tuple[Shape, ...]:
+        """Shape of each z without the batch, top layer first."""
+
+    def initialize(self, x: Tensor) -> None:
+        """Data-dependent initialisation from one batch, where the family's settings ask for it."""
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def eval(self) -> Any: ...

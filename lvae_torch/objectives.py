@@ -1,0 +1,147 @@
+"""From nats per image and layer to a loss, a bound, or a number for a report. Written once, for every family."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lvae_torch.models.contract import Latent, Model, Output, Shape, Source
+from lvae_torch.models.sources import posterior_sample
+
+Schedule = Callable[[int], float]
+KLEstimate = Literal["analytic", "sampled"]
+
+
+def constant_beta(value: float) -> Schedule:
+    return lambda step: value
+
+
+def linear_warmup(steps: int, start: float = 0.0) -> Schedule:
+    """β from ``start`` at step 0 to 1 at step ``steps``, then 1."""
+    return lambda step: min(1.0, start + (1.0 - start) * step / steps)
+
+
+def logistic_warmup(steps: int, sharpness: float = 10.0) -> Schedule:
+    """β along a logistic curve, rescaled to be exactly 0 at step 0 and 1 from step ``steps`` on."""
+
+    def sigmoid(t: float) -> float:
+        return 1.0 / (1.0 + math.exp(-sharpness * (t - 0.5)))
+
+    low, high = sigmoid(0.0), sigmoid(1.0)
+    return lambda step: (sigmoid(min(1.0, step / steps)) - low) / (high - low)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What one batch contributed: each (B,) or (B, L), nats, before any training trick."""
+
+    nll: Tensor  # (B,)    -log p(x|z)
+    kl: Tensor  # (B, L)  top layer first
+
+    @property
+    def nelbo(self) -> Tensor:
+        return self.nll + self.kl.sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Output -> the scalar to minimise. All training tricks live here."""
+
+    beta: Schedule
+    """Step -> weight of the KL (warm-up)."""
+    free_bits: float = 0.0
+    """Nats of KL per layer that cost nothing (Kingma et al. 2016)."""
+    free_bits_mode: Literal["per_example", "batch_mean"] = "per_example"
+    kl_estimate: KLEstimate = "analytic"
+    n_dims: int = 1
+    """Divides the loss: 1 for nats per image, C * H * W for nats per dimension."""
+
+    def __call__(self, x: Tensor, out: Output, step: int) -> tuple[Tensor, Terms]:
+        """The loss, and the terms it was made of, for x (B, C, H, W) at ``step``."""
+        terms = elbo_terms(x, out, self.kl_estimate)
+        loss = terms.nll.mean() + self.beta(step) * self._paid(terms.kl).sum()
+        for penalty in out.penalties.values():
+            loss = loss + penalty.mean()
+        return loss / self.n_dims, terms
+
+    def _paid(self, kl: Tensor) -> Tensor:
+        """KL per layer after free bits, (L,)."""
+        if self.free_bits == 0:
+            return kl.mean(dim=0)
+        if self.free_bits_mode == "batch_mean":
+            return kl.mean(dim=0).clamp(min=self.free_bits)
+        # Before the batch mean: each image has its own free bits, and ranks stay independent.
+        return kl.clamp(min=self.free_bits).mean(dim=0)
+
+
+def elbo_terms(x: Tensor, out: Output, kl_estimate: KLEstimate = "analytic") -> Terms:
+    """-log p(x|z) and the KL of each layer, for images x (B, C, H, W)."""
+    per_layer: Callable[[Latent], Tensor] = (
+        (lambda latent: latent.kl) if kl_estimate == "analytic" else (lambda latent: latent.log_ratio)
+    )
+    return Terms(-out.likelihood.log_prob(x), torch.stack([per_layer(latent) for latent in out.latents], dim=1))
+
+
+def log_weight(x: Tensor, out: Output) -> Tensor:
+    """log w = log p(x, z) - log q(z | x) at the pass's own sample, nats, (B,)."""
+    return out.likelihood.log_prob(x) - torch.stack([latent.log_ratio for latent in out.latents]).sum(dim=0)
+
+
+def iw_bound(
+    model: Model, x: Tensor, iw_samples: int, chunk: int = 100, source: Source = posterior_sample
+) -> Tensor:
+    """Importance-weighted lower bound on log p(x) (Burda et al. 2016).
+
+    The bottom-up pass runs once; samples are folded into the batch, ``chunk`` images at a time.
+
+    Args:
+        x: images, (B, C, H, W), in [0, 1].
+        iw_samples: K >= 1; the bound rises towards log p(x) with K, and K = 1 is the ELBO.
+        chunk: images times samples in one top-down pass: bounds the memory, changes no result but the noise drawn.
+    Returns:
+        Nats per image, (B,), float64. Time grows with K, memory does not.
+    Raises:
+        ValueError: if ``iw_samples`` or ``chunk`` is below 1.
+    """
+    if iw_samples < 1 or chunk < 1:
+        raise ValueError(f"iw_samples is {iw_samples} and chunk {chunk}; both must be at least 1.")
+    features = model.encode(x)
+    at_once = max(1, chunk // x.shape[0])
+    total = x.new_full((x.shape[0],), -torch.inf, dtype=torch.float64)
+    for first in range(0, iw_samples, at_once):
+        k = min(at_once, iw_samples - first)
+        out = model.decode(tuple(f.repeat(k, *[1] * (f.dim() - 1)) for f in features), source)
+        log_w = log_weight(x.repeat(k, *[1] * (x.dim() - 1)), out).double().view(k, -1)  # (k, B)
+        total = torch.logaddexp(total, log_w.logsumexp(dim=0))
+    return total - math.log(iw_samples)
+
+
+def bits_per_dim(nats: float, n_dims: int) -> float:
+    """Nats per image -> bits per dimension; for reports only."""
+    return nats / (n_dims * math.log(2))
+
+
+class ActiveUnits:
+    """Counts latent units whose posterior mean varies over the data by more than ``threshold`` (Burda et al. 2016)."""
+
+    def __init__(self, shapes: Sequence[Shape], device: torch.device, threshold: float = 0.01) -> None:
+        self.threshold = threshold
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
+        # Per layer: sum and sum of squares of the posterior mean.
+        self.sums = [torch.zeros(2, *shape, dtype=torch.float64, device=device) for shape in shapes]
+
+    def update(self, latents: tuple[Latent, ...]) -> None:
+        """Add one encoded batch."""
+        for sums, latent in zip(self.sums, latents, strict=True):
+            mean = latent.encoded.mean.double()
+            sums += torch.stack([mean.sum(dim=0), (mean**2).sum(dim=0)])
+        self.count += latents[0].z.shape[0]
+
+    def per_layer(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> list[int]:
+        """Active units of each layer, top first."""
+        count = sum_over_ranks(self.count)
+        moments = [sum_over_ranks(sums) / count for sums in self.sums]
+        return [int((m[1] - m[0] ** 2 > self.threshold).sum()) for m in moments]

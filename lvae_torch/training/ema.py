@@ -1,0 +1,40 @@
+"""Exponential moving average of the weights: the model that is evaluated and used."""
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from lvae_torch.training.flat import FlatParameters
+
+
+class Ema:
+    """A copy of ``model`` in evaluation mode whose weights trail it.
+
+    Batch norm's running statistics are averaged like weights: those of one step belong to that step's weights.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = deepcopy(model).eval()
+        self.flat = FlatParameters(self.model, with_gradient=False)
+        self.decay = decay
+        self._buffers = list(self.model.buffers())
+
+    def decay_at(self, step: int) -> float:
+        """Short at first, so that the random initial weights are soon forgotten."""
+        return min(self.decay, (1 + step) / (10 + step))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, flat: FlatParameters, step: int) -> None:
+        """Move a little towards the weights after ``step``."""
+        weight = 1 - self.decay_at(step)
+        self.flat.vector.lerp_(flat.vector, weight)
+        ours, theirs = [], []
+        for mine, its in zip(self._buffers, model.buffers(), strict=True):
+            if mine.is_floating_point():
+                ours.append(mine)
+                theirs.append(its)
+            else:
+                mine.copy_(its)
+        if ours:
+            torch._foreach_lerp_(ours, theirs, weight)

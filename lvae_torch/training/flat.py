@@ -1,0 +1,44 @@
+"""All trainable parameters of a model as one vector.
+
+A deep ladder has a thousand small tensors; one step of optimizer, EMA, clipping and skipping then costs a
+thousand kernel launches each. Every such update is element-wise, so it does the same to one long vector.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class FlatParameters:
+    """Makes the trainable parameters of ``model`` views of one vector, and their gradients views of its gradient.
+
+    Build it after the model is on its device and in its memory format.
+    """
+
+    def __init__(self, model: nn.Module, with_gradient: bool = True) -> None:
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        total = sum(p.numel() for p in parameters)
+        self.vector = nn.Parameter(torch.empty(total, dtype=parameters[0].dtype, device=parameters[0].device))
+        for parameter, view in zip(parameters, _views(self.vector.data, parameters), strict=True):
+            view.copy_(parameter.data)
+            parameter.data = view
+        if with_gradient:
+            self.vector.grad = torch.zeros_like(self.vector)
+            for parameter, view in zip(parameters, _views(self.vector.grad, parameters), strict=True):
+                parameter.grad = view
+
+    @property
+    def gradient(self) -> Tensor:
+        """The gradient of all parameters, in their order; zero it in place, so that they keep their views."""
+        assert self.vector.grad is not None, "built with_gradient=False"
+        return self.vector.grad
+
+
+def _views(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
+    """Consecutive pieces of ``vector``, each with the shape and memory format of its model tensor."""
+    views, offset = [], 0
+    for tensor in like:
+        views.append(vector.as_strided(tensor.shape, tensor.stride(), offset))
+        offset += tensor.numel()
+    return views

@@ -1,0 +1,142 @@
+"""The loop: evaluate, save, stop or step, until the last step. Calling it again after a stop continues the same run."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from lvae_torch.errors import NumericalError, Preempted
+from lvae_torch.evaluation import Evaluation
+from lvae_torch.processes import Processes
+from lvae_torch.seeding import seed_everything
+from lvae_torch.training.checkpoints import CheckpointStore
+from lvae_torch.training.meter import Reading
+from lvae_torch.training.step import TrainStep
+from lvae_torch.training.stopping import StopRequest
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When things happen, in steps."""
+
+    seed: int
+    steps: int
+    log_every: int
+    evaluate_every: int
+    """0: only at the end."""
+    checkpoint_every: int
+    max_skips_in_a_row: int = 100
+
+
+@dataclass
+class State:
+    """All that a run remembers beside its tensors."""
+
+    step: int = 0
+    """Steps taken."""
+    evaluated_at: int = 0
+    best_step: int = 0
+    best_nelbo: float = float("inf")
+
+
+class Watcher(Protocol):
+    """Who is told what happened, on rank 0."""
+
+    def logged(self, step: int, reading: Reading, learning_rate: float, images_per_step: int) -> None: ...
+
+    def evaluated(self, step: int, evaluation: Evaluation, last: bool) -> None: ...
+
+
+@dataclass
+class Run:
+    """A run and everything it works with."""
+
+    state: State
+    plan: Plan
+    train_step: TrainStep
+    evaluate: Callable[[bool], Evaluation]
+    """Whether this is the last one -> the likelihood of the validation split."""
+    store: CheckpointStore
+    meta: dict[str, Any]
+    """Settings, data and versions, kept in every checkpoint."""
+    watcher: Watcher
+    processes: Processes
+    stop: StopRequest
+
+
+def fit(run: Run, batches: Iterable[Tensor]) -> None:
+    """Train from ``run.state.step`` to ``run.plan.steps``; ``batches`` begins there and never ends.
+
+    Raises:
+        Preempted: after a signal, on every rank at the same step, with everything saved.
+        NumericalError: if too many steps in a row had no finite gradient below the skip threshold.
+    """
+    state, plan = run.state, run.plan
+    images, saved_at = iter(batches), state.step
+    while True:
+        is_best = _evaluate_if_due(run)
+        is_done = state.step == plan.steps
+        if is_best or (saved_at != state.step and (is_done or state.step % plan.checkpoint_every == 0)):
+            save(run, is_best)
+            saved_at = state.step
+        if is_done:
+            return
+        run.stop.ask()
+        raw = next(images)
+        seed_everything("train", plan.seed, run.processes.rank, state.step)  # a resumed step draws what it would have
+        run.train_step(raw, state.step)
+        state.step += 1
+        if state.step % plan.log_every == 0 or state.step == plan.steps:
+            _log(run, raw.shape[0] * run.processes.world)
+        if run.stop.agreed():
+            save(run)
+            raise Preempted(f"stopped at step {state.step} of {plan.steps} by {run.stop.reason}.")
+
+
+def save(run: Run, is_best: bool = False) -> None:
+    """Put everything the run needs into a checkpoint of the current step; rank 0 writes."""
+    run.train_step.meter.share(run.processes)
+    if run.processes.is_main:
+        state = run.train_step.state_dict() | {"state": asdict(run.state), "meta": run.meta}
+        run.store.save(run.state.step, state, is_best)
+
+
+def restore(run: Run, checkpoint: dict[str, Any]) -> None:
+    """Continue from what ``save`` kept."""
+    run.train_step.load_state_dict(checkpoint)
+    for name, value in checkpoint["state"].items():
+        setattr(run.state, name, value)
+
+
+def _evaluate_if_due(run: Run) -> bool:
+    """Evaluate where the plan says so, once per step also over restarts. Whether this is the best so far."""
+    state, plan = run.state, run.plan
+    is_last = state.step == plan.steps
+    is_due = is_last or (plan.evaluate_every > 0 and state.step % plan.evaluate_every == 0)
+    if not is_due or state.evaluated_at == state.step:
+        return False
+    try:
+        evaluation = run.evaluate(is_last)
+    except Preempted:
+        save(run)
+        raise
+    state.evaluated_at = state.step
+    if run.processes.is_main:
+        run.watcher.evaluated(state.step, evaluation, is_last)
+    is_best = evaluation.nelbo < state.best_nelbo
+    if is_best:
+        state.best_step, state.best_nelbo = state.step, evaluation.nelbo
+    return is_best
+
+
+def _log(run: Run, images_per_step: int) -> None:
+    reading = run.train_step.meter.read(run.processes)
+    if run.processes.is_main:
+        run.watcher.logged(run.state.step, reading, run.train_step.learning_rate(run.state.step - 1), images_per_step)
+    if reading.skipped_in_a_row >= run.plan.max_skips_in_a_row:
+        raise NumericalError(
+            f"step {run.state.step}: {reading.skipped_in_a_row} steps in a row were skipped, for gradients that were "
+            "not finite or above [optimizer] skip_norm. The last checkpoint is good. Raise skip_norm, lower "
+            "learning_rate, or set clip_norm, and repeat the command."
+        )

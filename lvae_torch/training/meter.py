@@ -1,0 +1,65 @@
+"""What happened since the last log line, as one vector that stays on the device."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lvae_torch.objectives import Terms
+from lvae_torch.processes import Processes
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Means over the steps since the last reading, over all ranks; in nats per image."""
+
+    loss: float
+    nll: float
+    kl: tuple[float, ...]
+    grad_norm: float
+    n_steps: int
+    skipped: int
+    """Steps skipped since the run began."""
+    skipped_in_a_row: int
+
+    @property
+    def nelbo(self) -> float:
+        return self.nll + sum(self.kl)
+
+
+class Meter:
+    """Adds up the terms of each step. Reading is the only moment when the host waits for the device."""
+
+    def __init__(self, n_layers: int, device: torch.device) -> None:
+        self.n_layers = n_layers
+        self.sums = torch.zeros(n_layers + 4, device=device)  # loss, nll, kl..., gradient norm, number of steps
+        self.skips = torch.zeros(2, device=device)  # since the run began, in a row
+
+    def add(self, loss: Tensor, terms: Terms, grad_norm: Tensor, ok: Tensor) -> None:
+        """One step; a skipped one (``ok`` false) counts as skipped and leaves the means alone."""
+        means = torch.stack([loss, terms.nll.mean(), *terms.kl.mean(dim=0).unbind(), grad_norm, torch.ones_like(loss)])
+        self.sums += torch.where(ok, means.detach(), 0.0)
+        skipped = (~ok).float()
+        self.skips = torch.stack([self.skips[0] + skipped, (self.skips[1] + 1) * skipped])
+
+    def share(self, processes: Processes) -> None:
+        """Give every rank the mean of all ranks, so that one rank's numbers speak for all."""
+        processes.sum_(self.sums).div_(processes.world)
+
+    def read(self, processes: Processes) -> Reading:
+        """Means since the last call, and begin anew."""
+        self.share(processes)
+        loss, nll, *kl, grad_norm, count = self.sums.tolist()
+        skipped, in_a_row = self.skips.tolist()
+        self.sums.zero_()
+        n = max(count, 1.0)
+        return Reading(
+            loss / n, nll / n, tuple(v / n for v in kl), grad_norm / n, int(count), int(skipped), int(in_a_row)
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"sums": self.sums, "skips": self.skips}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.sums.copy_(state["sums"])
+        self.skips.copy_(state["skips"])

@@ -1,0 +1,82 @@
+"""Optimizers, learning-rate schedules, and the step that undoes itself where the gradient was bad."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Adamax, AdamW, Optimizer, RAdam
+
+from lvae_torch.training.flat import FlatParameters
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "adamax": Adamax, "radam": RAdam}
+LearningRate = Callable[[int], float]
+
+
+def make_optimizer(
+    name: str, flat: FlatParameters, betas: tuple[float, float], eps: float, weight_decay: float
+) -> Optimizer:
+    """A torch optimizer over the flat vector. The learning rate is set at each step."""
+    kind: Callable[..., Optimizer] = OPTIMIZERS[name]
+    on_gpu = flat.vector.is_cuda  # there, capturable keeps the step counter on the device, out of the host's sight
+    optimizer = kind(
+        [flat.vector], lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, capturable=on_gpu, foreach=False
+    )
+    # torch makes the moments at the first step; a checkpoint or a skipped first step needs them before.
+    optimizer.step()  # learning rate 0, gradient 0
+    for state in optimizer.state.values():
+        for tensor in state.values():
+            tensor.zero_()
+    return optimizer
+
+
+def learning_rate(
+    schedule: str,
+    base: float,
+    total_steps: int,
+    warmup_steps: int = 0,
+    final: float = 0.0,
+    decay_rate: float = 1.0,
+    decay_steps: int = 1,
+) -> LearningRate:
+    """Step -> learning rate: ``base`` times a linear warm-up, then the named decay.
+
+    ``noam`` falls as 1/sqrt(step) after the warm-up (Vaswani et al. 2017), scaled to ``base`` at its end.
+    """
+
+    def after_warmup(step: int) -> float:
+        since = max(0, step - warmup_steps)
+        match schedule:
+            case "cosine":
+                done = min(1.0, since / max(1, total_steps - warmup_steps))
+                return final + (base - final) * 0.5 * (1 + math.cos(math.pi * done))
+            case "exponential":
+                return base * decay_rate ** (since / decay_steps)
+            case "noam":
+                start = max(1, warmup_steps)
+                return base * math.sqrt(start / max(start, step))
+            case _:
+                return base
+
+    return lambda step: after_warmup(step) * min(1.0, (step + 1) / (warmup_steps + 1))
+
+
+class GuardedStep:
+    """``optimizer.step()`` that leaves no trace where ``ok`` is false, decided on the device: nothing waits for it."""
+
+    def __init__(self, optimizer: Optimizer, flat: FlatParameters) -> None:
+        self.optimizer = optimizer
+        self.flat = flat
+
+    @torch.no_grad()
+    def __call__(self, ok: Tensor) -> None:
+        tensors = [self.flat.vector.data, *self.optimizer.state[self.flat.vector].values()]
+        before = [t.clone() for t in tensors]
+        self.optimizer.step()
+        keep_where(ok, tensors, before)
+
+
+def keep_where(ok: Tensor, tensors: list[Tensor], before: list[Tensor]) -> None:
+    """Put ``before`` back into ``tensors`` where the scalar ``ok`` is false. NaN in what is dropped does no harm."""
+    for tensor, old in zip(tensors, before, strict=True):
+        torch.where(ok, tensor, old, out=tensor)

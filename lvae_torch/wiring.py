@@ -1,0 +1,117 @@
+"""From checked settings to the things that rooms ask for. The only place, beside the families, that reads settings."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lvae_torch import __version__
+from lvae_torch.data.dump import Dump
+from lvae_torch.data.transforms import Preprocess
+from lvae_torch.errors import CfgError, DataError
+from lvae_torch.hparams import Settings
+from lvae_torch.models import FAMILIES
+from lvae_torch.models.contract import Model
+from lvae_torch.objectives import Objective, Schedule, constant_beta, linear_warmup, logistic_warmup
+from lvae_torch.run_folder import RunFolder
+from lvae_torch.training.optimization import LearningRate, learning_rate
+
+ImageShape = tuple[int, int, int]
+
+
+def run_folder(settings: Settings) -> RunFolder:
+    return RunFolder(Path(settings.run.runs), settings.run.name)
+
+
+def open_dump(settings: Settings) -> Dump:
+    return Dump.open(Path(settings.data.dumps), settings.data.dataset)
+
+
+def make_preprocess(settings: Settings, n_levels: int) -> Preprocess:
+    """What turns the dump's bytes into x in [0, 1]."""
+    data = settings.data
+    return Preprocess(
+        n_levels=n_levels, n_bits=data.n_bits, binarize=data.binarize, flip=data.flip, dequantize=data.dequantize
+    )
+
+
+def build_model(settings: Settings, image_shape: ImageShape, n_levels: int) -> Model:
+    """The model of ``[model]``, on the current default device; ``n_levels`` as the preprocessing leaves them."""
+    model: Model = FAMILIES[settings.model.family].build(settings.model, image_shape, n_levels)
+    return model
+
+
+def make_objective(settings: Settings, image_shape: ImageShape) -> Objective:
+    loss = settings.loss
+    return Objective(
+        beta=_beta(loss.beta),
+        free_bits=loss.free_bits,
+        free_bits_mode=loss.free_bits_mode,
+        kl_estimate=loss.kl_estimate,
+        n_dims=math.prod(image_shape) if loss.per_dimension else 1,
+    )
+
+
+def _beta(beta: Any) -> Schedule:
+    if isinstance(beta, tuple):
+        kind, steps = beta
+        return {"linear": linear_warmup, "logistic": logistic_warmup}[kind](steps)
+    return constant_beta(beta)
+
+
+def make_learning_rate(settings: Settings) -> LearningRate:
+    optimizer = settings.optimizer
+    return learning_rate(
+        optimizer.schedule,
+        base=optimizer.learning_rate,
+        total_steps=settings.train.steps,
+        warmup_steps=optimizer.warmup_steps,
+        final=optimizer.final_learning_rate,
+        decay_rate=optimizer.decay_rate,
+        decay_steps=optimizer.decay_steps,
+    )
+
+
+def share_of_batch(settings: Settings, world: int) -> int:
+    """Images per rank and step.
+
+    Raises:
+        CfgError: if the global batch cannot be shared out evenly.
+    """
+    batch, parts = settings.train.batch_size, world * settings.train.accumulate
+    if batch % parts:
+        raise CfgError(
+            f"[train] batch_size is {batch}, but {world} processes with accumulate = {settings.train.accumulate} need "
+            f"a multiple of {parts}; batch_size counts the images of all processes together."
+        )
+    return batch // world
+
+
+def checkpoint_meta(settings_text: str, dump: Dump, n_levels: int) -> dict[str, Any]:
+    """What a checkpoint says about itself: enough to build the model without the dump."""
+    return {
+        "settings": settings_text,
+        "data": {
+            "dataset": dump.dataset,
+            "content_hash": dump.content_hash,
+            "image_shape": list(dump.image_shape),
+            "n_levels": n_levels,
+        },
+        "versions": {"lvae_torch": __version__, "torch": str(torch.__version__)},
+    }
+
+
+def check_same_data(meta: Mapping[str, Any], dump: Dump) -> None:
+    """Refuse to continue a run on other bytes than it began with.
+
+    Raises:
+        DataError: naming the dump.
+    """
+    began = meta["data"]
+    if began["content_hash"] != dump.content_hash:
+        raise DataError(
+            f"{dump.folder}: this dump is not the one the run began with ({began['dataset']}, content hash "
+            f"{began['content_hash'][:12]}; here {dump.content_hash[:12]}). Restore it, or start a run of another name."
+        )
