@@ -22,7 +22,7 @@ def begin_or_continue(folder: RunFolder, settings: Settings) -> None:
 
 def _compare(folder: RunFolder, settings: Settings) -> None:
     changes = differences(load(folder.hparams_cfg), settings)
-    if refused := [change for change in changes if change.refused]:
+    if refused := [change for change in changes if change.is_refused]:
         raise CfgError(
             f"{folder.path}: this run began with other settings that shape the model or the data:\n"
             f"{format_differences(refused)}\n"

@@ -1,0 +1,51 @@
+"""What differs between the settings a run began with and those it is asked to go on with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lvae_torch.hparams.settings import SECTIONS, Settings
+
+FREE_DATA_KEYS = {"dumps", "on_device", "val_split", "limit_val"}
+"""Keys of [data] that leave the training data as they are."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One key with two values."""
+
+    section: str
+    key: str
+    saved: Any
+    new: Any
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it would make another model or other data of the same run."""
+        match self.section:
+            case "model":
+                return True
+            case "data":
+                return self.key not in FREE_DATA_KEYS
+            case _:
+                return (self.section, self.key) == ("run", "seed")
+
+
+def differences(saved: Settings, new: Settings) -> list[Difference]:
+    """Every key whose value changed; where a run lies is no change."""
+    found = []
+    for name in SECTIONS:
+        old, other = getattr(saved, name), getattr(new, name)
+        for key in sorted(type(old).model_fields.keys() | type(other).model_fields.keys()):
+            before, after = getattr(old, key, None), getattr(other, key, None)
+            if before != after and (name, key) not in {("run", "runs"), ("run", "device")}:
+                found.append(Difference(name, key, before, after))
+    return found
+
+
+def format_differences(changes: Sequence[Difference]) -> str:
+    """A table: key, the run's value, the value asked for."""
+    rows = [("key", "this run", "asked for")]
+    rows += [(f"[{c.section}] {c.key}", repr(c.saved), repr(c.new)) for c in changes]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return "\n".join(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)

@@ -1,0 +1,95 @@
+"""Cfg files: sections of ``key = value``, ``#`` comment lines, and optionally a base file that they refine."""
+
+import configparser
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvae_torch.errors import CfgError
+
+SECTION_LINE = re.compile(r"\[([^\]]+)\]")
+KEY_LINE = re.compile(r"([^\s#=][^=]*?)\s*=")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One value as written, and where: ``egs/x.cfg:12`` or ``--set``."""
+
+    text: str
+    where: str
+
+
+Entries = dict[tuple[str, str], Entry]
+"""(section, key) -> what is written for it."""
+
+
+def read_file(path: Path, chain: Sequence[Path] = ()) -> Entries:
+    """The entries of a cfg, on top of those of its base (``[base]`` section, ``file = other.cfg``).
+
+    Raises:
+        CfgError: naming the file, if it is missing, no cfg, or part of a loop of bases.
+    """
+    if path.resolve() in [p.resolve() for p in chain]:
+        raise CfgError(f"{path}: the base files form a loop: {' -> '.join(map(str, [*chain, path]))}.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        needed = f" (base of {chain[-1]})" if chain else ""
+        raise CfgError(f"{path}{needed}: cannot be read ({error}).") from error
+    entries = parse(text, str(path))
+    base = entries.pop(("base", "file"), None)
+    if left_over := [key for section, key in entries if section == "base"]:
+        raise CfgError(f"{path}: [base] has the key 'file' only, not {', '.join(map(repr, left_over))}.")
+    if base is None:
+        return entries
+    return read_file(path.parent / base.text.strip("'\""), [*chain, path]) | entries
+
+
+def parse(text: str, name: str) -> Entries:
+    """The entries of cfg text; ``name`` stands for the file in messages.
+
+    Raises:
+        CfgError: with the line, for anything that is no section, key or comment, and for duplicates.
+    """
+    parser = configparser.RawConfigParser(
+        delimiters=("=",), comment_prefixes=("#",), inline_comment_prefixes=None, strict=True, empty_lines_in_values=False
+    )
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    try:
+        parser.read_string(text, source=name)
+    except configparser.Error as error:
+        raise CfgError(str(error).replace("\n", " ")) from error
+    if parser.defaults():
+        raise CfgError(f"{name}: [DEFAULT] is no section of ours; name the section that each key belongs to.")
+    lines = dict(_lines(text))
+    return {
+        (section, key): Entry(value, f"{name}:{lines.get((section, key), 0)}")
+        for section in parser.sections()
+        for key, value in parser.items(section)
+    }
+
+
+def parse_overrides(overrides: Sequence[str]) -> Entries:
+    """``section.key=value`` as given with ``--set``.
+
+    Raises:
+        CfgError: for anything of another form.
+    """
+    entries: Entries = {}
+    for override in overrides:
+        match = re.fullmatch(r"\s*([A-Za-z_]+)\.([A-Za-z_]\w*)\s*=(.*)", override, re.DOTALL)
+        if match is None:
+            raise CfgError(f"--set {override}: write section.key=value, for instance --set train.steps=1000.")
+        section, key, value = match.groups()
+        entries[section, key] = Entry(value.strip(), "--set")
+    return entries
+
+
+def _lines(text: str) -> Iterator[tuple[tuple[str, str], int]]:
+    section = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if match := SECTION_LINE.match(line):
+            section = match.group(1)
+        elif match := KEY_LINE.match(line):
+            yield (section, match.group(1)), number

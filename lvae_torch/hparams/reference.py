@@ -1,0 +1,27 @@
+"""Every section and key as a Markdown page, made from the types themselves."""
+
+from lvae_torch.hparams.settings import COMMON, SECTIONS
+from lvae_torch.sections import Section
+
+
+def reference() -> str:
+    """The text of ``docs/settings.md``."""
+    from lvae_torch.models import FAMILIES
+
+    parts = [
+        "# Settings\n\nMade by `python -m lvae_torch.hparams`; every key, its default, and what it does.\n",
+    ]
+    for name in SECTIONS:
+        if name == "model":
+            parts += [_table(f"[model], family = {family}", entry.settings) for family, entry in FAMILIES.items()]
+        else:
+            parts.append(_table(f"[{name}]", COMMON[name]))
+    return "\n".join(parts)
+
+
+def _table(title: str, section: type[Section]) -> str:
+    lines = [f"## {title}\n", "| key | default | meaning |", "| --- | --- | --- |"]
+    for key, field in section.model_fields.items():
+        default = "(required)" if field.is_required() else f"`{field.default!r}`"
+        lines.append(f"| `{key}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"

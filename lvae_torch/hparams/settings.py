@@ -1,0 +1,226 @@
+"""All sections of a run, checked together: every problem is reported in one go, before any work starts."""
+
+import difflib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from lvae_torch.errors import CfgError
+from lvae_torch.hparams.expressions import evaluate
+from lvae_torch.hparams.reader import Entries, parse, parse_overrides, read_file
+from lvae_torch.hparams.sections import (
+    DataSection,
+    LossSection,
+    OptimizerSection,
+    RunSection,
+    SynthesisSection,
+    TrainSection,
+    ValSection,
+)
+from lvae_torch.sections import Section
+
+SYNONYMS = {
+    "lr": "learning_rate", "zdims": "z_channels", "z_dims": "z_channels", "nfilters": "n_filters",
+    "freebits": "free_bits", "free_nats": "free_bits", "nonlin": "nonlinearity", "batchsize": "batch_size",
+    "max_steps": "steps", "total_train_steps": "steps", "wd": "weight_decay", "beta_anneal": "beta",
+    "merge_layers": "merge", "batchnorm": "batch_norm", "analytical_kl": "kl_estimate", "ema": "ema_decay",
+}  # fmt: skip
+
+
+class Family(Protocol):
+    """What settings need of a model family: the type of its ``[model]`` section."""
+
+    @property
+    def settings(self) -> type[Section]: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole cfg: typed, complete, frozen."""
+
+    run: RunSection
+    data: DataSection
+    model: Any
+    """The section of the model's family."""
+    loss: LossSection
+    optimizer: OptimizerSection
+    train: TrainSection
+    val: ValSection
+    synthesis: SynthesisSection
+
+
+COMMON: dict[str, type[Section]] = {
+    "run": RunSection, "data": DataSection, "loss": LossSection, "optimizer": OptimizerSection,
+    "train": TrainSection, "val": ValSection, "synthesis": SynthesisSection,
+}  # fmt: skip
+SECTIONS = tuple(field.name for field in fields(Settings))
+
+
+def load(path: Path, overrides: Sequence[str] = (), families: Mapping[str, Family] | None = None) -> Settings:
+    """Read a cfg, put ``section.key=value`` overrides on top, and check it all.
+
+    Raises:
+        CfgError: listing every problem with its line.
+    """
+    return _check(read_file(Path(path)), str(path), overrides, families)
+
+
+def load_text(
+    text: str, name: str, overrides: Sequence[str] = (), families: Mapping[str, Family] | None = None
+) -> Settings:
+    """The same for cfg text, such as the copy in a checkpoint; ``name`` stands for the file in messages."""
+    return _check(parse(text, name), name, overrides, families)
+
+
+def _check(
+    entries: Entries, name: str, overrides: Sequence[str], families: Mapping[str, Family] | None
+) -> Settings:
+    entries = entries | parse_overrides(overrides)
+    if families is None:
+        from lvae_torch.models import FAMILIES
+
+        families = FAMILIES
+    problems: list[str] = []
+    values = _evaluate(entries, problems)
+    kinds = dict(COMMON)
+    family = values["model"].get("family")
+    if isinstance(family, str) and family in families:
+        kinds["model"] = families[family].settings
+    else:
+        _report_family(family, families, entries, problems)
+    sections = {
+        section: _section(section, kinds[section], values[section], entries, problems)
+        for section in SECTIONS
+        if section in kinds
+    }
+    for section in {section for section, _ in entries} - set(SECTIONS):
+        problems.append(f"[{section}] is no section.{_did_you_mean(section, SECTIONS)}")
+    if not problems:
+        settings = Settings(**sections)
+        problems += _cross_checks(settings)
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise CfgError(f"{name}: {count}\n" + "\n".join(f"  {problem}" for problem in problems))
+    return settings
+
+
+def _evaluate(entries: Entries, problems: list[str]) -> defaultdict[str, dict[str, Any]]:
+    values: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for (section, key), entry in entries.items():
+        if (section, key) == ("run", "name"):  # always text, even where it looks like a number
+            values[section][key] = entry.text.strip("'\"")
+            continue
+        try:
+            values[section][key] = evaluate(entry.text)
+        except CfgError as error:
+            problems.append(f"[{section}] {key} ({entry.where}) {error}")
+    return values
+
+
+def _report_family(family: Any, families: Mapping[str, Family], entries: Entries, problems: list[str]) -> None:
+    if family is not None:
+        problems.append(f"[model] family = {family!r} is no model family.{_did_you_mean(str(family), families)}")
+    elif ("model", "family") not in entries:
+        problems.append(f"[model] family is missing; choose one of {', '.join(families)}.")
+
+
+def _section(
+    name: str, kind: type[Section], values: dict[str, Any], entries: Entries, problems: list[str]
+) -> Section | None:
+    failed = {key for section, key in entries if section == name} - values.keys()
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        by_key: defaultdict[str, list[str]] = defaultdict(list)
+        for detail in error.errors():
+            key = str(detail["loc"][0]) if detail["loc"] else ""
+            if key in failed:
+                continue  # its value could not even be read: reported already
+            message = _plain(detail, key, kind)
+            if message not in by_key[key]:
+                by_key[key].append(message)
+        for key, messages in by_key.items():
+            entry = entries.get((name, key))
+            at = f" = {entry.text} ({entry.where})" if entry else ""
+            problems.append(f"[{name}] {key}{at}: {', or '.join(messages)}".replace(f"[{name}] : ", f"[{name}] "))
+        return None
+
+
+def _plain(detail: Any, key: str, kind: type[Section]) -> str:
+    """A pydantic error in a user's words."""
+    context = detail.get("ctx", {})
+    position = "".join(f" (element {p + 1})" for p in detail["loc"][1:] if isinstance(p, int))
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"unknown key.{_did_you_mean(key, kind.model_fields)}"
+        case "missing":
+            return "is missing and has no default."
+        case "int_type" | "int_from_float":
+            needed = "needs a whole number"
+        case "float_type" | "finite_number":
+            needed = "needs a finite number"
+        case "bool_type":
+            needed = "needs True or False"
+        case "string_type":
+            needed = "needs text (put it in quotes)"
+        case "none_required":
+            needed = "needs None"
+        case "literal_error":
+            needed = f"needs {context['expected']}"
+        case "tuple_type" | "list_type":
+            needed = "needs a list"
+        case "greater_than":
+            needed = f"must be above {context['gt']}"
+        case "greater_than_equal":
+            needed = f"must be at least {context['ge']}"
+        case "less_than":
+            needed = f"must be below {context['lt']}"
+        case "less_than_equal":
+            needed = f"must be at most {context['le']}"
+        case "value_error":
+            needed = str(context["error"]).rstrip(".")
+        case _:
+            needed = str(detail["msg"])
+    return f"{needed}{position}."
+
+
+def _did_you_mean(word: str, known: Any) -> str:
+    if SYNONYMS.get(word) in known:
+        return f" Did you mean {SYNONYMS[word]!r}?"
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+
+
+def _cross_checks(settings: Settings) -> list[str]:
+    problems = []
+    train, optimizer = settings.train, settings.optimizer
+    if train.batch_size % train.accumulate:
+        problems.append(
+            f"[train] accumulate = {train.accumulate} does not divide batch_size = {train.batch_size}; "
+            "choose a divisor."
+        )
+    if optimizer.final_learning_rate > optimizer.learning_rate:
+        problems.append(
+            f"[optimizer] final_learning_rate = {optimizer.final_learning_rate} is above learning_rate = "
+            f"{optimizer.learning_rate}; cosine only falls."
+        )
+    if optimizer.warmup_steps >= train.steps:
+        problems.append(
+            f"[optimizer] warmup_steps = {optimizer.warmup_steps} takes all of [train] steps = {train.steps}; "
+            "shorten one or lengthen the other."
+        )
+    return problems
+
+
+def to_cfg(settings: Settings) -> str:
+    """The resolved settings as a cfg that loads to the same settings."""
+    blocks = []
+    for name in SECTIONS:
+        section = getattr(settings, name)
+        lines = [f"{key} = {getattr(section, key)!r}" for key in type(section).model_fields]
+        blocks.append("\n".join([f"[{name}]", *lines]))
+    return "\n\n".join(blocks) + "\n"
