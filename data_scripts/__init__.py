@@ -1,0 +1,1 @@
+"""Download and preprocess datasets into dumps: ``python -m data_scripts <dataset>``."""

@@ -1,8 +1,5 @@
 """Everything a training run works with, put together from its settings."""
 
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,9 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lvae_torch.data.dump import Dump, ImageSplit
-from lvae_torch.data.order import TrainingOrder, evaluation_batches
-from lvae_torch.data.transforms import Preprocess
+from lvae_torch.assembled_data import Data
 from lvae_torch.errors import CfgError
 from lvae_torch.evaluation import Evaluation, evaluate
 from lvae_torch.hparams import Settings, to_cfg
@@ -34,29 +29,6 @@ from lvae_torch.watching import TrainingWatch
 from lvae_torch.wiring import build_model, checkpoint_meta, make_learning_rate, make_objective
 
 
-@dataclass(frozen=True)
-class Data:
-    """The dump of a run, as training and evaluation read it."""
-
-    dump: Dump
-    training: ImageSplit
-    validation: ImageSplit
-    order: TrainingOrder
-    preprocess: Preprocess
-
-    @classmethod
-    def of(cls, settings: Settings, dump: Dump, preprocess: Preprocess) -> "Data":
-        data = settings.data
-        training = dump.split(data.train_split, limit=data.limit_train)
-        validation = dump.split(data.val_split, limit=data.limit_val)
-        order = TrainingOrder(len(training), settings.train.batch_size, settings.run.seed)
-        return cls(dump, training, validation, order, preprocess)
-
-    def strided(self, n: int) -> Tensor:
-        """``n`` raw images spread over the validation split, which may be sorted; (n, H, W, C)."""
-        return self.validation.gather(np.linspace(0, len(self.validation) - 1, n).round().astype(np.int64))
-
-
 def assemble(
     settings: Settings, data: Data, processes: Processes, stop: StopRequest, folder: RunFolder, reporter: Reporter
 ) -> Run:
@@ -75,7 +47,7 @@ def assemble(
         train_step=_train_step(settings, data, processes, model, bare, flat, ema),
         evaluate=partial(_evaluate, settings, data, processes, stop, evaluated),
         store=CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints),
-        meta=checkpoint_meta(to_cfg(settings), data.dump, data.preprocess.n_levels),
+        meta=checkpoint_meta(to_cfg(settings), data.dump, data.preprocess.levels_after),
         watcher=watcher,
         processes=processes,
         stop=stop,
@@ -85,7 +57,7 @@ def assemble(
 def _initial_model(settings: Settings, data: Data, processes: Processes) -> Any:
     """The same weights on every rank, whatever the number of ranks: one seed, one batch."""
     seed_everything("initialization", settings.run.seed)
-    model: Any = build_model(settings, data.dump.image_shape, data.preprocess.n_levels)
+    model: Any = build_model(settings, data.dump.image_shape, data.preprocess.levels_after)
     model.to(processes.device)
     if settings.train.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -156,12 +128,7 @@ def _evaluate(
     settings: Settings, data: Data, processes: Processes, stop: StopRequest, model: Any, last: bool
 ) -> Evaluation:
     """The validation split; the importance-weighted bound only at the end."""
-    n, size = len(data.validation), settings.val.batch_size
-    batches = (
-        (j, data.validation.gather(indices))
-        for j, indices in evaluation_batches(n, size, processes.rank, processes.world)
-    )
-    rounds = -(-n // (size * processes.world))
+    batches, rounds = data.validation_batches(settings.val.batch_size, processes)
     was_training = model.training
     model.eval()
     processes.broadcast_(model.buffers())  # running statistics are each rank's own

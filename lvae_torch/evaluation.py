@@ -27,8 +27,9 @@ class Evaluation:
     """KL(q||p) of each layer in closed form, top first."""
     active_units: tuple[int, ...]
     """Latent units in use per layer, top first."""
+    iw_samples: int = 0
     iw_bound: float | None = None
-    """-log p(x), K samples; None if not asked for."""
+    """Estimate of -log p(x) with that many samples; None if not asked for."""
 
     @property
     def nelbo(self) -> float:
@@ -80,5 +81,6 @@ def evaluate(
         nll=nll,
         kl=tuple(kl),
         active_units=tuple(units.per_layer(processes.sum_)),
+        iw_samples=iw_samples,
         iw_bound=bound_sum if iw_samples else None,
     )

@@ -1,18 +1,27 @@
 """What a training run shows of itself: numbers and pictures, to every reporter at once."""
 
+import math
+import resource
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from lvae_torch.assembled_data import Data
 from lvae_torch.evaluation import Evaluation
+from lvae_torch.hparams import Settings, to_cfg
 from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.objectives import bits_per_dim
+from lvae_torch.reporting.console import ConsoleReporter, table
 from lvae_torch.reporting.grids import image_grid, pair_grid
+from lvae_torch.reporting.jsonl import JsonlReporter
 from lvae_torch.reporting.reporter import Reporter
+from lvae_torch.reporting.tensorboard import TensorBoardReporter
+from lvae_torch.run_folder import RunFolder
 from lvae_torch.seeding import seed_everything
+from lvae_torch.training.loop import Run
 from lvae_torch.training.meter import Reading
 
 
@@ -27,10 +36,10 @@ class TrainingWatch:
     pictures: Tensor | None
     """Images to reconstruct, (B, C, H, W) in [0, 1]; None for no pictures."""
     seed: int
-    evaluations: list[tuple[int, Evaluation]] = field(default_factory=list)
+    last: Evaluation | None = None
 
     def __post_init__(self) -> None:
-        self._since, self._last_step = time.monotonic(), None
+        self._since = time.monotonic()
 
     def logged(self, step: int, reading: Reading, learning_rate: float, images_per_step: int) -> None:
         """Means since the last log line."""
@@ -54,7 +63,7 @@ class TrainingWatch:
 
     def evaluated(self, step: int, evaluation: Evaluation, last: bool) -> None:
         """The validation split, with a grid of samples and one of reconstructions."""
-        self.evaluations.append((step, evaluation))
+        self.last = evaluation
         self.reporter.scalars(step, {f"val/{k}": v for k, v in evaluation.scalars(self.n_dims).items()})
         if self.pictures is not None:
             self._show(step, self.pictures)
@@ -80,10 +89,61 @@ class TrainingWatch:
         return list(self.model.parameters())
 
 
+def training_reporters(folder: RunFolder, settings: Settings, start_step: int) -> list[Reporter]:
+    """TensorBoard, ``metrics.jsonl`` and the console, going on from ``start_step``."""
+    tensorboard = TensorBoardReporter(folder.tensorboard, start_step)
+    tensorboard.hparams(to_cfg(settings), _flat(settings))
+    return [
+        tensorboard,
+        JsonlReporter(folder.metrics_jsonl, start_step),
+        ConsoleReporter(settings.train.steps, start_step),
+    ]
+
+
+def _flat(settings: Settings) -> dict[str, str | float]:
+    """Numbers as numbers, the rest as text."""
+    values: dict[str, str | float] = {}
+    for section in ("model", "data", "loss", "optimizer", "train"):
+        for key, value in getattr(settings, section).model_dump().items():
+            values[f"{section}.{key}"] = value if isinstance(value, bool | int | float | str) else repr(value)
+    return values
+
+
+def training_summary(run: Run, settings: Settings, data: Data, folder: RunFolder) -> str:
+    """What came out, as a table: the numbers, what they were measured on, and where everything is."""
+    rows = [("run", str(folder.path)), ("steps", f"{run.state.step:,}")]
+    if skipped := run.train_step.meter.skipped():
+        rows.append(("skipped steps", f"{skipped:,}"))
+    rows.append(("parameters", f"{run.train_step.flat.vector.numel():,}"))
+    if isinstance(run.watcher, TrainingWatch) and run.watcher.last is not None:
+        rows += evaluation_rows(run.watcher.last, data, settings)
+    rows.append(("best", f"-ELBO {run.state.best_nelbo:.2f} at step {run.state.best_step:,}"))
+    return table(f"{folder.name}: finished", rows)
+
+
+def evaluation_rows(evaluation: Evaluation, data: Data, settings: Settings) -> list[tuple[str, str]]:
+    """The likelihood with everything a reader must know to compare it."""
+    n_dims = math.prod(data.dump.image_shape)
+
+    def nats(value: float) -> str:
+        return f"{value:.2f} nats ({bits_per_dim(value, n_dims):.4f} bits/dim)"
+
+    rows = [
+        ("data", f"{data.dump.dataset}/{settings.data.val_split}, {evaluation.n_images:,} images, "
+                 f"content {data.dump.content_hash[:12]}"),
+        ("weights", f"EMA {settings.train.ema_decay}" if settings.train.ema_decay else "as trained"),
+        ("-ELBO", nats(evaluation.nelbo)),
+        ("NLL + KL", f"{evaluation.nll:.2f} + {sum(evaluation.kl):.2f}"),
+        ("KL per layer, top first", "  ".join(f"{kl:.2f}" for kl in evaluation.kl)),
+        ("active units, top first", "  ".join(map(str, evaluation.active_units))),
+    ]  # fmt: skip
+    if evaluation.iw_bound is not None:
+        rows.insert(3, (f"-log p(x), {evaluation.iw_samples} samples", nats(evaluation.iw_bound)))
+    return rows
+
+
 def peak_memory_gib(device: torch.device) -> float:
     """Most memory this process has held on ``device``, in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

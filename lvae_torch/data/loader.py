@@ -5,12 +5,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lvae_torch.data.dump import ImageSplit
 from lvae_torch.data.order import TrainingOrder, share
-from lvae_torch.data.order import spread as all_indices
+from lvae_torch.processes import Processes
 
 DEPTH = 2  # batches gathered ahead
 
@@ -19,26 +20,24 @@ DEPTH = 2  # batches gathered ahead
 def training_batches(
     split: ImageSplit,
     order: TrainingOrder,
-    rank: int,
-    world: int,
+    processes: Processes,
     first_step: int,
-    device: torch.device,
     on_device: bool = False,
 ) -> Iterator[Iterator[Tensor]]:
-    """An endless iterator of this rank's raw batches from ``first_step`` on, uint8 (b, H, W, C) on ``device``.
+    """An endless iterator of this rank's raw batches from ``first_step`` on, uint8 (b, H, W, C) on its device.
 
     ``on_device`` keeps the whole split in the device's memory; the batches are the same.
     """
     if on_device:
-        yield _resident(split, order, rank, world, first_step, device)
+        yield _resident(split, order, processes, first_step)
         return
     ready: queue.Queue[Tensor | BaseException] = queue.Queue(maxsize=DEPTH)
     stopped = threading.Event()
-    arguments = (split, order, rank, world, first_step, device.type == "cuda", ready, stopped)
+    arguments = (split, order, processes, first_step, ready, stopped)
     thread = threading.Thread(target=_gather, args=arguments, name="gather", daemon=True)
     thread.start()
     try:
-        yield _delivered(ready, device)
+        yield _delivered(ready, processes.device)
     finally:
         stopped.set()
         thread.join()
@@ -47,17 +46,15 @@ def training_batches(
 def _gather(
     split: ImageSplit,
     order: TrainingOrder,
-    rank: int,
-    world: int,
+    processes: Processes,
     step: int,
-    pin: bool,
     ready: "queue.Queue[Tensor | BaseException]",
     stopped: threading.Event,
 ) -> None:
     try:
         while not stopped.is_set():
-            batch = split.gather(share(order.batch(step), rank, world))
-            _put(ready, batch.pin_memory() if pin else batch, stopped)
+            batch = split.gather(share(order.batch(step), processes.rank, processes.world))
+            _put(ready, batch.pin_memory() if processes.device.type == "cuda" else batch, stopped)
             step += 1
     except BaseException as error:  # handed to the consumer, whose problem it is
         _put(ready, error, stopped)
@@ -81,11 +78,9 @@ def _delivered(ready: "queue.Queue[Tensor | BaseException]", device: torch.devic
         yield item.to(device, non_blocking=True)
 
 
-def _resident(
-    split: ImageSplit, order: TrainingOrder, rank: int, world: int, step: int, device: torch.device
-) -> Iterator[Tensor]:
-    images = split.gather(all_indices(len(split), 0)).to(device)
+def _resident(split: ImageSplit, order: TrainingOrder, processes: Processes, step: int) -> Iterator[Tensor]:
+    images = split.gather(np.arange(len(split))).to(processes.device)
     while True:
-        indices = torch.from_numpy(share(order.batch(step), rank, world).copy())
-        yield images[indices.to(device, non_blocking=True)]
+        indices = torch.from_numpy(share(order.batch(step), processes.rank, processes.world).copy())
+        yield images[indices.to(processes.device, non_blocking=True)]
         step += 1

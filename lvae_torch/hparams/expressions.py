@@ -17,7 +17,7 @@ MAX_DEPTH = 50
 MAX_SIZE = 10_000  # elements or characters of a result
 MAX_BITS = 256  # of an integer
 
-WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-/]*")
+WORD = re.compile(r"(\.{0,2}/)*[A-Za-z_][A-Za-z0-9_.\-/]*")  # a word, or a path
 LITERAL_WORDS = {"True": True, "False": False, "None": None}
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs, "len": len, "max": max, "min": min, "round": round, "sum": sum,

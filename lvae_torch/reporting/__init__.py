@@ -1,0 +1,1 @@
+"""Numbers and pictures, to people and machines. Knows nothing of models."""

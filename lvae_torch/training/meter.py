@@ -57,6 +57,10 @@ class Meter:
             loss / n, nll / n, tuple(v / n for v in kl), grad_norm / n, int(count), int(skipped), int(in_a_row)
         )
 
+    def skipped(self) -> int:
+        """Steps skipped since the run began; waits for the device."""
+        return int(self.skips[0])
+
     def state_dict(self) -> dict[str, Tensor]:
         return {"sums": self.sums, "skips": self.skips}
 

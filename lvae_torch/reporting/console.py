@@ -1,0 +1,63 @@
+"""What a person at a terminal, or reading a log, sees."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+
+class ConsoleReporter:
+    """A progress bar on a terminal; elsewhere a line at each log interval, with the time still to go."""
+
+    def __init__(self, total_steps: int, start_step: int = 0) -> None:
+        self.total = total_steps
+        self._started, self._start_step = time.monotonic(), start_step
+        self._bar = tqdm(total=total_steps, initial=start_step, unit="step") if sys.stderr.isatty() else None
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if "val/nelbo" in values:
+            self._say(f"step {step:,}: validation " + _numbers(values, "val"))
+        elif self._bar is not None:
+            self._bar.set_postfix_str(_numbers(values, "train"), refresh=False)
+            self._bar.update(step - self._bar.n)
+        else:
+            speed = values.get("speed/images_per_second", float("nan"))
+            self._say(
+                f"step {step:,}/{self.total:,} ({step / self.total:.0%})  {_numbers(values, 'train')}  "
+                f"{speed:,.0f} images/s  {self._to_go(step)} to go"
+            )
+
+    def _to_go(self, step: int) -> str:
+        done = max(1, step - self._start_step)
+        seconds = int((time.monotonic() - self._started) / done * (self.total - step))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+    def _say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def image(self, step: int, tag: str, grid: np.ndarray) -> None:
+        """A terminal shows no pictures."""
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _numbers(values: Mapping[str, float], prefix: str) -> str:
+    return "  ".join(
+        f"{label} {values[f'{prefix}/{key}']:.{digits}f}"
+        for label, key, digits in (("-ELBO", "nelbo", 2), ("NLL", "nll", 2), ("KL", "kl", 2), ("bits/dim", "bpd", 4))
+        if f"{prefix}/{key}" in values
+    )
+
+
+def table(title: str, rows: Sequence[tuple[str, str]]) -> str:
+    """Names and values in two columns under a title."""
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  {name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([title, "-" * max(len(title), *map(len, lines)), *lines])

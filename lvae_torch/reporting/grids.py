@@ -1,0 +1,61 @@
+"""Images as picture grids."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lvae_torch.files import atomic_write
+
+PADDING = 2
+SMALL = 56  # tiles below this are enlarged, so that single pixels can be seen
+
+
+def image_grid(images: Tensor, columns: int) -> np.ndarray:
+    """Images (N, C, H, W) in [0, 1], row by row, as one picture: uint8 (rows * h, columns * w, 3).
+
+    The lines between them are black or white, whichever stands out from the images' borders.
+    """
+    tiles = _tiles(images)
+    n, height, width, _ = tiles.shape
+    rows = -(-n // columns)
+    line = 255 if np.median(_borders(tiles)) < 51 else 0
+    step_y, step_x = height + PADDING, width + PADDING
+    grid = np.full((rows * step_y + PADDING, columns * step_x + PADDING, 3), line, dtype=np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = PADDING + i // columns * step_y, PADDING + i % columns * step_x
+        grid[y : y + height, x : x + width] = tile
+    return grid
+
+
+def pair_grid(x: Tensor, reconstruction: Tensor, pairs_per_row: int) -> np.ndarray:
+    """Each image with its reconstruction to the right of it."""
+    return image_grid(torch.stack([x, reconstruction], dim=1).flatten(0, 1), 2 * pairs_per_row)
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """(N, C, H, W) in [0, 1] -> uint8 (N, H, W, 3), to the nearest level."""
+    pixels = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    pixels = pixels[:, :1].expand(-1, 3, -1, -1) if pixels.shape[1] < 3 else pixels[:, :3]
+    return pixels.permute(0, 2, 3, 1).numpy()
+
+
+def save_png(path: Path, picture: np.ndarray) -> None:
+    """Write uint8 (H, W, 3), atomically."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        Image.fromarray(picture).save(file, format="png")
+
+
+def _tiles(images: Tensor) -> np.ndarray:
+    tiles = to_uint8(images)
+    factor = -(-SMALL // max(tiles.shape[1:3]))
+    return tiles.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def _borders(tiles: np.ndarray) -> np.ndarray:
+    edges = tiles[:, 0], tiles[:, -1], tiles[:, :, 0], tiles[:, :, -1]
+    return np.concatenate([edge.reshape(-1) for edge in edges])

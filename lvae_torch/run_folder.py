@@ -1,0 +1,95 @@
+"""The folder of one run: what lies where, who may write, and how the run is doing."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from lvae_torch.errors import CfgError, DataError
+from lvae_torch.files import check_name, write_json
+
+RunState = Literal["running", "preempted", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``<runs>/<name>/``.
+
+    Raises:
+        CfgError: if ``name`` could leave the folder of all runs.
+    """
+
+    runs: Path
+    name: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "[run] name")
+
+    @property
+    def path(self) -> Path:
+        return self.runs / self.name
+
+    @property
+    def hparams_cfg(self) -> Path:
+        return self.path / "hparams.cfg"
+
+    @property
+    def metrics_jsonl(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def synthesis(self, mode: str) -> Path:
+        return self.path / "synthesis" / check_name(mode, "the mode")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the system lets go when it ends, however it ends.
+
+        Raises:
+            CfgError: naming host and process that hold it.
+            DataError: if the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / "run.lock", "a+", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be written ({error.strerror}). Choose another [run] runs.") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise CfgError(
+                    f"{self.path}: in use by {file.read().strip() or 'another process'}. "
+                    "Wait for it, stop it, or choose another run.name."
+                ) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield
+
+    def write_status(self, state: RunState, step: int, message: str = "") -> None:
+        """Replace ``status.json``, which wrappers read: torchrun hides exit statuses."""
+        write_json(
+            self.path / "status.json",
+            {
+                "state": state,
+                "step": step,
+                "message": message,
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                "host": socket.gethostname(),
+                "process": os.getpid(),
+            },
+        )
