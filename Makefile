@@ -1,0 +1,58 @@
+# Every target sets up what it needs: on a fresh machine `make demo` or `make test` is the only command.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The interpreter to build .venv with; 3.11 or newer.
+PYTHON ?= python3
+# One thread is fastest for models as small as those of the tests, and gives the same bits on every machine.
+TEST_THREADS ?= 1
+
+PINS := build/requirements.txt
+READY := .venv/.ready
+RUN := .venv/bin/python
+TEST := OMP_NUM_THREADS=$(TEST_THREADS) $(RUN) -m pytest
+SCRIPTS := .ci/run $(wildcard *.sh build/*.sh build/*/*.sh)
+# uv installs the same pins in a fraction of the time, where it works.
+INSTALL := $(if $(shell uv --version 2>/dev/null),uv pip install --python $(RUN),$(RUN) -m pip install)
+
+.PHONY: help setup demo test test-all lint bench clean
+
+help: ## Show this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
+
+setup: $(READY) ## Install everything into .venv (about 3 GB to download, once)
+
+demo: $(READY) ## Make data, train a small model and show what it learned, in minutes on a CPU
+	$(RUN) -m lvae_torch.demo
+
+test: $(READY) ## Run the quick tests
+	$(TEST) -m 'not slow'
+
+test-all: $(READY) ## Run all tests
+	$(TEST)
+
+lint: $(READY) ## Check style, types, shell scripts and the Dockerfile
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	.venv/bin/shellcheck $(SCRIPTS)
+	.venv/bin/hadolint build/Dockerfile
+
+bench: $(READY) ## Run the benchmarks
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(RUN) "$$file"; done
+
+clean: ## Remove .venv and what the tools left; runs and dumps stay
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache ./*.egg-info
+	find . -path ./runs -prune -o -path ./dataset_dumps -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+$(READY): pyproject.toml $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is missing or older than 3.11. Name another one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(RUN) -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; \
+		echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing into .venv. The first time, this downloads about 3 GB (PyTorch with CUDA, which also runs without a GPU)."
+	$(INSTALL) -r $(PINS)
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@

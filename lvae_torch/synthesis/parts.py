@@ -1,0 +1,93 @@
+"""Results in parts: each written whole by one rank, so that an interrupted mode goes on where it stopped."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lvae_torch.errors import DataError
+from lvae_torch.files import atomic_write
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Numbered files of named arrays in one folder; each says which fingerprint it belongs to."""
+
+    folder: Path
+    fingerprint: str
+    format: Literal["safetensors", "npz"] = "npz"
+
+    def path(self, j: int) -> Path:
+        return self.folder / f"part_{j:05d}.{self.format}"
+
+    def prepare(self, count: int) -> None:
+        """Remove what belongs to other results; one rank does this before any begins."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        wanted = {self.path(j) for j in range(count) if self.is_done(j)}
+        for path in self.folder.glob("part_*"):
+            if path not in wanted:
+                path.unlink()
+
+    def is_done(self, j: int) -> bool:
+        """Whether part j is there, whole, and of this fingerprint."""
+        try:
+            return self.path(j).is_file() and self._fingerprint_of(j) == self.fingerprint
+        except DataError:
+            return False
+
+    def write(self, j: int, arrays: Arrays) -> None:
+        """Write part j, atomically."""
+        with atomic_write(self.path(j)) as file:
+            if self.format == "npz":
+                np.savez(file, allow_pickle=False, fingerprint=np.array(self.fingerprint), **arrays)
+            else:
+                from safetensors.numpy import save
+
+                contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+                file.write(save(contiguous, metadata={"fingerprint": self.fingerprint}))
+
+    def read(self, j: int) -> dict[str, np.ndarray]:
+        """The arrays of part j.
+
+        Raises:
+            DataError: naming the file, if it is missing or damaged.
+        """
+        return read_part(self.path(j))
+
+    def _fingerprint_of(self, j: int) -> str:
+        path = self.path(j)
+        if self.format == "npz":
+            return str(read_part(path, keep_fingerprint=True)["fingerprint"])
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return str((file.metadata() or {}).get("fingerprint"))
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{path}: damaged ({error}).") from error
+
+
+def read_part(path: Path, keep_fingerprint: bool = False) -> dict[str, np.ndarray]:
+    """The arrays of a part file, ``.npz`` or ``.safetensors``; never runs code that a file may hold.
+
+    Raises:
+        DataError: naming the file, if it is missing or damaged.
+    """
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            return arrays if keep_fingerprint else {k: v for k, v in arrays.items() if k != "fingerprint"}
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{path}: missing or damaged ({error}). Run the mode that writes it again.") from error

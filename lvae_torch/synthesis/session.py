@@ -1,0 +1,86 @@
+"""What every inference mode works with."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lvae_torch.data.dump import ImageSplit
+from lvae_torch.data.order import evaluation_batches, n_batches, spread
+from lvae_torch.data.transforms import Preprocess
+from lvae_torch.hparams.sections import SynthesisSection
+from lvae_torch.models.contract import Likelihood, Model
+from lvae_torch.processes import Processes
+from lvae_torch.seeding import seed_everything
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split of a dump, as x."""
+
+    split: ImageSplit
+    preprocess: Preprocess
+    limit: int = 0
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Which images of the split are read."""
+        return spread(len(self.split), self.limit)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A trained model, what to do with it, and where results go. The noise of part j never depends on the ranks."""
+
+    model: Model
+    options: SynthesisSection
+    processes: Processes
+    out: Path
+    identity: Mapping[str, Any]
+    """Run, checkpoint and data: everything a number must be read with."""
+    given_images: Images | None = None
+
+    @property
+    def images(self) -> Images:
+        assert self.given_images is not None, "this mode was opened without a dump"
+        return self.given_images
+
+    @property
+    def n_dims(self) -> int:
+        return int(np.prod(self.model.image_shape))
+
+    def batches(self, size: int, mode: str) -> Iterator[tuple[int, np.ndarray, Tensor]]:
+        """(j, indices, x) of this rank's batches of the split; torch's generator is seeded for each."""
+        images = self.images
+        n = len(images.split)
+        for j, indices in evaluation_batches(n, size, self.processes.rank, self.processes.world, images.limit):
+            yield j, indices, self.x_at(indices, mode, j)
+
+    def n_batches(self, size: int) -> int:
+        return n_batches(len(self.images.split), size, self.images.limit)
+
+    def x_at(self, indices: np.ndarray, *key: int | str) -> Tensor:
+        """Images as x on the device; what is drawn for them and after them follows from the seed and ``key``."""
+        seed_everything(*key, self.options.seed)
+        return self.images.preprocess(self.images.split.gather(indices).to(self.processes.device), training=False)
+
+    def picture_of(self, likelihood: Likelihood) -> Tensor:
+        """What ``[synthesis] draw`` shows of p(x|z), (B, C, H, W)."""
+        return {"mean": likelihood.mean, "sample": likelihood.sample, "mode": likelihood.mode}[self.options.draw]()
+
+    def fingerprint(self, *options: str) -> str:
+        """Tells results of the same model, data and options from all others."""
+        said = {**self.identity, **{key: getattr(self.options, key) for key in (*options, "seed", "use_ema")}}
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def n_rounds(session: Session, n: int, size: int) -> Iterator[tuple[int, int]]:
+    """(j, count) of this rank's parts of ``n`` things in parts of ``size``."""
+    for j in range(session.processes.rank, -(-n // size), session.processes.world):
+        yield j, min(size, n - j * size)

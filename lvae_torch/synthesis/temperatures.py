@@ -1,0 +1,25 @@
+"""The forms that ``[synthesis] temperature`` takes."""
+
+from lvae_torch.errors import CfgError
+
+Temperature = float | tuple[float, ...] | tuple[str, float, float]
+
+
+def per_layer(temperature: object, n_layers: int) -> tuple[float, ...]:
+    """One temperature per layer, top first: from a number, such a list, or ('linear', top, bottom).
+
+    Raises:
+        CfgError: if a list has another length than the model has layers.
+    """
+    match temperature:
+        case int() | float():
+            return (float(temperature),) * n_layers
+        case ("linear", top, bottom):
+            last = max(1, n_layers - 1)
+            return tuple(top + (bottom - top) * i / last for i in range(n_layers))
+        case tuple() if len(temperature) == n_layers:
+            return temperature
+    raise CfgError(
+        f"[synthesis] temperature = {temperature!r} does not fit a model of {n_layers} layers; "
+        f"give a number, a list of {n_layers}, or ('linear', top, bottom)."
+    )

@@ -1,0 +1,116 @@
+"""``python -m lvae_torch.synthesize RUN_OR_CFG [--mode M]``: use a trained run, on one process or under ``torchrun``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lvae_torch.cli import load_run_or_cfg, main, parser
+from lvae_torch.errors import CfgError, DataError
+from lvae_torch.files import write_json
+from lvae_torch.hparams import Settings, load_text
+from lvae_torch.models.contract import Model
+from lvae_torch.processes import Processes, start_processes
+from lvae_torch.reporting.console import table
+from lvae_torch.synthesis import MODES, Mode
+from lvae_torch.synthesis.session import Images, Session
+from lvae_torch.training.checkpoints import CheckpointStore
+from lvae_torch.wiring import build_model, make_preprocess, open_dump, run_folder
+
+
+def command(argv: Sequence[str]) -> None:
+    """Run the modes that the arguments or the settings ask for."""
+    arguments = parser("synthesize", "Use a trained run.", "run", "a run's name or folder, or its .cfg file")
+    arguments.add_argument("--mode", choices=list(MODES), action="append", help="instead of the cfg's; may be repeated")
+    arguments.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
+    options = arguments.parse_args(argv)
+    settings = load_run_or_cfg(options.run, options.overrides, options.runs)
+    given = settings.synthesis.mode
+    synthesize(settings, options.mode or ([given] if isinstance(given, str) else list(given)))
+
+
+def synthesize(settings: Settings, modes: Sequence[str]) -> None:
+    """Run ``modes`` one after the other; results in ``runs/<name>/synthesis/<mode>/``.
+
+    Raises:
+        UserError: if there is no such run, checkpoint or data.
+    """
+    with start_processes(settings.run.device, settings.train.timeout_minutes) as processes:
+        checkpoint = _load(settings)
+        model = _model(settings, checkpoint, processes)
+        for name in modes:
+            session = _session(settings, checkpoint, model, processes, name, MODES[name])
+            if processes.is_main:
+                session.out.mkdir(parents=True, exist_ok=True)
+            processes.barrier()
+            metrics = MODES[name].run(session)
+            if processes.is_main:
+                write_json(session.out / "metrics.json", {**session.identity, **metrics})
+                print(table(f"{settings.run.name}: {name}", _rows({**metrics, "results": str(session.out)})))
+
+
+def _load(settings: Settings) -> dict[str, Any]:
+    folder, which = run_folder(settings), settings.synthesis.checkpoint
+    if not folder.checkpoints.is_dir():
+        raise DataError(f"{folder.path}: no checkpoints there. Train it: python -m lvae_torch.train CFG")
+    checkpoint = CheckpointStore(folder.checkpoints).load(int(which) if which.isdecimal() else which)  # type: ignore[arg-type]
+    trained = load_text(checkpoint["meta"]["settings"], f"{folder.path}: the checkpoint's settings")
+    if trained.model != settings.model:
+        raise CfgError(f"{folder.path}: this run was trained with another [model] section; leave it as it was.")
+    return checkpoint
+
+
+def _model(settings: Settings, checkpoint: dict[str, Any], processes: Processes) -> Model:
+    data = checkpoint["meta"]["data"]
+    model: Any = build_model(settings, tuple(data["image_shape"]), data["n_levels"])
+    weights = checkpoint["ema"] if settings.synthesis.use_ema and checkpoint["ema"] is not None else checkpoint["model"]
+    model.load_state_dict(weights)
+    memory_format = torch.channels_last if settings.train.channels_last else torch.preserve_format
+    model.to(device=processes.device, memory_format=memory_format)
+    result: Model = model.eval()
+    return result
+
+
+def _session(
+    settings: Settings, checkpoint: dict[str, Any], model: Model, processes: Processes, name: str, mode: Mode
+) -> Session:
+    options, meta = settings.synthesis, checkpoint["meta"]
+    use_ema = options.use_ema and checkpoint["ema"] is not None
+    identity: dict[str, Any] = {
+        "run": settings.run.name,
+        "step": checkpoint["state"]["step"],
+        "weights": "ema" if use_ema else "raw",
+        "mode": name,
+        "trained_on": f"{meta['data']['dataset']} {meta['data']['content_hash'][:12]}",
+    }
+    images = None
+    if mode.reads_images:
+        dump, split = open_dump(settings), options.split or settings.data.val_split
+        if list(dump.image_shape) != meta["data"]["image_shape"]:
+            raise DataError(
+                f"{dump.folder}: images {dump.image_shape}; the run was trained on {meta['data']['image_shape']}."
+            )
+        images = Images(dump.split(split), make_preprocess(settings, dump.n_levels), options.limit)
+        identity |= {
+            "dataset": dump.dataset,
+            "split": split,
+            "n_images": len(images.indices),
+            "content": dump.content_hash[:12],
+        }
+    return Session(model, options, processes, run_folder(settings).synthesis(name), identity, images)
+
+
+def _rows(metrics: dict[str, object]) -> list[tuple[str, str]]:
+    def text(value: object) -> str:
+        if isinstance(value, float):
+            return f"{value:.4f}"
+        if isinstance(value, list):
+            return f"{len(value)} items" if len(str(value)) > 200 else "  ".join(map(text, value))
+        return str(value)
+
+    return [(name, text(value)) for name, value in metrics.items()]
+
+
+if __name__ == "__main__":
+    main(command)
