@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -141,7 +141,7 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 @contextmanager
-def _progress(url: str, total: int | None, have: int) -> Iterator["tqdm[None]"]:
+def _progress(url: str, total: int | None, have: int) -> Iterator[Any]:
     """A bar on a terminal, a line every few seconds in a log."""
     interval = 0.2 if sys.stderr.isatty() else 10.0
     name = url.rsplit("/", 1)[-1]

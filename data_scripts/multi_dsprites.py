@@ -7,7 +7,9 @@ from data_scripts.sprites_dump import add_sprite_options, write_sprites
 
 def make(request: Request) -> str:
     """The published recipe: 100,000 images 64x64, the first 90 % for training."""
-    return write_sprites("multi_dsprites", coloured_sprites(), request, {"sprites": "5,040 squares, triangles, ellipses"})
+    return write_sprites(
+        "multi_dsprites", coloured_sprites(), request, {"sprites": "5,040 squares, triangles, ellipses"}
+    )
 
 
 RECIPE = Recipe("100,000 binary RGB images 64x64 of 0 to 2 sprites, made here", make, add_sprite_options)

@@ -21,7 +21,9 @@ def make(request: Request) -> str:
     """The published recipe: 100,000 images 64x64, the first 90 % for training."""
     path = fetch(DIGITS, request.bases(*UPSTREAM), request.raw)
     sprites = shrink(read_idx_images(path))[..., None]
-    return write_sprites("multi_mnist", sprites, request, {"sprites": "MNIST training digits, 28 to 18 pixels, rounded"})
+    return write_sprites(
+        "multi_mnist", sprites, request, {"sprites": "MNIST training digits, 28 to 18 pixels, rounded"}
+    )
 
 
 def read_idx_images(path: Path) -> np.ndarray:
@@ -51,4 +53,6 @@ def shrink(digits: np.ndarray) -> np.ndarray:
     return np.round(np.clip(small, 0, 1)).astype(np.uint8)
 
 
-RECIPE = Recipe("100,000 binary images 64x64 of 0 to 2 MNIST digits, made here (9.9 MB download)", make, add_sprite_options)
+RECIPE = Recipe(
+    "100,000 binary images 64x64 of 0 to 2 MNIST digits, made here (9.9 MB download)", make, add_sprite_options
+)

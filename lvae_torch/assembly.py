@@ -12,7 +12,6 @@ from lvae_torch.assembled_data import Data
 from lvae_torch.errors import CfgError
 from lvae_torch.evaluation import Evaluation, evaluate
 from lvae_torch.hparams import Settings, to_cfg
-from lvae_torch.models.contract import Model
 from lvae_torch.processes import Processes
 from lvae_torch.reporting.reporter import Reporter
 from lvae_torch.run_folder import RunFolder
@@ -39,7 +38,11 @@ def assemble(
     model = _as_called(bare, settings, processes)
     evaluated: Any = bare if ema is None else ema.model
     watcher = TrainingWatch(
-        reporter, evaluated, int(np.prod(data.dump.image_shape)), _pictures(settings, data, processes), settings.run.seed
+        reporter,
+        evaluated,
+        int(np.prod(data.dump.image_shape)),
+        _pictures(settings, data, processes),
+        settings.run.seed,
     )
     return Run(
         state=State(),

@@ -42,12 +42,14 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise DataError(f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder; "
-                        "what was saved before is intact.") from error
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder; "
+            "what was saved before is intact."
+        ) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

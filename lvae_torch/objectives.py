@@ -90,9 +90,7 @@ def log_weight(x: Tensor, out: Output) -> Tensor:
     return out.likelihood.log_prob(x) - torch.stack([latent.log_ratio for latent in out.latents]).sum(dim=0)
 
 
-def iw_bound(
-    model: Model, x: Tensor, iw_samples: int, chunk: int = 100, source: Source = posterior_sample
-) -> Tensor:
+def iw_bound(model: Model, x: Tensor, iw_samples: int, chunk: int = 100, source: Source = posterior_sample) -> Tensor:
     """Importance-weighted lower bound on log p(x) (Burda et al. 2016).
 
     The bottom-up pass runs once; samples are folded into the batch, ``chunk`` images at a time.

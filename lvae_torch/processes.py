@@ -46,14 +46,17 @@ class Processes:
 
 
 @contextmanager
-def start_processes(device: Literal["auto", "cpu", "cuda"] = "auto", timeout_minutes: float = 30) -> Iterator[Processes]:
+def start_processes(
+    device: Literal["auto", "cpu", "cuda"] = "auto", timeout_minutes: float = 30
+) -> Iterator[Processes]:
     """Join the ranks that ``torchrun`` started (NCCL between GPUs, gloo between CPUs), or run alone.
 
     Raises:
         CfgError: if a GPU is asked for and there is none, or a local rank has no GPU of its own.
     """
-    local_rank, rank, world = (int(os.environ.get(k, d)) for k, d in
-                               (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "1")))
+    local_rank, rank, world = (
+        int(os.environ.get(k, d)) for k, d in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "1"))
+    )
     processes = Processes(rank, world, _choose_device(device, local_rank))
     if world == 1:
         yield processes

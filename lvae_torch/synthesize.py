@@ -1,7 +1,6 @@
-"""``python -m lvae_torch.synthesize RUN_OR_CFG [--mode M]``: use a trained run, on one process or under ``torchrun``."""
+"""``python -m lvae_torch.synthesize RUN_OR_CFG [--mode M]``: use a trained run, also under ``torchrun``."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch

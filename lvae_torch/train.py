@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from lvae_torch.assembly import Data, assemble
+from lvae_torch.assembled_data import Data
+from lvae_torch.assembly import assemble
 from lvae_torch.cli import main, parser
 from lvae_torch.continuing import begin_or_continue
 from lvae_torch.data.dump import Dump

@@ -1,7 +1,7 @@
 """Dumps: uint8 images as plain ``.npy`` shards beside one JSON description. Anyone can open them with NumPy.
 
-    dataset_dumps/<dataset>/dataset.json
-    dataset_dumps/<dataset>/<split>_00000.npy      uint8 (n, H, W, C)
+dataset_dumps/<dataset>/dataset.json
+dataset_dumps/<dataset>/<split>_00000.npy      uint8 (n, H, W, C)
 """
 
 from collections.abc import Mapping

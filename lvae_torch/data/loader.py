@@ -60,9 +60,7 @@ def _gather(
         _put(ready, error, stopped)
 
 
-def _put(
-    ready: "queue.Queue[Tensor | BaseException]", item: Tensor | BaseException, stopped: threading.Event
-) -> None:
+def _put(ready: "queue.Queue[Tensor | BaseException]", item: Tensor | BaseException, stopped: threading.Event) -> None:
     while not stopped.is_set():
         try:
             return ready.put(item, timeout=0.1)

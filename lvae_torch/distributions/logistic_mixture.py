@@ -54,9 +54,7 @@ class LogisticMixture:
             pairs, others = rest.split([2 * channels * n_mixtures, rest.shape[1] - 2 * channels * n_mixtures], dim=1)
             means, log_scales = pairs.reshape(batch, channels, 2, n_mixtures, *size).unbind(dim=2)
             coefficients = others.reshape(batch, -1, n_mixtures, *size) if others.shape[1] else means[:, :0]
-        return cls(
-            logits, means, log_scales.clamp(min=MIN_LOG_SCALE), torch.tanh(coefficients), n_levels, reference
-        )
+        return cls(logits, means, log_scales.clamp(min=MIN_LOG_SCALE), torch.tanh(coefficients), n_levels, reference)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Nats per image, (B,); x is (B, C, H, W), one of the levels k / (n_levels - 1)."""

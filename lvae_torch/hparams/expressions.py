@@ -48,8 +48,9 @@ def evaluate(text: str) -> Any:
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise CfgError("is no value: write a number, a list, an expression such as [1] * 3 + [2], or text in "
-                       "quotes.") from error
+        raise CfgError(
+            "is no value: write a number, a list, an expression such as [1] * 3 + [2], or text in quotes."
+        ) from error
     return _value(tree.body, 0)
 
 

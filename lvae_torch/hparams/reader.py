@@ -53,7 +53,11 @@ def parse(text: str, name: str) -> Entries:
         CfgError: with the line, for anything that is no section, key or comment, and for duplicates.
     """
     parser = configparser.RawConfigParser(
-        delimiters=("=",), comment_prefixes=("#",), inline_comment_prefixes=None, strict=True, empty_lines_in_values=False
+        delimiters=("=",),
+        comment_prefixes=("#",),
+        inline_comment_prefixes=None,
+        strict=True,
+        empty_lines_in_values=False,
     )
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:

@@ -76,9 +76,7 @@ def load_text(
     return _check(parse(text, name), name, overrides, families)
 
 
-def _check(
-    entries: Entries, name: str, overrides: Sequence[str], families: Mapping[str, Family] | None
-) -> Settings:
+def _check(entries: Entries, name: str, overrides: Sequence[str], families: Mapping[str, Family] | None) -> Settings:
     entries = entries | parse_overrides(overrides)
     if families is None:
         from lvae_torch.models import FAMILIES
@@ -92,7 +90,7 @@ def _check(
         kinds["model"] = families[family].settings
     else:
         _report_family(family, families, entries, problems)
-    sections = {
+    sections: dict[str, Any] = {
         section: _section(section, kinds[section], values[section], entries, problems)
         for section in SECTIONS
         if section in kinds

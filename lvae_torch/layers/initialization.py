@@ -40,7 +40,8 @@ def _rescale(scale: float) -> Callable[[Affine, tuple[Tensor, ...], Tensor], Ten
         others = [d for d in range(y.dim()) if d != channel % y.dim()]
         mean = y.mean(dim=others)
         factor = scale / torch.sqrt(y.var(dim=others) + 1e-5)  # unbiased variance, as published
-        layer.bias.copy_((layer.bias - mean) * factor)
+        if layer.bias is not None:
+            layer.bias.copy_((layer.bias - mean) * factor)
         out_dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
         layer.weight.mul_(_along(factor, out_dim, layer.weight.dim()))
         return (y - _along(mean, channel, y.dim())) * _along(factor, channel, y.dim())

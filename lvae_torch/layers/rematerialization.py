@@ -13,17 +13,17 @@ def rematerialize(model: nn.Module, block_type: type[nn.Module]) -> None:
     """From now on every ``block_type`` in ``model`` recomputes its activations; values and gradients stay the same."""
     for block in model.modules():
         if isinstance(block, block_type):
-            block.forward = partial(_checkpointed, block, block.forward)  # type: ignore[method-assign]
+            block.forward = partial(_checkpointed, block, block.forward)
 
 
 def _checkpointed(block: nn.Module, forward, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
     if not (block.training and x.requires_grad):
         return forward(x)
-    contexts: partial[tuple[AbstractContextManager, AbstractContextManager]] = partial(_contexts, block)
+    contexts: partial[tuple[AbstractContextManager[None], AbstractContextManager[None]]] = partial(_contexts, block)
     return checkpoint(forward, x, use_reentrant=False, context_fn=contexts)
 
 
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     return nullcontext(), _frozen_statistics(block)
 
 

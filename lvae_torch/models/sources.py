@@ -63,6 +63,8 @@ def _first(z: Tensor) -> Tensor:
 
 def _given(posterior: DiagonalGaussian | None, i: int) -> DiagonalGaussian:
     if posterior is None:
-        raise ValueError(f"layer {i}: a posterior is asked for, but the model was given no image; pass x, "
-                         "or use a source that needs only the prior.")
+        raise ValueError(
+            f"layer {i}: a posterior is asked for, but the model was given no image; pass x, "
+            "or use a source that needs only the prior."
+        )
     return posterior

@@ -72,7 +72,9 @@ class Rung(nn.Module):
             self.merge = Merge(style, linear=ladder.linear_merge)
         self.blocks = residual_tower(style, ladder.gated, ladder.blocks_per_layer, stage.halvings, up=True)
 
-    def forward(self, i: int, h: Tensor | None, feature: Tensor | None, source: Source, n: int) -> tuple[Tensor, Latent]:
+    def forward(
+        self, i: int, h: Tensor | None, feature: Tensor | None, source: Source, n: int
+    ) -> tuple[Tensor, Latent]:
         p = self._gaussian(self.top_prior.expand(n, -1, -1, -1) if h is None else self.prior(h))  # p(z_i | z_above)
         q = None
         if feature is not None:
@@ -147,10 +149,12 @@ class SpatialLVAE(nn.Module):
             n = features[0].shape[0]
         if n is None:
             raise ValueError("say how many images to generate: model(None, source, n=16).")
-        h, latents = None, []
+        h: Tensor | None = None
+        latents: list[Latent] = []
         for i, rung in enumerate(self.rungs):
             h, latent = rung(i, h, None if features is None else features[i], source, n)
             latents.append(latent)
+        assert h is not None, "a ladder has at least one rung"
         if self.ladder.initial_halving:
             h = interpolate(h, scale_factor=2, mode="bilinear", align_corners=False)
         h = crop_to(self.final(h), self.image_shape[1:])
@@ -168,7 +172,7 @@ class SpatialLVAE(nn.Module):
         return tuple(reversed(shapes))
 
     def initialize(self, x: Tensor, scale: float = 0.1) -> None:
-        """Data-dependent initialisation from one batch x, (B, C, H, W), in training mode; if the settings ask for it."""
+        """Data-dependent initialisation from one batch x, (B, C, H, W), if the settings ask for it."""
         if not self.data_dependent_init:
             return
         was_training = self.training

@@ -23,7 +23,7 @@ class JsonlReporter:
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        record = {"step": step, "time": round(time.time(), 3)}
+        record: dict[str, float | None] = {"step": step, "time": round(time.time(), 3)}
         record |= {key: value if math.isfinite(value) else None for key, value in values.items()}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()

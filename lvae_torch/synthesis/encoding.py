@@ -1,8 +1,8 @@
 """Encoding: latents and posteriors of a whole split, in files that NumPy opens.
 
-    arrays = numpy.load("part_00000.npz")          # or safetensors.numpy.load_file("part_00000.safetensors")
-    arrays["z.0"]                                  # top layer: (n, Z, h, w); also posterior_mean.0, posterior_log_std.0
-    arrays["indices"]                              # which images of the split these are
+arrays = numpy.load("part_00000.npz")          # or safetensors.numpy.load_file("part_00000.safetensors")
+arrays["z.0"]                                  # top layer: (n, Z, h, w); also posterior_mean.0, posterior_log_std.0
+arrays["indices"]                              # which images of the split these are
 """
 
 from collections.abc import Mapping
@@ -29,9 +29,7 @@ def run(session: Session) -> dict[str, object]:
     session.processes.barrier()
     for j, indices, x in session.batches(options.shard_size, "encoding"):
         if not parts.is_done(j):
-            pieces = [
-                _arrays(session.model(piece, posterior_sample).latents) for piece in x.split(options.batch_size)
-            ]
+            pieces = [_arrays(session.model(piece, posterior_sample).latents) for piece in x.split(options.batch_size)]
             arrays = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
             parts.write(j, {"indices": indices, **arrays})
     session.processes.barrier()

@@ -1,11 +1,11 @@
 """The forms that ``[synthesis] temperature`` takes."""
 
+from typing import Any
+
 from lvae_torch.errors import CfgError
 
-Temperature = float | tuple[float, ...] | tuple[str, float, float]
 
-
-def per_layer(temperature: object, n_layers: int) -> tuple[float, ...]:
+def per_layer(temperature: Any, n_layers: int) -> tuple[float, ...]:
     """One temperature per layer, top first: from a number, such a list, or ('linear', top, bottom).
 
     Raises:

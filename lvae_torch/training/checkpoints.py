@@ -1,7 +1,7 @@
 """Checkpoints that are either whole or not there, written while training goes on.
 
-    checkpoints/step_00001000.pt      torch.save of tensors, numbers, text, lists and dicts
-    checkpoints/step_00001000.json    its size and sha256; without this manifest a checkpoint does not count
+checkpoints/step_00001000.pt      torch.save of tensors, numbers, text, lists and dicts
+checkpoints/step_00001000.json    its size and sha256; without this manifest a checkpoint does not count
 """
 
 import hashlib
@@ -148,7 +148,7 @@ class CheckpointStore:
 
 def _save(state: dict[str, Any], file: "_HashingFile") -> None:
     try:
-        torch.save(state, file)
+        torch.save(state, file)  # type: ignore[arg-type]  # write and flush are all it uses
     except RuntimeError as error:  # torch hides a full disk behind an error of its own
         if isinstance(cause := error.__context__, OSError):
             raise cause from error
