@@ -23,6 +23,7 @@ help: ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
 
 setup: $(READY) ## Install everything into .venv (about 3 GB to download, once)
+	@echo "Ready: $(RUN)"
 
 demo: $(READY) ## Make data, train a small model and show what it learned, in minutes on a CPU
 	$(RUN) -m lvae_torch.demo
