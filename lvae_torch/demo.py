@@ -18,6 +18,7 @@ from lvae_torch.wiring import open_dump, run_folder
 
 CFG = Path(__file__).resolve().parents[1] / "egs" / "quickstart.cfg"
 N_IMAGES = 12_000
+N_WEIGHTED = 200
 MODES = ("reconstruction", "generation", "layer_inspection", "likelihood")
 
 
@@ -26,7 +27,8 @@ def command(argv: Sequence[str]) -> None:
     settings = load(CFG, argv)
     dump = _dump(settings)
     train(settings)
-    synthesize(settings, MODES)
+    synthesize(settings, MODES[:-1])
+    synthesize(load(CFG, [*argv, f"synthesis.limit={N_WEIGHTED}"]), MODES[-1:])  # K passes: a part of the split will do
     print(_summary(settings, dump))
 
 

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from lvae_torch.errors import CfgError, DataError
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 def check_name(name: str, what: str) -> str:
@@ -22,7 +22,7 @@ def check_name(name: str, what: str) -> str:
     """
     if not NAME.fullmatch(name):
         raise CfgError(
-            f"{what} is {name!r}; use 1 to 128 letters, digits, '.', '_' or '-', not starting with '.' or '-'."
+            f"{what} is {name!r}; use 1 to 128 letters, digits, '.', '_' or '-', no '..', not starting with '.' or '-'."
         )
     return name
 

@@ -62,12 +62,12 @@ class Objective:
     def __call__(self, x: Tensor, out: Output, step: int) -> tuple[Tensor, Terms]:
         """The loss, and the terms it was made of, for x (B, C, H, W) at ``step``."""
         terms = elbo_terms(x, out, self.kl_estimate)
-        loss = terms.nll.mean() + self.beta(step) * self._paid(terms.kl).sum()
+        loss = terms.nll.mean() + self.beta(step) * self.paid(terms.kl).sum()
         for penalty in out.penalties.values():
             loss = loss + penalty.mean()
         return loss / self.n_dims, terms
 
-    def _paid(self, kl: Tensor) -> Tensor:
+    def paid(self, kl: Tensor) -> Tensor:
         """KL per layer after free bits, (L,)."""
         if self.free_bits == 0:
             return kl.mean(dim=0)

@@ -39,6 +39,10 @@ class RunFolder:
         return self.path / "hparams.cfg"
 
     @property
+    def status_json(self) -> Path:
+        return self.path / "status.json"
+
+    @property
     def metrics_jsonl(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -49,6 +53,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path / "run.lock"
 
     def synthesis(self, mode: str) -> Path:
         return self.path / "synthesis" / check_name(mode, "the mode")
@@ -63,7 +71,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = open(self.path / "run.lock", "a+", encoding="utf-8")  # noqa: SIM115
+            file = open(self.lock_file, "a+", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise DataError(f"{self.path}: cannot be written ({error.strerror}). Choose another [run] runs.") from error
         with file:
@@ -75,6 +83,11 @@ class RunFolder:
                     f"{self.path}: in use by {file.read().strip() or 'another process'}. "
                     "Wait for it, stop it, or choose another run.name."
                 ) from error
+            except OSError as error:
+                raise DataError(
+                    f"{self.lock_file}: cannot be locked ({error.strerror}). Choose another [run] runs, on a file system "
+                    "with locks."
+                ) from error
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
@@ -83,7 +96,7 @@ class RunFolder:
     def write_status(self, state: RunState, step: int, message: str = "") -> None:
         """Replace ``status.json``, which wrappers read: torchrun hides exit statuses."""
         write_json(
-            self.path / "status.json",
+            self.status_json,
             {
                 "state": state,
                 "step": step,

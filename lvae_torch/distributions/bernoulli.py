@@ -1,4 +1,4 @@
-"""Bernoulli likelihood for binary images, colours independent."""
+"""Bernoulli likelihood for binary images, or for grey values read as probabilities; colours independent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Bernoulli:
         return cls(widened(params), reference)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Nats per image, (B,); x is (B, C, H, W), 0 or 1."""
+        """Nats per image, (B,); x is (B, C, H, W), 0 or 1, or between: then minus the cross-entropy, no log mass."""
         log_one, log_zero = logsigmoid(self.logits), logsigmoid(-self.logits)
         if self.reference:
             log_one, log_zero = log_one.clamp(min=FLOOR), log_zero.clamp(min=FLOOR)
@@ -41,7 +41,7 @@ class Bernoulli:
         return torch.sigmoid(self.logits)
 
     def mode(self) -> Tensor:
-        """1 where it is the likelier value; 0 at a tie."""
+        """1 where that is the likelier value, (B, C, H, W); 0 at a tie."""
         return (self.logits > 0).to(self.logits.dtype)
 
     def sample(self, noise: Tensor | None = None) -> Tensor:

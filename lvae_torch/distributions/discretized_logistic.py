@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,23 +13,31 @@ from lvae_torch.distributions.precision import widened
 
 MIN_LOG_SCALE = -7.0
 NOISE_EDGE = 1e-7  # uniforms stay this far from 0 and 1, where the logistic quantile is infinite
+NARROW = 1e-6  # below it, log(1 - exp(-width)) is its series in full double precision
 
 
-def log_bin_mass(below: Tensor, above: Tensor, width: Tensor, is_first: Tensor, is_last: Tensor) -> Tensor:
+def log_bin_mass(below: Tensor, above: Tensor, log_width: Tensor, is_first: Tensor, is_last: Tensor) -> Tensor:
     """log(sigmoid(above) - sigmoid(below)), element-wise, exact also where both sides round to the same float.
 
-    ``below`` and ``above`` are a bin's standardised edges, ``width`` = above - below > 0; the first bin reaches
-    down to minus infinity, the last up to plus infinity. From
+    ``below`` and ``above`` are a bin's standardised edges, ``log_width`` = log(above - below); the first bin
+    reaches down to minus infinity, the last up to plus infinity. From
     sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)).
     """
     log_above = logsigmoid(above)
     log_below = logsigmoid(-below)
-    between = log_above + log_below + torch.log(-torch.expm1(-width))
+    between = log_above + log_below + _log_one_minus_exp(log_width)
     return torch.where(is_first, log_above, torch.where(is_last, log_below, between))
 
 
+def _log_one_minus_exp(log_width: Tensor) -> Tensor:
+    """log(1 - exp(-width)), finite with finite gradients also where the width underflows to zero."""
+    width = log_width.exp()
+    wide = torch.log(-torch.expm1(-width.clamp(min=NARROW)))  # clamp: a branch not taken must not give NaN gradients
+    return torch.where(width > NARROW, wide, log_width - 0.5 * width)
+
+
 def logistic_noise(u: Tensor, edge: float) -> Tensor:
-    """Standard logistic noise from uniforms."""
+    """Standard logistic noise from uniforms, kept ``edge`` away from 0 and 1."""
     u = u.clamp(edge, 1 - edge)
     return u.log() - torch.log1p(-u)
 
@@ -41,7 +50,7 @@ class DiscretizedLogistic:
     log_scale: Tensor  # (B, C, H, W)
     n_levels: int = 256
     reference: bool = False
-    """As the original LVAE: 1e-7 added to each bin's mass; samples and means neither clipped nor quantised."""
+    """As the original LVAE: 1e-7 added to each bin's mass, means not clipped, modes and samples not quantised."""
 
     @staticmethod
     def n_params(channels: int) -> int:
@@ -66,19 +75,20 @@ class DiscretizedLogistic:
             cdf_above = torch.where(is_last, 1.0, torch.sigmoid(above))
             log_mass = torch.log(cdf_above - cdf_below + 1e-7)
         else:
-            log_mass = log_bin_mass(below, above, inverse_scale / self.n_levels, is_first, is_last)
+            log_width = -self.log_scale - math.log(self.n_levels)
+            log_mass = log_bin_mass(below, above, log_width, is_first, is_last)
         return log_mass.flatten(1).sum(dim=1)
 
     def mean(self) -> Tensor:
-        """The location, within [0, 1]: the mean but for what the ends cut off."""
+        """The location, within [0, 1]: E[x] to half a level, but for the mass that the open ends move."""
         return self.location if self.reference else self.location.clamp(0, 1)
 
     def mode(self) -> Tensor:
-        """The location; its bin is a most probable one."""
+        """The location's level: the likeliest, unless the scale is so wide that an open end holds more."""
         return self.location if self.reference else self._quantised(self.location)
 
     def sample(self, noise: Tensor | None = None) -> Tensor:
-        """A draw, (B, C, H, W); ``noise``: uniforms of that shape to draw it from."""
+        """A draw, (B, C, H, W), in [0, 1]; ``noise``: uniforms of that shape to draw it from."""
         u = torch.rand_like(self.location) if noise is None else noise
         x = self.location + self.log_scale.exp() * logistic_noise(u, NOISE_EDGE)
         return x.clamp(0, 1) if self.reference else self._quantised(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,7 @@ class LogisticMixture:
     coefficients: Tensor  # (B, C (C - 1) / 2, K, H, W): of colour 1 on 0, of 2 on 0, of 2 on 1, ...
     n_levels: int = 256
     reference: bool = False
-    """The published approximations of small bin masses (exact ones differ far in the tails); unquantised samples."""
+    """The published approximation of bin masses below 1e-5, by the density; modes and samples not quantised."""
 
     @staticmethod
     def n_params(channels: int, n_mixtures: int) -> int:
@@ -58,27 +59,29 @@ class LogisticMixture:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Nats per image, (B,); x is (B, C, H, W), one of the levels k / (n_levels - 1)."""
-        y = (2 * x - 1).unsqueeze(2).expand_as(self.means)  # (B, C, K, H, W)
-        distance = y - self._conditional_means(y)
+        y = (2 * x - 1).unsqueeze(2)  # (B, C, 1, H, W)
+        distance = y - self._conditional_means(y)  # (B, C, K, H, W)
         log_mass = self._published_mass(y, distance) if self.reference else self._exact_mass(y, distance)
         per_component = log_mass.sum(dim=1) + torch.log_softmax(self.mix_logits, dim=1)  # (B, K, H, W)
         return per_component.logsumexp(dim=1).flatten(1).sum(dim=1)
 
     def mean(self) -> Tensor:
-        """The mixture's mean before it is cut to [0, 1], then cut."""
+        """The mixture's mean before the colours are cut to [0, 1], then cut."""
         per_component = self._conditional_means(None)
         y = (per_component * self.mix_logits.softmax(dim=1).unsqueeze(1)).sum(dim=2)
         return self._to_unit(y)
 
     def mode(self) -> Tensor:
-        """The means of the likeliest component, on the nearest levels."""
+        """The means of the component with the largest weight, on the nearest levels."""
         component = self.mix_logits.argmax(dim=1)
-        return self._quantised(self._to_unit(_choose(self._conditional_means(None), component)))
+        x = self._to_unit(_choose(self._conditional_means(None), component))
+        return x if self.reference else self._quantised(x)
 
     def sample(self, noise: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """A draw, (B, C, H, W).
+        """A draw, (B, C, H, W), in [0, 1].
 
         ``noise``: uniforms (B, H, W, K) to choose the component with, and (B, H, W, C) for the colours.
+        Each colour is drawn given the levels of those before it, as ``log_prob`` conditions on them.
         """
         if noise is None:
             batch, channels, _, height, width = self.means.shape
@@ -112,8 +115,8 @@ class LogisticMixture:
         inverse_scale = torch.exp(-self.log_scales)
         half = 1 / (self.n_levels - 1)
         is_first, is_last = y < -1 + half, y > 1 - half
-        edges = (distance - half) * inverse_scale, (distance + half) * inverse_scale
-        return log_bin_mass(*edges, 2 * half * inverse_scale, is_first, is_last)
+        below, above = (distance - half) * inverse_scale, (distance + half) * inverse_scale
+        return log_bin_mass(below, above, math.log(2 * half) - self.log_scales, is_first, is_last)
 
     def _published_mass(self, y: Tensor, distance: Tensor) -> Tensor:
         """Mass from a difference of sigmoids, or where that is below 1e-5, the density at the middle of the bin."""
@@ -122,7 +125,7 @@ class LogisticMixture:
         above, below = (distance + half) * inverse_scale, (distance - half) * inverse_scale
         middle = distance * inverse_scale
         mass = torch.sigmoid(above) - torch.sigmoid(below)
-        density = middle - self.log_scales - 2 * softplus(middle) + torch.log(torch.tensor(2 * half))
+        density = middle - self.log_scales - 2 * softplus(middle) + math.log(2 * half)
         between = torch.where(mass > 1e-5, mass.clamp(min=1e-12).log(), density)
         return torch.where(y < -0.999, above - softplus(above), torch.where(y > 0.999, -softplus(below), between))
 

@@ -12,7 +12,7 @@ from lvae_torch.distributions.gaussian import DiagonalGaussian
 
 @dataclass(frozen=True)
 class GaussianLikelihood:
-    """N(x; mean, std^2), independently per sub-pixel. Means and samples are not clipped to [0, 1]."""
+    """N(x; mean, std^2), independently per sub-pixel. Means and samples can leave [0, 1]: clip them for pictures."""
 
     gaussian: DiagonalGaussian  # (B, C, H, W)
 

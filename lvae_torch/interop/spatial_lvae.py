@@ -89,40 +89,43 @@ def reference_tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
 
 def _leaves(model: Any) -> Iterator[tuple[str, nn.Module]]:
     yield "first.conv", model.stem[0]
-    yield from _block("first.block", model.stem[2])
+    yield from block_leaves("first.block", model.stem[2])
     top = len(model.rungs) - 1
     for i in range(len(model.rungs)):
         rung = model.rungs[top - i]
-        yield from _tower(f"bu.{i}", model.bottom_up[i])
+        yield from tower_leaves(f"bu.{i}", model.bottom_up[i])
         yield f"stoch.{i}.q", rung.posterior
         yield f"stoch.{i}.out", rung.z_proj
         if i < top:
             yield f"stoch.{i}.p", rung.prior
-            yield from _merge(f"merge.{i}", rung.merge)
+            yield from merge_leaves(f"merge.{i}", rung.merge)
         if rung.skip is not None:
-            yield from _merge(f"skip.{i}", rung.skip)
-        yield from _tower(f"td.{i}", rung.blocks)
-    yield from _tower("final", model.final)
+            yield from merge_leaves(f"skip.{i}", rung.skip)
+        yield from tower_leaves(f"td.{i}", rung.blocks)
+    yield from tower_leaves("final", model.final)
     yield "lik.conv", model.head
 
 
-def _tower(prefix: str, tower: nn.Sequential) -> Iterator[tuple[str, nn.Module]]:
+def tower_leaves(prefix: str, tower: nn.Sequential) -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a tower of blocks under their neutral names."""
     j = 0
     for module in tower:
         if isinstance(module, ResidualBlock):
-            yield from _block(f"{prefix}.{j}", module)
+            yield from block_leaves(f"{prefix}.{j}", module)
             j += 1
         else:
             yield f"{prefix}.{j}.resample", module
 
 
-def _merge(prefix: str, merge: Merge) -> Iterator[tuple[str, nn.Module]]:
+def merge_leaves(prefix: str, merge: Merge) -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a merge under their neutral names."""
     yield f"{prefix}.conv", merge.conv
     if merge.block is not None:
-        yield from _block(prefix, merge.block)
+        yield from block_leaves(prefix, merge.block)
 
 
-def _block(prefix: str, block: ResidualBlock) -> Iterator[tuple[str, nn.Module]]:
+def block_leaves(prefix: str, block: ResidualBlock) -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a residual block under their neutral names."""
     for name, kind in (("norm", nn.BatchNorm2d), ("conv", nn.Conv2d)):
         for k, module in enumerate((m for m in block.branch if isinstance(m, kind)), start=1):
             yield f"{prefix}.{name}{k}", module

@@ -6,6 +6,7 @@ checkpoints/step_00001000.json    its size and sha256; without this manifest a c
 
 import hashlib
 import pickle
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,6 +21,8 @@ from lvae_torch.files import atomic_write, read_json, sha256_of, write_json
 
 Which = Literal["last", "best"] | int
 
+OURS = re.compile(r"step_(\d{8,})(\.again)?(\.json|\.pt)(\.tmp)?")
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -29,6 +32,12 @@ class Manifest:
     size: int
     sha256: str
     is_best: bool
+    again: bool = False
+    """The file is step_*.again.pt: a step that is saved twice leaves its first file alone until the new one counts."""
+
+    @property
+    def file(self) -> str:
+        return f"step_{self.step:08d}{'.again' if self.again else ''}.pt"
 
 
 class CheckpointStore:
@@ -43,11 +52,14 @@ class CheckpointStore:
     def save(self, step: int, state: dict[str, Any], is_best: bool = False) -> None:
         """Take a snapshot of ``state`` and write it in the background; waits for the write before this one.
 
+        Tuples come back as lists, dicts of any kind as plain ones.
+
         Raises:
             DataError: if that earlier write failed, for instance because the disk is full.
+            TypeError: for a value that could be written but not loaded again without running code.
         """
         self.wait()
-        snapshot = _on_cpu(state)
+        snapshot = _on_cpu(state, "state")
         self._writer = threading.Thread(target=self._write, args=(step, snapshot, is_best), name="checkpoint")
         self._writer.start()
 
@@ -65,24 +77,27 @@ class CheckpointStore:
             raise error
 
     def load_newest(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
-        """The newest whole checkpoint; None if the run has none yet. Damaged ones are named and set aside.
+        """The newest whole checkpoint; None if the run has none yet.
+
+        Damaged ones above it are named and renamed to ``*.damaged``, once there is a whole one to go on from.
 
         Raises:
-            DataError: if there are checkpoints and all are damaged.
+            DataError: if there are checkpoints and all are damaged; they are left as they are.
         """
-        damaged = []
+        damaged: list[Path] = []
         for path in self._manifests():
             try:
-                return self._load(path)
+                state = self._load(path)
             except DataError as error:
-                damaged.append(str(error))
-                warn(f"{error} Set aside as *.damaged; trying the one before.")
-                for file in (path, path.with_suffix(".pt")):
-                    if file.exists():
-                        file.rename(file.with_name(file.name + ".damaged"))
+                warn(f"{error} Trying the one before.")
+                damaged.append(path)
+            else:
+                self._set_aside(damaged)
+                return state
         if damaged:
             raise DataError(
-                f"{self.folder}: every checkpoint is damaged. To begin anew, remove the run with ./reset.sh."
+                f"{self.folder}: every checkpoint is damaged, from step {_step(damaged[-1])} to {_step(damaged[0])}. "
+                "Restore them from a copy, or remove the run with ./reset.sh to begin anew."
             )
         return None
 
@@ -93,57 +108,117 @@ class CheckpointStore:
             DataError: if there is none such, or it is damaged.
         """
         manifests = self._manifests()
-        wanted = manifests[:1]
-        if which == "best":
+        if which == "last":
+            wanted = manifests[:1]
+        elif which == "best":
             wanted = [path for path in manifests if _manifest(path).is_best][:1]
-        elif isinstance(which, int):
-            wanted = [path for path in manifests if path == self._manifest_path(which)]
+        else:
+            wanted = [path for path in manifests if _step(path) == which]
         if not wanted:
-            steps = ", ".join(str(int(path.stem[5:])) for path in manifests) or "none"
+            steps = ", ".join(str(_step(path)) for path in manifests) or "none"
             raise DataError(f"{self.folder}: no checkpoint {which!r}; there are: {steps}.")
         return self._load(wanted[0])
 
     def _manifest_path(self, step: int) -> Path:
         return self.folder / f"step_{step:08d}.json"
 
+    def _ours(self) -> list[Path]:
+        """What this store wrote or began to write; other files in the folder are none of its business."""
+        return [path for path in self.folder.glob("step_*") if OURS.fullmatch(path.name)]
+
     def _manifests(self) -> list[Path]:
         """Newest first."""
-        return sorted(self.folder.glob("step_*.json"), reverse=True)
+        return sorted((path for path in self._ours() if path.suffix == ".json"), key=_step, reverse=True)
 
     def _load(self, manifest_path: Path) -> dict[str, Any]:
-        manifest, path = _manifest(manifest_path), manifest_path.with_suffix(".pt")
-        if not path.is_file() or path.stat().st_size != manifest.size or sha256_of(path) != manifest.sha256:
-            raise DataError(f"{path}: damaged (its bytes are not those that were written).")
+        manifest = _manifest(manifest_path)
+        path = self.folder / manifest.file
+        if damage := _damage(path, manifest):
+            raise DataError(f"{path}: damaged ({damage}).")
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            raise DataError(f"{path}: holds something other than a checkpoint of this program.") from error
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
+            raise DataError(f"{path}: refused; it holds something other than a checkpoint of this program.") from error
+        if not isinstance(state, dict):
+            raise DataError(f"{path}: refused; it holds a {type(state).__name__}, not a checkpoint of this program.")
         return state
+
+    def _set_aside(self, damaged: list[Path]) -> None:
+        steps = {_step(path) for path in damaged}
+        for path in self._ours():
+            if _step(path) in steps:
+                path.rename(path.with_name(path.name + ".damaged"))
 
     def _write(self, step: int, state: dict[str, Any], is_best: bool) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            manifest_path = self._manifest_path(step)
-            with atomic_write(manifest_path.with_suffix(".pt")) as file:
-                hashing = _HashingFile(file)
-                _save(state, hashing)
-            manifest = Manifest(step, hashing.size, hashing.digest.hexdigest(), is_best)
-            write_json(manifest_path, asdict(manifest))
+            manifest = self._write_state(step, state, is_best)
+            write_json(self._manifest_path(step), asdict(manifest))
             self._tidy()
+        except DataError as error:
+            self._error = DataError(f"{error} A checkpoint of this run takes {_n_bytes(state) / 2**20:.1f} MiB.")
+        except OSError as error:
+            self._error = DataError(f"{self.folder}: cannot be written ({error.strerror}).")
         except BaseException as error:
             self._error = error
 
+    def _write_state(self, step: int, state: dict[str, Any], is_best: bool) -> Manifest:
+        old = _manifest_or_none(self._manifest_path(step))
+        again = old is not None and not old.again
+        name = Manifest(step, 0, "", is_best, again).file
+        with atomic_write(self.folder / name) as file:
+            hashing = _HashingFile(file)
+            _save(state, hashing)
+        return Manifest(step, hashing.size, hashing.digest.hexdigest(), is_best, again)
+
     def _tidy(self) -> None:
         """Delete what is no longer kept, now that the new checkpoint is on disk, and what kills left behind."""
-        manifests = self._manifests()
-        best = [path for path in manifests if _manifest(path).is_best][:1]
-        kept = {path.stem for path in manifests[: self.keep] + best}
-        for path in manifests:
-            if path.stem not in kept:
-                path.unlink()  # first the manifest: a checkpoint without one does not count
-        for path in [*self.folder.glob("step_*.pt"), *self.folder.glob("step_*.tmp")]:
-            if path.name.split(".")[0] not in kept or path.suffix == ".tmp":
+        known = [(path, _manifest_or_none(path)) for path in self._manifests()]
+        whole = [manifest for _, manifest in known if manifest is not None]
+        best = [manifest for manifest in whole if manifest.is_best][:1]
+        kept = {manifest.step for manifest in whole[: self.keep] + best}
+        unreadable = {_step(path) for path, manifest in known if manifest is None}  # for load_newest to name
+        files = {manifest.file for manifest in whole if manifest.step in kept}
+        # The manifest first (.json < .pt): a checkpoint without one does not count.
+        for path in sorted(self._ours(), key=lambda path: path.suffix):
+            is_kept = _step(path) in kept if path.suffix == ".json" else path.name in files
+            if not is_kept and _step(path) not in unreadable:
                 path.unlink()
+
+
+def _step(path: Path) -> int:
+    match = OURS.fullmatch(path.name)
+    assert match is not None, path
+    return int(match[1])
+
+
+def _manifest(path: Path) -> Manifest:
+    """Raises DataError unless it is the manifest of the step in its name."""
+    try:
+        manifest = Manifest(**read_json(path))
+    except TypeError as error:
+        raise DataError(f"{path}: damaged (not a checkpoint's manifest).") from error
+    if manifest.step != _step(path):
+        raise DataError(f"{path}: damaged (it belongs to step {manifest.step}).")
+    return manifest
+
+
+def _manifest_or_none(path: Path) -> Manifest | None:
+    try:
+        return _manifest(path)
+    except DataError:
+        return None
+
+
+def _damage(path: Path, manifest: Manifest) -> str:
+    """What is wrong with a file; empty if it is as it was written."""
+    try:
+        size = path.stat().st_size
+        if size != manifest.size:
+            return f"{size:,} bytes instead of {manifest.size:,}"
+        return "" if sha256_of(path) == manifest.sha256 else "its sha256 is not that of what was written"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def _save(state: dict[str, Any], file: "_HashingFile") -> None:
@@ -155,24 +230,30 @@ def _save(state: dict[str, Any], file: "_HashingFile") -> None:
         raise
 
 
-def _manifest(path: Path) -> Manifest:
-    try:
-        return Manifest(**read_json(path))
-    except TypeError as error:
-        raise DataError(f"{path}: damaged (not a checkpoint's manifest).") from error
-
-
-def _on_cpu(value: Any) -> Any:
-    """A copy that later training cannot change."""
+def _on_cpu(value: Any, name: str) -> Any:
+    """A copy that later training cannot change; TypeError, by ``name``, for what a safe load would refuse."""
+    # Exact types: a numpy float is a float too, but its pickle is refused by weights_only.
+    if value is None or type(value) in (bool, int, float, str):
+        return value
     match value:
         case Tensor():
             return value.detach().to("cpu", copy=True)
         case dict():
-            return {key: _on_cpu(item) for key, item in value.items()}
+            return {_on_cpu(key, f"{name} key"): _on_cpu(item, f"{name}[{key!r}]") for key, item in value.items()}
         case list() | tuple():
-            return [_on_cpu(item) for item in value]
-        case _:
-            return value
+            return [_on_cpu(item, f"{name}[{i}]") for i, item in enumerate(value)]
+    raise TypeError(f"{name} is a {type(value).__name__}; checkpoints hold tensors, numbers, text, lists and dicts.")
+
+
+def _n_bytes(value: Any) -> int:
+    match value:
+        case Tensor():
+            return value.nbytes
+        case dict():
+            return sum(map(_n_bytes, value.values()))
+        case list():
+            return sum(map(_n_bytes, value))
+    return 0
 
 
 class _HashingFile:
