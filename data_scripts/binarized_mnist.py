@@ -1,14 +1,12 @@
 """Static binarized MNIST: Larochelle's fixed binarization (Salakhutdinov and Murray 2008), three text files."""
 
 import argparse
-import gzip
 from pathlib import Path
 
 import numpy as np
 
-from data_scripts.download import Source, fetch, read_verified
+from data_scripts.download import Source, fetch, opened
 from data_scripts.recipe import Recipe, Request
-from lvae_torch.data.writing import DumpWriter
 from lvae_torch.errors import DataError
 
 UPSTREAM = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
@@ -22,10 +20,9 @@ FILES = {
 }
 
 
-def make(request: Request) -> str:
+def write(request: Request, raw: Path) -> str:
     """60,000 training images (the train and valid files) and 10,000 test images; or, kept apart, 50,000 and 10,000."""
-    keep_valid = bool(request.options.get("keep_valid"))
-    name = "binarized_mnist_valid" if keep_valid else "binarized_mnist"
+    keep_valid = request.options["keep_valid"]
     provenance = {
         "source": UPSTREAM,
         "sha256": {file: sha256 for file, (_, sha256) in FILES.items()},
@@ -33,23 +30,20 @@ def make(request: Request) -> str:
         "splits": "train, valid, test files as they are" if keep_valid else "train = train + valid files, test",
         "note": "the test file is sorted by digit: its first images are all zeros",
     }
-    with DumpWriter(request.dumps, name, (1, 28, 28), n_levels=2, provenance=provenance) as writer:
-        for part in FILES:
-            split = "train" if part == "valid" and not keep_valid else part
-            writer.add(split, _read(part, request))
-    return name
+    splits = {file: [file] for file in FILES} if keep_valid else {"train": ["train", "valid"], "test": ["test"]}
+    variant = "binarized_mnist_valid" if keep_valid else "binarized_mnist"
+    with request.writer(variant, (1, 28, 28), n_levels=2, provenance=provenance) as writer:
+        for split, files in splits.items():
+            images = np.concatenate([_images(file, request, raw) for file in files])
+            writer.add(split, images[request.chosen(len(images))])
+    return writer.dataset
 
 
-def _read(part: str, request: Request) -> np.ndarray:
-    size, sha256 = FILES[part]
-    file_name = f"binarized_mnist_{part}.amat"
-    path = fetch(Source(file_name, size, alternatives=(file_name + ".gz",)), request.bases(UPSTREAM), request.raw)
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-        try:
-            text = read_verified(file, size, sha256, str(path))  # type: ignore[arg-type]
-        except (gzip.BadGzipFile, EOFError) as error:
-            raise DataError(f"{path}: damaged ({error}). Delete it and try again.") from error
-    return parse(text, path)
+def _images(file: str, request: Request, raw: Path) -> np.ndarray:
+    source = Source(f"binarized_mnist_{file}.amat", *FILES[file], gzip_too=True)
+    path = fetch(source, request.bases(UPSTREAM), raw)
+    with opened(path, source) as text:
+        return parse(text.read(), path)
 
 
 def parse(text: bytes, path: Path) -> np.ndarray:
@@ -75,4 +69,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-RECIPE = Recipe("60,000 + 10,000 binary digits 28x28, Larochelle's files (110 MB of text)", make, add_options)
+RECIPE = Recipe(
+    name="binarized_mnist",
+    images="60,000 + 10,000",
+    pixels="28x28 binary",
+    download="110 MB",
+    dump="55 MB",
+    licence="none stated; from MNIST",
+    write=write,
+    add_own_options=add_options,
+)

@@ -3,7 +3,7 @@
 The order of random calls is the published one, so that the same seed gives the same images.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -121,11 +121,7 @@ def render(scenes: list[Scene], sprites: np.ndarray) -> np.ndarray:
     return images
 
 
-def rendered_in_parts(
-    scenes: list[Scene], sprites: np.ndarray, part: int = 5000, done: Callable[[int], object] = lambda n: None
-) -> Iterator[np.ndarray]:
+def rendered_in_parts(scenes: list[Scene], sprites: np.ndarray, part: int = 5000) -> Iterator[np.ndarray]:
     """``render``, a bounded number of images at a time."""
     for first in range(0, len(scenes), part):
-        images = render(scenes[first : first + part], sprites)
-        done(len(images))
-        yield images
+        yield render(scenes[first : first + part], sprites)

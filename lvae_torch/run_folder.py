@@ -85,8 +85,8 @@ class RunFolder:
                 ) from error
             except OSError as error:
                 raise DataError(
-                    f"{self.lock_file}: cannot be locked ({error.strerror}). Choose another [run] runs, on a file system "
-                    "with locks."
+                    f"{self.lock_file}: cannot be locked ({error.strerror}). "
+                    "Choose another [run] runs, on a file system with locks."
                 ) from error
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

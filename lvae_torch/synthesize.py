@@ -36,8 +36,8 @@ def synthesize(settings: Settings, modes: Sequence[str]) -> None:
         UserError: if there is no such run, checkpoint or data.
     """
     with start_processes(settings.run.device, settings.train.timeout_minutes) as processes:
-        checkpoint = _load(settings)
-        model = _model(settings, checkpoint, processes)
+        checkpoint = load_checkpoint(settings)
+        model = load_model(settings, checkpoint, processes)
         for name in modes:
             session = _session(settings, checkpoint, model, processes, name, MODES[name])
             if processes.is_main:
@@ -49,7 +49,13 @@ def synthesize(settings: Settings, modes: Sequence[str]) -> None:
                 print(table(f"{settings.run.name}: {name}", _rows({**metrics, "results": str(session.out)})))
 
 
-def _load(settings: Settings) -> dict[str, Any]:
+def load_checkpoint(settings: Settings) -> dict[str, Any]:
+    """The checkpoint that ``[synthesis] checkpoint`` names, of a run with this ``[model]``.
+
+    Raises:
+        DataError: if there is none such.
+        CfgError: if the run is of another model.
+    """
     folder, which = run_folder(settings), settings.synthesis.checkpoint
     if not folder.checkpoints.is_dir():
         raise DataError(f"{folder.path}: no checkpoints there. Train it: python -m lvae_torch.train CFG")
@@ -60,7 +66,8 @@ def _load(settings: Settings) -> dict[str, Any]:
     return checkpoint
 
 
-def _model(settings: Settings, checkpoint: dict[str, Any], processes: Processes) -> Model:
+def load_model(settings: Settings, checkpoint: dict[str, Any], processes: Processes) -> Model:
+    """The trained model on its device, in evaluation mode; averaged weights where the settings ask for them."""
     data = checkpoint["meta"]["data"]
     model: Any = build_model(settings, tuple(data["image_shape"]), data["n_levels"])
     weights = checkpoint["ema"] if settings.synthesis.use_ema and checkpoint["ema"] is not None else checkpoint["model"]

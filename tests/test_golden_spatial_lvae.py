@@ -257,8 +257,9 @@ def test_padding_and_cropping() -> None:
 
 def test_kl_free_bits_and_warmup() -> None:
     arrays = function_arrays("fn_misc")
-    z, p, q = double(arrays["kl_z"]), *(
-        DiagonalGaussian.from_mean_and_log_var(double(arrays[f"kl_{name}_mu_logvar"])) for name in "pq"
+    z, p, q = (
+        double(arrays["kl_z"]),
+        *(DiagonalGaussian.from_mean_and_log_var(double(arrays[f"kl_{name}_mu_logvar"])) for name in "pq"),
     )
     scalars_close(q.log_prob(z) - p.log_prob(z), arrays["kl_mc_elementwise"])
     scalars_close(q.kl(p), arrays["kl_analytic_elementwise"])

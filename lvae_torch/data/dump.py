@@ -4,7 +4,8 @@ dataset_dumps/<dataset>/dataset.json
 dataset_dumps/<dataset>/<split>_00000.npy      uint8 (n, H, W, C)
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,11 @@ class Shard:
     file: str
     count: int
     sha256: str
+
+
+def content_hash(shards: Mapping[str, Sequence[Shard]]) -> str:
+    """One hexadecimal sha256 for all images of a dump, in their order; reports print its beginning."""
+    return hashlib.sha256("".join(s.sha256 for split in shards.values() for s in split).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -56,53 +62,74 @@ class Dump:
         path = folder / DESCRIPTION
         if not path.is_file():
             raise DataError(
-                f"{folder}: no dump of that name. Make it: python -m data_scripts {dataset} --dumps {dumps}"
+                f"{folder}: no dump of that name. Make it: python -m data_scripts {dataset} --dumps {dumps} "
+                "(python -m data_scripts --list shows the datasets)"
             )
+        description = read_json(path)
+        version = description.get("version") if isinstance(description, dict) else None
+        if version != VERSION:
+            raise DataError(f"{path}: of version {version}, this program reads {VERSION}. Make the dump again.")
         try:
-            dump = cls._read(folder, read_json(path))
-        except (KeyError, TypeError, ValueError) as error:
+            dump = cls._read(folder, description)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: not a description of a dump ({error!r}). Make the dump again.") from error
-        for shard in (s for shards in dump.shards.values() for s in shards):
+        for shard in dump._all_shards:
             dump._check(shard)
         return dump
 
     @classmethod
     def _read(cls, folder: Path, description: dict[str, Any]) -> "Dump":
-        if description["version"] != VERSION:
-            raise ValueError(f"version {description['version']}, this program reads {VERSION}")
-        channels, height, width = description["image_shape"]
-        shards = {
-            check_name(split, "a split"): tuple(
-                Shard(check_name(s["file"], "a shard"), int(s["count"]), str(s["sha256"])) for s in entry["shards"]
-            )
-            for split, entry in description["splits"].items()
-        }
-        return cls(
+        channels, height, width = map(int, description["image_shape"])
+        dump = cls(
             folder=folder,
             dataset=description["dataset"],
-            image_shape=(int(channels), int(height), int(width)),
+            image_shape=(channels, height, width),
             n_levels=int(description["n_levels"]),
-            shards=shards,
+            shards={
+                check_name(split, "a split"): tuple(
+                    Shard(check_name(s["file"], "a shard"), int(s["count"]), str(s["sha256"])) for s in entry["shards"]
+                )
+                for split, entry in description["splits"].items()
+            },
             provenance=description["provenance"],
             content_hash=description["content_hash"],
         )
+        if min(dump.image_shape) < 1 or not 2 <= dump.n_levels <= 256:
+            raise ValueError(f"images {dump.image_shape} with {dump.n_levels} levels")
+        counts = {split: entry["count"] for split, entry in description["splits"].items()}
+        if counts != dump.counts or not all(counts.values()):
+            raise ValueError(f"counts {counts}, but the shards have {dump.counts}")
+        if dump.content_hash != content_hash(dump.shards):
+            raise ValueError("content_hash is not that of the shards")
+        return dump
 
-    def _map(self, shard: Shard) -> np.ndarray:
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each split."""
+        return {split: sum(shard.count for shard in shards) for split, shards in self.shards.items()}
+
+    @property
+    def _all_shards(self) -> list[Shard]:
+        return [shard for shards in self.shards.values() for shard in shards]
+
+    def _map(self, shard: Shard) -> np.memmap:
         path = self.folder / shard.file
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{path}: damaged or missing ({error}). Make the dump again.") from error
+        return array
 
     def _check(self, shard: Shard) -> None:
+        """Type, shape and length of a file; its bytes are for ``verify``."""
+        path = self.folder / shard.file
         array = self._map(shard)
         channels, height, width = self.image_shape
         needed = (shard.count, height, width, channels)
         if array.shape != needed or array.dtype != np.uint8:
-            raise DataError(
-                f"{self.folder / shard.file}: holds {array.dtype} {array.shape}, needs uint8 {needed}. "
-                "Make the dump again."
-            )
+            raise DataError(f"{path}: holds {array.dtype} {array.shape}, needs uint8 {needed}. Make the dump again.")
+        if path.stat().st_size != array.offset + array.nbytes:
+            raise DataError(f"{path}: {path.stat().st_size:,} bytes, more than its images have. Make the dump again.")
 
     def verify(self) -> None:
         """Compare every byte with the checksums.
@@ -110,7 +137,7 @@ class Dump:
         Raises:
             DataError: naming the first file that differs.
         """
-        for shard in (s for shards in self.shards.values() for s in shards):
+        for shard in self._all_shards:
             path = self.folder / shard.file
             if sha256_of(path) != shard.sha256:
                 raise DataError(f"{path}: its bytes differ from the checksum in {DESCRIPTION}. Make the dump again.")
@@ -123,7 +150,7 @@ class Dump:
         """
         if name not in self.shards:
             raise DataError(f"{self.folder}: has no split {name!r}; it has {', '.join(self.shards)}.")
-        return ImageSplit(name, tuple(self._map(shard) for shard in self.shards[name]), limit)
+        return ImageSplit(name, tuple(np.asarray(self._map(s)) for s in self.shards[name]), limit)
 
 
 @dataclass(frozen=True)
@@ -145,14 +172,12 @@ class ImageSplit:
 
     def gather(self, indices: np.ndarray) -> Tensor:
         """The images at ``indices``, in that order: uint8 (b, H, W, C). No Python work per image."""
-        shards = np.searchsorted(self._starts, indices, side="right") - 1
-        if (shards == shards[0]).all():
-            return torch.from_numpy(self._take(int(shards[0]), indices))
+        order = np.argsort(indices)  # each file is read forwards
+        ordered = indices[order]
+        assert len(indices) == 0 or (ordered[0] >= 0 and ordered[-1] < len(self)), (ordered[0], ordered[-1], len(self))
         out = np.empty((len(indices), *self.arrays[0].shape[1:]), dtype=np.uint8)
-        for shard in np.unique(shards):
-            here = np.flatnonzero(shards == shard)
-            out[here] = self._take(int(shard), indices[here])
+        bounds = np.searchsorted(ordered, self._starts)
+        for shard in np.flatnonzero(np.diff(bounds)):
+            here = slice(bounds[shard], bounds[shard + 1])
+            out[order[here]] = self.arrays[shard][ordered[here] - self._starts[shard]]
         return torch.from_numpy(out)
-
-    def _take(self, shard: int, indices: np.ndarray) -> np.ndarray:
-        return np.take(self.arrays[shard], indices - self._starts[shard], axis=0)

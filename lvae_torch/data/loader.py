@@ -52,6 +52,8 @@ def _gather(
     stopped: threading.Event,
 ) -> None:
     try:
+        if processes.device.type == "cuda":
+            torch.cuda.set_device(processes.device)  # a new thread starts on GPU 0, and pinning would open it for all
         while not stopped.is_set():
             batch = split.gather(share(order.batch(step), processes.rank, processes.world))
             _put(ready, batch.pin_memory() if processes.device.type == "cuda" else batch, stopped)

@@ -35,8 +35,12 @@ class TrainingOrder:
 
     def _epoch(self, epoch: int) -> np.ndarray:
         if self._cached[0] != epoch:
-            self._cached = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.n_images)
+            self._cached = epoch, self._permutation(epoch)
         return self._cached[1]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        # The remainder leaves every seed from 0 on as it is; NumPy takes no negative ones.
+        return np.random.default_rng([self.seed % 2**63, epoch]).permutation(self.n_images)
 
 
 def share(indices: np.ndarray, rank: int, world: int) -> np.ndarray:

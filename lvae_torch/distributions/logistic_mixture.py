@@ -83,24 +83,25 @@ class LogisticMixture:
         ``noise``: uniforms (B, H, W, K) to choose the component with, and (B, H, W, C) for the colours.
         Each colour is drawn given the levels of those before it, as ``log_prob`` conditions on them.
         """
-        if noise is None:
-            batch, channels, _, height, width = self.means.shape
-            shape = (batch, height, width)
-            noise = (
-                self.mix_logits.new_empty(*shape, self.mix_logits.shape[1]).uniform_(),
-                self.mix_logits.new_empty(*shape, channels).uniform_(),
-            )
-        u_mix = noise[0].movedim(-1, 1).clamp(NOISE_EDGE, 1 - NOISE_EDGE)
-        component = (self.mix_logits - torch.log(-torch.log(u_mix))).argmax(dim=1)  # Gumbel-max
+        u_mix, u_colours = (u.movedim(-1, 1) for u in (self._noise() if noise is None else noise))
+        gumbel = -torch.log(-torch.log(u_mix.clamp(NOISE_EDGE, 1 - NOISE_EDGE)))
+        component = (self.mix_logits + gumbel).argmax(dim=1)  # a draw from softmax(mix_logits)
         scales = _choose(self.log_scales, component).exp()
-        values = _choose(self.means, component) + scales * logistic_noise(noise[1].movedim(-1, 1), NOISE_EDGE)
+        values = _choose(self.means, component) + scales * logistic_noise(u_colours, NOISE_EDGE)
         coefficients = _choose(self.coefficients, component)
-        colours: list[Tensor] = []
+        colours: list[Tensor] = []  # in [0, 1]
         for c in range(values.shape[1]):
-            v = values[:, c] + sum(coefficients[:, _first(c) + b] * colours[b] for b in range(c))
-            v = v.clamp(-1, 1)
-            colours.append(v if self.reference else 2 * self._quantised((v + 1) / 2) - 1)
-        return (torch.stack(colours, dim=1) + 1) / 2
+            lean = sum(coefficients[:, _first(c) + b] * (2 * colours[b] - 1) for b in range(c))
+            x = self._to_unit(values[:, c] + lean)
+            colours.append(x if self.reference else self._quantised(x))
+        return torch.stack(colours, dim=1)
+
+    def _noise(self) -> tuple[Tensor, Tensor]:
+        batch, channels, n_mixtures, *size = self.means.shape
+        return (
+            self.means.new_empty(batch, *size, n_mixtures).uniform_(),
+            self.means.new_empty(batch, *size, channels).uniform_(),
+        )
 
     def _conditional_means(self, y: Tensor | None) -> Tensor:
         """Means given the colours before in y, (B, C, K, H, W); without y, given those colours' own means."""

@@ -31,10 +31,13 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
 def _frozen_statistics(block: nn.Module) -> Iterator[None]:
     """The second run of a batch must not count twice in the running statistics."""
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()  # the clone counts, and is thrown away
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count

@@ -18,16 +18,16 @@ class ConsoleReporter:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         if "val/nelbo" in values:
-            self._say(f"step {step:,}: validation " + _numbers(values, "val"))
-        elif self._bar is not None:
-            self._bar.set_postfix_str(_numbers(values, "train"), refresh=False)
-            self._bar.update(step - self._bar.n)
+            self._say(f"step {step:,}: validation {_numbers(values, 'val')}")
+            return
+        numbers = _numbers(values, "train")
+        if "speed/images_per_second" in values:
+            numbers += f"  {values['speed/images_per_second']:,.0f} images/s"
+        if self._bar is None:
+            self._say(f"step {step:,}/{self.total:,} ({step / self.total:.0%})  {numbers}  {self._to_go(step)} to go")
         else:
-            speed = values.get("speed/images_per_second", float("nan"))
-            self._say(
-                f"step {step:,}/{self.total:,} ({step / self.total:.0%})  {_numbers(values, 'train')}  "
-                f"{speed:,.0f} images/s  {self._to_go(step)} to go"
-            )
+            self._bar.set_postfix_str(numbers, refresh=False)
+            self._bar.update(step - self._bar.n)
 
     def _to_go(self, step: int) -> str:
         done = max(1, step - self._start_step)
@@ -42,6 +42,9 @@ class ConsoleReporter:
 
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         """A terminal shows no pictures."""
+
+    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
+        """Nor histograms."""
 
     def close(self) -> None:
         if self._bar is not None:
@@ -58,6 +61,6 @@ def _numbers(values: Mapping[str, float], prefix: str) -> str:
 
 def table(title: str, rows: Sequence[tuple[str, str]]) -> str:
     """Names and values in two columns under a title."""
-    width = max(len(name) for name, _ in rows)
+    width = max((len(name) for name, _ in rows), default=0)
     lines = [f"  {name:<{width}}  {value}" for name, value in rows]
-    return "\n".join([title, "-" * max(len(title), *map(len, lines)), *lines])
+    return "\n".join([title, "-" * max(map(len, [title, *lines])), *lines])

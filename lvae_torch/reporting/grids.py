@@ -7,20 +7,23 @@ import torch
 from torch import Tensor
 
 from lvae_torch.files import atomic_write
+from lvae_torch.reporting.reporter import writing_to
 
 PADDING = 2
 SMALL = 56  # tiles below this are enlarged, so that single pixels can be seen
 
 
-def image_grid(images: Tensor, columns: int) -> np.ndarray:
-    """Images (N, C, H, W) in [0, 1], row by row, as one picture: uint8 (rows * h, columns * w, 3).
+def image_grid(images: Tensor | np.ndarray, columns: int) -> np.ndarray:
+    """Images (N, C, H, W) in [0, 1], row by row, as one picture: uint8 (height, width, 3).
 
-    The lines between them are black or white, whichever stands out from the images' borders.
+    Small ones are enlarged by a whole factor. The lines around them are black or white, whichever stands out from
+    the images' borders; so is the rest of a last row that is not full.
     """
     tiles = _tiles(images)
     n, height, width, _ = tiles.shape
+    columns = min(columns, n)
     rows = -(-n // columns)
-    line = 255 if np.median(_borders(tiles)) < 51 else 0
+    line = 255 if np.median(_borders(tiles)) < 128 else 0
     step_y, step_x = height + PADDING, width + PADDING
     grid = np.full((rows * step_y + PADDING, columns * step_x + PADDING, 3), line, dtype=np.uint8)
     for i, tile in enumerate(tiles):
@@ -29,28 +32,35 @@ def image_grid(images: Tensor, columns: int) -> np.ndarray:
     return grid
 
 
-def pair_grid(x: Tensor, reconstruction: Tensor, pairs_per_row: int) -> np.ndarray:
+def pair_grid(x: Tensor | np.ndarray, reconstruction: Tensor | np.ndarray, pairs_per_row: int) -> np.ndarray:
     """Each image with its reconstruction to the right of it."""
-    return image_grid(torch.stack([x, reconstruction], dim=1).flatten(0, 1), 2 * pairs_per_row)
+    pairs = torch.stack([torch.as_tensor(x), torch.as_tensor(reconstruction)], dim=1)  # (N, 2, C, H, W)
+    return image_grid(pairs.flatten(0, 1), 2 * pairs_per_row)
 
 
-def to_uint8(images: Tensor) -> np.ndarray:
-    """(N, C, H, W) in [0, 1] -> uint8 (N, H, W, 3), to the nearest level."""
-    pixels = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+def to_uint8(images: Tensor | np.ndarray) -> np.ndarray:
+    """(N, C, H, W) in [0, 1] -> uint8 (N, H, W, 3), to the nearest level; NaN is black."""
+    levels = torch.as_tensor(images).detach().float().nan_to_num(nan=0.0).clamp(0, 1) * 255
+    pixels = levels.round().to(torch.uint8).cpu()
     pixels = pixels[:, :1].expand(-1, 3, -1, -1) if pixels.shape[1] < 3 else pixels[:, :3]
     return pixels.permute(0, 2, 3, 1).numpy()
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:
-    """Write uint8 (H, W, 3), atomically."""
+    """Write uint8 (H, W, 3), atomically.
+
+    Raises:
+        DataError: if the folder cannot be made or written.
+    """
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing_to(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         Image.fromarray(picture).save(file, format="png")
 
 
-def _tiles(images: Tensor) -> np.ndarray:
+def _tiles(images: Tensor | np.ndarray) -> np.ndarray:
     tiles = to_uint8(images)
     factor = -(-SMALL // max(tiles.shape[1:3]))
     return tiles.repeat(factor, axis=1).repeat(factor, axis=2)

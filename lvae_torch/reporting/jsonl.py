@@ -8,34 +8,59 @@ from pathlib import Path
 
 import numpy as np
 
-from lvae_torch.files import write_text
+from lvae_torch.errors import DataError
+from lvae_torch.files import atomic_write
+from lvae_torch.reporting.reporter import writing_to
 
 
 class JsonlReporter:
-    """Appends to ``path``. Lines beyond ``start_step`` (work that is about to be repeated) and a torn last line go."""
+    """Appends to ``path``: the step, the time in seconds since 1970, and each number; null where it is not finite.
+
+    What an interrupted run wrote beyond ``start_step`` is about to be repeated, so those lines go, as does a torn
+    last one: the file of a resumed run is that of an uninterrupted one, but for the times.
+
+    Raises:
+        DataError: if a line that must stay is damaged, or the file cannot be written.
+    """
 
     def __init__(self, path: Path, start_step: int = 0) -> None:
+        self._path = path
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if (step := _step(line)) is not None and step <= start_step]
-            if kept != lines:
-                write_text(path, "".join(f"{line}\n" for line in kept))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+            text = path.read_bytes()
+            kept = _until(text, start_step, path)
+            if kept != text:
+                with atomic_write(path) as file:
+                    file.write(kept)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         record: dict[str, float | None] = {"step": step, "time": round(time.time(), 3)}
-        record |= {key: value if math.isfinite(value) else None for key, value in values.items()}
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        record |= {key: float(value) if math.isfinite(value) else None for key, value in values.items()}
+        with writing_to(self._path), open(self._path, "ab") as file:
+            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
 
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         """Pictures go elsewhere."""
 
+    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
+        """Histograms go elsewhere."""
+
     def close(self) -> None:
-        self._file.close()
+        """Each line is already in the file."""
 
 
-def _step(line: str) -> int | None:
+def _until(text: bytes, last_step: int, path: Path) -> bytes:
+    """All up to and with the last whole line of a step that is not beyond ``last_step``."""
+    lines = text.split(b"\n")[:-1]  # behind the last line end: nothing, or a torn line
+    steps = [_step(line) for line in lines]
+    n_kept = max((i + 1 for i, step in enumerate(steps) if step is not None and step <= last_step), default=0)
+    if None in steps[:n_kept]:
+        raise DataError(
+            f"{path}: line {steps.index(None) + 1} is damaged. Restore the file from a copy, or remove that line."
+        )
+    return b"".join(line + b"\n" for line in lines[:n_kept])
+
+
+def _step(line: bytes) -> int | None:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -1,9 +1,13 @@
 """Where numbers and pictures go."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+from lvae_torch.errors import DataError
 
 
 class Reporter(Protocol):
@@ -14,6 +18,9 @@ class Reporter(Protocol):
 
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         """A picture, uint8 (H, W, 3)."""
+
+    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
+        """How numbers of any shape are distributed."""
 
     def close(self) -> None:
         """Nothing more will come."""
@@ -33,6 +40,24 @@ class Reporters:
         for reporter in self.reporters:
             reporter.image(step, tag, grid)
 
-    def close(self) -> None:
+    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
         for reporter in self.reporters:
-            reporter.close()
+            reporter.histogram(step, tag, values)
+
+    def close(self) -> None:
+        """Close each, also when another one cannot be."""
+        with ExitStack() as stack:
+            for reporter in reversed(self.reporters):
+                stack.callback(reporter.close)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn a full disk, or a folder that cannot be written, into a DataError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}). Free some space or choose another folder, and "
+            "repeat the command; the checkpoints are intact."
+        ) from error

@@ -1,34 +1,71 @@
 """TensorBoard: the same numbers as curves, and the pictures."""
 
+import os
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lvae_torch.reporting.reporter import writing_to
+
+N_BINS = 64
+
 
 class TensorBoardReporter:
-    """Writes event files into ``folder``; what an interrupted run wrote beyond ``start_step`` is hidden."""
+    """Adds an event file to ``folder``; what an interrupted run wrote beyond ``start_step`` is hidden.
+
+    The summaries are those of torch's SummaryWriter. The file is our own, because that class writes from a thread,
+    where a full disk ends in a traceback, and opens a second run for the settings.
+
+    Raises:
+        DataError: from each method, if the folder cannot be written.
+    """
 
     def __init__(self, folder: Path, start_step: int = 0) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter  # slow to import, and only training needs it
+        from tensorboard.compat.proto.event_pb2 import SessionLog
 
-        self._writer = SummaryWriter(str(folder), purge_step=start_step + 1 if start_step else None)
+        # TensorBoard reads the files of a folder in the order of their names.
+        self._path = folder / f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        # At step 0 too: an earlier start may have logged steps and died before its first checkpoint.
+        begin = {"step": start_step + 1, "session_log": SessionLog(status=SessionLog.START)}
+        self._write({"file_version": "brain.Event:2"}, begin)
 
     def hparams(self, cfg: str, values: Mapping[str, str | float]) -> None:
         """The resolved settings, as text and as TensorBoard's hyperparameters."""
-        from torch.utils.tensorboard.summary import hparams
+        from torch.utils.tensorboard.summary import hparams, text
 
-        self._writer.add_text("hparams", "```\n" + cfg + "```", 0)
-        for summary in hparams(dict(values), {"val/nelbo": None}):
-            self._writer._get_file_writer().add_summary(summary)  # add_hparams would open a run of its own
+        self._add(0, text("hparams", f"```\n{cfg}```"), *hparams(dict(values), {"val/nelbo": None}))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
-        self._writer.flush()
+        from torch.utils.tensorboard.summary import scalar
+
+        self._add(step, *(scalar(tag, value) for tag, value in values.items()))
 
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
-        self._writer.add_image(tag, grid, step, dataformats="HWC")
+        from torch.utils.tensorboard.summary import image
+
+        self._add(step, image(tag, grid, dataformats="HWC"))
+
+    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
+        from torch.utils.tensorboard.summary import histogram
+
+        self._add(step, histogram(tag, values, bins=N_BINS))
 
     def close(self) -> None:
-        self._writer.close()
+        """Everything is already in the file."""
+
+    def _add(self, step: int, *summaries: Any) -> None:
+        self._write(*({"step": step, "summary": summary} for summary in summaries))
+
+    def _write(self, *events: dict[str, Any]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        with writing_to(self._path.parent), open(self._path, "ab") as file:
+            for event in events:
+                RecordWriter(file).write(Event(wall_time=time.time(), **event).SerializeToString())

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def read_part(path: Path, keep_fingerprint: bool = False) -> dict[str, np.ndarra
     """
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             return arrays if keep_fingerprint else {k: v for k, v in arrays.items() if k != "fingerprint"}
         from safetensors import SafetensorError
@@ -89,5 +90,5 @@ def read_part(path: Path, keep_fingerprint: bool = False) -> dict[str, np.ndarra
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(str(error)) from error
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise DataError(f"{path}: missing or damaged ({error}). Run the mode that writes it again.") from error

@@ -8,6 +8,7 @@ import hashlib
 import pickle
 import re
 import threading
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -135,13 +136,7 @@ class CheckpointStore:
         path = self.folder / manifest.file
         if damage := _damage(path, manifest):
             raise DataError(f"{path}: damaged ({damage}).")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
-            raise DataError(f"{path}: refused; it holds something other than a checkpoint of this program.") from error
-        if not isinstance(state, dict):
-            raise DataError(f"{path}: refused; it holds a {type(state).__name__}, not a checkpoint of this program.")
-        return state
+        return _state(path)
 
     def _set_aside(self, damaged: list[Path]) -> None:
         steps = {_step(path) for path in damaged}
@@ -219,6 +214,19 @@ def _damage(path: Path, manifest: Manifest) -> str:
         return "" if sha256_of(path) == manifest.sha256 else "its sha256 is not that of what was written"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """Raises DataError for anything that ``save`` does not write; no code in the file is run."""
+    state = None
+    try:
+        if zipfile.is_zipfile(path):  # as torch.save has written since 2020; older files are bare pickles
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{path}: refused; it is no checkpoint of this program.") from error
+    if not isinstance(state, dict):
+        raise DataError(f"{path}: refused; it is no checkpoint of this program.")
+    return state
 
 
 def _save(state: dict[str, Any], file: "_HashingFile") -> None:

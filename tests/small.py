@@ -1,0 +1,94 @@
+"""Tiny data, settings and models that tests share."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lvae_torch.data.writing import DumpWriter
+from lvae_torch.hparams import Settings, load_text
+from lvae_torch.models import FAMILIES
+
+IMAGE_SHAPE = (1, 8, 8)
+
+CFG = """
+[run]
+name = small
+device = cpu
+[data]
+dataset = small
+[model]
+family = spatial_lvae
+z_channels = [2, 3]
+downsample = [1, 1]
+n_filters = 4
+blocks_per_layer = 1
+dropout = 0.2
+[loss]
+beta = ('linear', 4)
+free_bits = 0.1
+[optimizer]
+learning_rate = 1e-3
+[train]
+steps = 6
+batch_size = 8
+log_every = 2
+checkpoint_every = 2
+[val]
+every = 3
+batch_size = 7
+images = 4
+[synthesis]
+batch_size = 5
+columns = 3
+shard_size = 6
+n_images = 7
+pairs = 4
+iw_samples = 3
+chunk = 10
+"""
+
+
+def write_dump(dumps: Path, name: str = "small", n_train: int = 36, n_test: int = 17, n_levels: int = 2) -> None:
+    """Blobs that a model can learn: one bright rectangle per image."""
+    rng = np.random.default_rng(0)
+    with DumpWriter(dumps, name, IMAGE_SHAPE, n_levels, {"source": "made by a test"}, shard_bytes=1000) as writer:
+        for split, n in (("train", n_train), ("test", n_test)):
+            images = np.zeros((n, 8, 8, 1), dtype=np.uint8)
+            for image in images:
+                row, column = rng.integers(0, 5, size=2)
+                image[row : row + 4, column : column + 4] = n_levels - 1
+            writer.add(split, images)
+
+
+def settings(folder: Path, **overrides: Any) -> Settings:
+    """``CFG`` with its dumps and runs in ``folder``; overrides as ``train__steps=3``."""
+    return load_text(CFG, "small.cfg", override_list(folder, overrides))
+
+
+def override_list(folder: Path, overrides: Mapping[str, Any] | None = None) -> list[str]:
+    """The same as ``--set`` takes it."""
+    places = [f"data.dumps={str(folder / 'dumps')!r}", f"run.runs={str(folder / 'runs')!r}"]
+    return places + [f"{key.replace('__', '.')}={value!r}" for key, value in (overrides or {}).items()]
+
+
+def model(image_shape: tuple[int, int, int] = IMAGE_SHAPE, n_levels: int = 2, **section: Any) -> Any:
+    """A small spatial LVAE with seeded weights."""
+    torch.manual_seed(0)
+    family = FAMILIES["spatial_lvae"]
+    values = {
+        "z_channels": (2, 3), "downsample": (1, 1), "n_filters": 4, "blocks_per_layer": 1, "dropout": 0.0, **section
+    }  # fmt: skip
+    built = family.build(family.settings(**values), image_shape, n_levels)
+    with torch.no_grad():
+        for parameter in built.parameters():  # the top prior begins at zero; every path shall count
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return built
+
+
+def images(n: int, shape: tuple[int, int, int] = IMAGE_SHAPE, n_levels: int = 2) -> torch.Tensor:
+    """Random x, (n, *shape), on the levels."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, n_levels, (n, *shape), generator=generator).float() / (n_levels - 1)

@@ -1,0 +1,44 @@
+"""PSNR and SSIM against scikit-image."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from lvae_torch.metrics import psnr, ssim
+
+
+def pair(channels: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, channels, height, width, generator=generator, dtype=torch.float64)
+    return x, (x + 0.2 * torch.randn(x.shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 20)])
+def test_ssim_is_scikit_images_gaussian_one(shape: tuple[int, int, int]) -> None:
+    """Its windows at the border are reflected: only those wholly inside the image are compared."""
+    x, y = pair(*shape)
+    ours = ssim(x, y)
+    for k in range(len(x)):
+        _, full = structural_similarity(
+            x[k].numpy(), y[k].numpy(), data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+            channel_axis=0, full=True,
+        )  # fmt: skip
+        assert ours[k].item() == pytest.approx(full[:, 5:-5, 5:-5].mean(), abs=1e-9)
+
+
+def test_psnr_is_scikit_images() -> None:
+    x, y = pair(3, 16, 16)
+    expected = [peak_signal_noise_ratio(a.numpy(), b.numpy(), data_range=1.0) for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(psnr(x, y).numpy(), expected)
+
+
+def test_an_image_is_like_itself() -> None:
+    x, _ = pair(1, 12, 12)
+    assert ssim(x, x).tolist() == pytest.approx([1.0] * 3)
+    assert psnr(x, x).isinf().all()
+
+
+def test_small_images_get_a_smaller_window() -> None:
+    x, y = pair(1, 8, 6)
+    assert (ssim(x, y) < 1).all()

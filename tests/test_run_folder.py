@@ -1,0 +1,117 @@
+"""The run folder: names that cannot leave it, one process at a time, and a status that others can read."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from lvae_torch.errors import CfgError, DataError
+from lvae_torch.run_folder import RunFolder
+
+HOLD_THE_LOCK = """
+import sys, time
+from pathlib import Path
+from lvae_torch.run_folder import RunFolder
+with RunFolder(Path(sys.argv[1]), "mnist").lock():
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def owner(runs: Path, repository: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the run ``mnist``."""
+    command = [sys.executable, "-c", HOLD_THE_LOCK, str(runs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=repository) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "locked\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_paths(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "mnist")
+    paths = [
+        *(folder.path, folder.hparams_cfg, folder.status_json, folder.metrics_jsonl, folder.tensorboard),
+        *(folder.checkpoints, folder.lock_file, folder.synthesis("generation")),
+    ]
+    assert [str(path.relative_to(tmp_path)) for path in paths] == [
+        *("mnist", "mnist/hparams.cfg", "mnist/status.json", "mnist/metrics.jsonl", "mnist/tensorboard"),
+        *("mnist/checkpoints", "mnist/run.lock", "mnist/synthesis/generation"),
+    ]
+    assert not any(tmp_path.iterdir()), "naming a run makes nothing"
+
+
+@pytest.mark.parametrize("name", ["", "..", ".", "a/b", "/etc", "../a", "-rf", ".git", "a b", "a\n", "ü", "a" * 129])
+def test_no_name_leaves_the_folder_of_runs(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CfgError, match=r"\[run\] name"):
+        RunFolder(tmp_path, name)
+    with pytest.raises(CfgError, match="mode"):
+        RunFolder(tmp_path, "mnist").synthesis(name)
+
+
+def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path: Path, repository: Path) -> None:
+    with (
+        owner(tmp_path, repository) as process,
+        pytest.raises(CfgError, match=rf"mnist: in use by process {process.pid} on {socket.gethostname()}\."),
+        RunFolder(tmp_path, "mnist").lock(),
+    ):
+        pytest.fail("two processes hold one run")
+
+
+def test_a_killed_owner_leaves_no_lock_behind(tmp_path: Path, repository: Path) -> None:
+    folder = RunFolder(tmp_path, "mnist")
+    with owner(tmp_path, repository) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with folder.lock():
+            assert folder.lock_file.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
+def test_the_lock_can_be_taken_again_and_leaves_other_runs_alone(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "mnist")
+    for _ in range(2):
+        with folder.lock(), RunFolder(tmp_path, "other").lock(), pytest.raises(CfgError, match="in use"), folder.lock():
+            pytest.fail("held twice")
+
+
+def test_runs_that_cannot_be_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(DataError, match=r"runs/mnist: cannot be written"), RunFolder(tmp_path / "runs", "mnist").lock():
+        pytest.fail("locked")
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(DataError, match=r"run\.lock: cannot be locked \(No locks"), RunFolder(tmp_path, "mnist").lock():
+        pytest.fail("locked")
+
+
+def test_status(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "mnist")
+    folder.path.mkdir()
+    folder.write_status("running", 0)
+    folder.write_status("preempted", 12, "stopped by SIGTERM")
+    status = json.loads(folder.status_json.read_text())
+    age = datetime.now(UTC) - datetime.fromisoformat(status.pop("time"))
+    assert 0 <= age.total_seconds() < 60
+    assert status == {
+        "state": "preempted",
+        "step": 12,
+        "message": "stopped by SIGTERM",
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+    }
+    assert [path.name for path in folder.path.iterdir()] == ["status.json"]

@@ -1,0 +1,280 @@
+"""Whole runs: resume to the bit, ranks, signals, kills, refusals. Each run is a few tiny steps."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+import torch
+from torch.testing import assert_close
+
+from lvae_torch.errors import CfgError, DataError, NumericalError, Preempted
+from lvae_torch.files import read_json
+from lvae_torch.train import train
+from lvae_torch.training.checkpoints import CheckpointStore
+from lvae_torch.training.stopping import StopRequest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    small.write_dump(tmp_path / "dumps")
+    return tmp_path
+
+
+def checkpoint(folder: Path, name: str = "small") -> dict[str, Any]:
+    return CheckpointStore(folder / "runs" / name / "checkpoints").load("last")
+
+
+def assert_same_bits(one: Any, other: Any, where: str = "") -> None:
+    """Equal tensors, bit for bit, all the way down; the run's name may differ."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            if key != "settings":
+                assert_same_bits(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, list):
+        for k, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same_bits(a, b, f"{where}/{k}")
+    else:
+        assert one == other, where
+
+
+def scalars(folder: Path, name: str) -> list[dict[str, float]]:
+    lines = (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()
+    varying = ("time", "speed/")
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith(varying)} for line in lines]
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """As if a signal came while that step computes (the first call is step 0)."""
+    asked = []
+
+    def agreed(self: StopRequest) -> bool:
+        asked.append(1)
+        return len(asked) == step + 1
+
+    monkeypatch.setattr(StopRequest, "agreed", agreed)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 5])
+def test_a_stopped_run_continues_to_the_bit(folder: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """At any step: mid-epoch (four steps make one), with dropout, before and after evaluations and checkpoints."""
+    train(small.settings(folder, run__name="whole"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(Preempted, match="stopped"):
+            train(small.settings(folder, run__name="parts"))
+    status = read_json(folder / "runs" / "parts" / "status.json")
+    assert status["state"] == "preempted"
+    train(small.settings(folder, run__name="parts"))
+    assert read_json(folder / "runs" / "parts" / "status.json")["state"] == "finished"
+    assert_same_bits(checkpoint(folder, "whole"), checkpoint(folder, "parts"))
+    assert scalars(folder, "whole") == scalars(folder, "parts")
+
+
+@pytest.mark.parametrize("switches", [
+    {"train__ema_decay": 0.0, "optimizer__name": "adamw", "optimizer__schedule": "cosine"},
+    {"train__accumulate": 2, "optimizer__clip_norm": 1.0, "optimizer__name": "radam", "data__on_device": True},
+    {"train__activation_checkpointing": True, "loss__kl_estimate": "sampled", "train__precision": "bfloat16"},
+    {"data__dataset": "grey", "data__binarize": "dynamic", "data__flip": True, "optimizer__name": "adam"},
+], ids=lambda s: ",".join(f"{k}={v}" for k, v in s.items())[:60])  # fmt: skip
+def test_every_switch_resumes_to_the_bit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, switches: dict[str, Any]
+) -> None:
+    small.write_dump(folder / "dumps", "grey", n_levels=256)
+    train(small.settings(folder, run__name="whole", **switches))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        with pytest.raises(Preempted):
+            train(small.settings(folder, run__name="parts", **switches))
+    train(small.settings(folder, run__name="parts", **switches))
+    assert_same_bits(checkpoint(folder, "whole"), checkpoint(folder, "parts"))
+
+
+def test_a_finished_run_goes_on_when_it_is_given_more_steps(folder: Path) -> None:
+    train(small.settings(folder, run__name="whole", train__steps=6))
+    train(small.settings(folder, run__name="parts", train__steps=4))
+    train(small.settings(folder, run__name="parts", train__steps=6))
+    whole, parts = checkpoint(folder, "whole"), checkpoint(folder, "parts")
+    assert_same_bits(whole["model"], parts["model"])
+    assert_same_bits(whole["optimizer"], parts["optimizer"])
+    assert "[train] steps" in (folder / "runs" / "parts" / "changes.txt").read_text()
+
+
+def test_an_interrupted_evaluation_is_repeated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(small.settings(folder, run__name="whole"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)  # three steps, then the second round of the evaluation after them
+        with pytest.raises(Preempted):
+            train(small.settings(folder, run__name="parts"))
+    assert read_json(folder / "runs" / "parts" / "status.json")["step"] == 3
+    train(small.settings(folder, run__name="parts"))
+    assert scalars(folder, "whole") == scalars(folder, "parts")
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_continues(folder: Path, capsys: Any) -> None:
+    train(small.settings(folder, run__name="whole"))
+    train(small.settings(folder, run__name="parts"))
+    newest = max((folder / "runs" / "parts" / "checkpoints").glob("*.pt"))
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    train(small.settings(folder, run__name="parts"))
+    assert "step_00000006.pt: damaged" in capsys.readouterr().err
+    assert_same_bits(checkpoint(folder, "whole"), checkpoint(folder, "parts"))
+
+
+def test_training_learns(folder: Path) -> None:
+    train(small.settings(folder, train__steps=150, optimizer__learning_rate=1e-2, val__every=0, train__log_every=10))
+    numbers = [line["train/nelbo"] for line in scalars(folder, "small") if "train/nelbo" in line]
+    assert numbers[-1] < 0.6 * numbers[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [({"model__n_filters": 8}, "n_filters"), ({"run__seed": 1}, "seed"), ({"data__n_bits": 5}, "n_bits")],
+)
+def test_a_change_of_model_or_data_is_refused_with_a_table(folder: Path, change: dict[str, Any], key: str) -> None:
+    train(small.settings(folder, train__steps=2))
+    with pytest.raises(CfgError, match=rf"(?s)began with other settings.*{key}.*reset\.sh small"):
+        train(small.settings(folder, train__steps=2, **change))
+
+
+def test_another_dump_of_the_same_name_is_refused(folder: Path) -> None:
+    train(small.settings(folder, train__steps=2))
+    small.write_dump(folder / "dumps", n_train=40)
+    with pytest.raises(DataError, match="not the one the run began with"):
+        train(small.settings(folder, train__steps=4))
+
+
+def test_endless_skipping_ends_with_advice(folder: Path) -> None:
+    with pytest.raises(NumericalError, match=r"4 steps in a row were skipped.*Raise skip_norm"):
+        train(small.settings(folder, optimizer__skip_norm=1e-9, optimizer__max_skips_in_a_row=3))
+    assert read_json(folder / "runs" / "small" / "status.json")["state"] == "failed"
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(folder: Path) -> None:
+    with pytest.raises(CfgError, match="does not divide batch_size"):
+        small.settings(folder, train__accumulate=3)
+
+
+def test_too_few_images_for_a_batch(folder: Path) -> None:
+    with pytest.raises(DataError, match="fewer than"):
+        train(small.settings(folder, train__batch_size=64))
+
+
+def command(folder: Path, *, ranks: int = 1, name: str = "small", **overrides: Any) -> list[str]:
+    """The command line of a training run, alone or under torchrun."""
+    (folder / "small.cfg").write_text(small.CFG)
+    sets = [part for item in small.override_list(folder, {"run__name": name, **overrides}) for part in ("--set", item)]
+    launcher = [sys.executable]
+    if ranks > 1:
+        launcher += [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--local-addr=127.0.0.1",
+            f"--nproc_per_node={ranks}",
+        ]
+    return [*launcher, "-m", "lvae_torch.train", str(folder / "small.cfg"), *sets]
+
+
+def run(arguments: list[str], **keywords: Any) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=200, **keywords)
+
+
+def test_two_ranks_compute_what_one_does(folder: Path) -> None:
+    """Posterior means in place of samples, no batch norm, no dropout: the same global batch gives the same weights."""
+    plain = {"model__batch_norm": False, "model__dropout": 0.0, "model__max_log_std": 1e-6, "train__ema_decay": 0.0}
+    script = (
+        "import lvae_torch.training.step as s, lvae_torch.evaluation as e, sys\n"
+        "from lvae_torch.models.sources import posterior_mean\n"
+        "s.posterior_sample = e.posterior_sample = posterior_mean\n"
+        "from lvae_torch.cli import main\nfrom lvae_torch.train import command\nmain(command)\n"
+    )
+    (folder / "means.py").write_text(script)
+    for name, ranks in (("one", 1), ("two", 2)):
+        line = command(folder, ranks=ranks, name=name, **plain)
+        at = line.index("lvae_torch.train")
+        result = run([*line[: at - 1], str(folder / "means.py"), *line[at + 1 :]])
+        assert result.returncode == 0, result.stderr
+    one, two = checkpoint(folder, "one"), checkpoint(folder, "two")
+    for name, tensor in one["model"].items():
+        assert_close(tensor, two["model"][name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    for a, b in zip(scalars(folder, "one"), scalars(folder, "two"), strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-4)
+
+
+def wait_for_step(folder: Path, name: str, process: "subprocess.Popen[str]") -> None:
+    """Until the run has logged a step."""
+    path = folder / "runs" / name / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (path.exists() and path.read_text().count("\n") >= 2):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+LONG = {"train__steps": 60, "train__log_every": 1, "train__checkpoint_every": 3, "val__every": 0, "val__images": 0}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_sigterm_saves_and_the_same_command_continues_to_the_bit(folder: Path, ranks: int) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    line = command(folder, ranks=ranks, name="parts", **LONG)
+    process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_step(folder, "parts", process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (75 if ranks == 1 else 1), errors  # torchrun has a status of its own
+    status = read_json(folder / "runs" / "parts" / "status.json")
+    assert status["state"] == "preempted"
+    assert 0 < status["step"] < 60
+    for name in ("parts", "whole"):
+        result = run(command(folder, ranks=ranks, name=name, **LONG))
+        assert result.returncode == 0, result.stderr
+    assert_same_bits(checkpoint(folder, "whole"), checkpoint(folder, "parts"))
+
+
+def test_kill_at_any_moment_loses_nothing(folder: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    line = command(folder, name="parts", **LONG)
+    for pause in (0.0, 0.1):
+        process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_for_step(folder, "parts", process)
+        time.sleep(pause)
+        process.kill()
+        process.communicate()
+    for name in ("parts", "whole"):
+        result = run(command(folder, name=name, **LONG))
+        assert result.returncode == 0, result.stderr
+    assert_same_bits(checkpoint(folder, "whole"), checkpoint(folder, "parts"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "status", "message"),
+    [
+        ({"data__dataset": "nothing"}, 3, "python -m data_scripts nothing"),
+        ({"train__stepz": 3}, 2, "Did you mean 'steps'"),
+        ({"model__downsample": [5, 5]}, 2, "raise blocks_per_layer"),
+        ({"run__name": "../elsewhere"}, 2, "name is '../elsewhere'"),
+    ],
+)
+def test_what_a_user_gets_wrong_ends_in_one_message(
+    folder: Path, overrides: dict[str, Any], status: int, message: str
+) -> None:
+    result = run(command(folder, **overrides))
+    assert result.returncode == status
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
