@@ -1,0 +1,126 @@
+"""What a training step costs beyond its network: the whole program against bare forward and backward passes.
+
+    python benchmarks/overhead.py [--cfg egs/spatial_lvae/static_mnist_12.cfg] [--pairs 5] [--batch-size 64]
+
+Both run the same model on the same images. The bare step is eager forward, loss and backward. The whole step adds all
+that training does: gathering and moving the batch, preprocessing, gradient norm, optimizer, skip guard, EMA, metering,
+a log line with its host read, and a checkpoint's snapshot and write at their default intervals, shared out over the
+steps between them. Times are process CPU times of all threads, in alternating pairs.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lvae_torch.data.dump import Dump
+from lvae_torch.data.order import TrainingOrder
+from lvae_torch.data.transforms import Preprocess
+from lvae_torch.data.writing import DumpWriter
+from lvae_torch.hparams import load
+from lvae_torch.info import shape_of_data
+from lvae_torch.models.sources import posterior_sample
+from lvae_torch.objectives import Objective, constant_beta
+from lvae_torch.processes import Processes
+from lvae_torch.training.checkpoints import CheckpointStore
+from lvae_torch.training.ema import Ema
+from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.meter import Meter
+from lvae_torch.training.optimization import make_optimizer
+from lvae_torch.training.step import TrainStep
+from lvae_torch.wiring import build_model
+
+N_IMAGES = 2000
+
+
+def cpu_seconds(action: Callable[[], object]) -> float:
+    start = time.process_time()
+    action()
+    return time.process_time() - start
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--cfg", type=Path, default=Path("egs/spatial_lvae/static_mnist_12.cfg"))
+    arguments.add_argument("--pairs", type=int, default=5)
+    arguments.add_argument("--batch-size", type=int, default=64)
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report(options.cfg, options.pairs, options.batch_size, Path(folder))
+
+
+def report(cfg: Path, pairs: int, batch_size: int, folder: Path) -> None:
+    settings = load(cfg, ["data.dumps=nowhere", "train.ema_decay=0.999"])
+    shape, n_levels = shape_of_data(settings)
+    torch.manual_seed(0)
+    model: Any = build_model(settings, shape, n_levels).to(memory_format=torch.channels_last).train()  # type: ignore[attr-defined]
+    flat = FlatParameters(model)
+    alone = Processes(0, 1, torch.device("cpu"))
+    split = images(folder, shape, n_levels)
+    order = TrainingOrder(len(split), batch_size, seed=0)
+    preprocess = partial(Preprocess(n_levels), training=True)
+    objective = Objective(constant_beta(1.0))
+    step = TrainStep(
+        model=model,
+        bare=model,
+        flat=flat,
+        ema=Ema(model, 0.999),
+        objective=objective,
+        optimizer=make_optimizer("adamax", flat, (0.9, 0.999), 1e-8, 0.0),
+        learning_rate=lambda step: 0.0,
+        meter=Meter(len(model.latent_shapes()), alone.device),
+        preprocess=preprocess,
+    )
+    store = CheckpointStore(folder / "checkpoints", keep=1)
+    x = preprocess(split.gather(order.batch(0)))
+
+    def bare() -> None:
+        loss, _ = objective(x, model(x, posterior_sample), 0)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def whole(k: int) -> None:
+        step(split.gather(order.batch(k)), k)
+
+    def checkpoint() -> None:
+        store.save(1, step.state_dict())
+        store.wait()
+
+    bare(), whole(0), checkpoint()  # warm up
+    costs = [(cpu_seconds(bare), cpu_seconds(partial(whole, k))) for k in range(pairs)]
+    log = cpu_seconds(lambda: step.meter.read(alone)) / settings.train.log_every
+    saving = cpu_seconds(checkpoint) / settings.train.checkpoint_every
+    print_table(cfg.stem, batch_size, costs, log, saving)
+
+
+def images(folder: Path, shape: tuple[int, int, int], n_levels: int) -> Any:
+    """Random images as a dump, read as training reads it."""
+    channels, height, width = shape
+    rng = np.random.default_rng(0)
+    with DumpWriter(folder, "random", shape, n_levels, {"source": "benchmark"}) as writer:
+        writer.add("train", rng.integers(0, n_levels, (N_IMAGES, height, width, channels), dtype=np.uint8))
+    return Dump.open(folder, "random").split("train")
+
+
+def print_table(name: str, batch_size: int, costs: list[tuple[float, float]], log: float, saving: float) -> None:
+    bare, whole = (statistics.median(column) for column in zip(*costs, strict=True))
+    ratios = [b / a for a, b in costs]
+    total = (whole + log + saving) / bare - 1
+    print(f"{name}, batch {batch_size}, {torch.get_num_threads()} threads, {len(costs)} pairs")
+    print(f"  bare forward and backward       {bare:8.3f} CPU-s")
+    print(f"  whole step                      {whole:8.3f} CPU-s")
+    print(f"  log line, share of a step       {log:8.5f} CPU-s")
+    print(f"  checkpoint, share of a step     {saving:8.5f} CPU-s")
+    print(
+        f"  overhead                        {total:8.1%}   (steps alone, pairs: {min(ratios) - 1:.1%} to {max(ratios) - 1:.1%})"
+    )
+
+
+if __name__ == "__main__":
+    main()
