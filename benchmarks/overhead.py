@@ -117,9 +117,8 @@ def print_table(name: str, batch_size: int, costs: list[tuple[float, float]], lo
     print(f"  whole step                      {whole:8.3f} CPU-s")
     print(f"  log line, share of a step       {log:8.5f} CPU-s")
     print(f"  checkpoint, share of a step     {saving:8.5f} CPU-s")
-    print(
-        f"  overhead                        {total:8.1%}   (steps alone, pairs: {min(ratios) - 1:.1%} to {max(ratios) - 1:.1%})"
-    )
+    low, high = min(ratios) - 1, max(ratios) - 1
+    print(f"  overhead                        {total:8.1%}   (steps alone, pairs: {low:.1%} to {high:.1%})")
 
 
 if __name__ == "__main__":
