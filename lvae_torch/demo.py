@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_scripts.recipe import Request
-from data_scripts.recipes import RECIPES
+from data_scripts.recipes import make
 from lvae_torch.baseline import per_pixel_mean_nll
 from lvae_torch.cli import main
 from lvae_torch.data.dump import Dump
@@ -37,8 +36,7 @@ def _dump(settings: Settings) -> Dump:
     try:
         return open_dump(settings)
     except DataError:
-        options = {"count": N_IMAGES, "name": settings.data.dataset}
-        RECIPES["multi_dsprites"].make(Request(Path(settings.data.dumps), options=dict(options)))
+        make("multi_dsprites", Path(settings.data.dumps), count=N_IMAGES, name=settings.data.dataset)
         return open_dump(settings)
 
 
