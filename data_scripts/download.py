@@ -110,17 +110,32 @@ def _download(url: str, target: Path, source: Source) -> Path:
     """``url`` into ``target``; what an earlier try left in ``target.part`` is continued, unless it proves wrong."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(target.name + ".lock")):  # the second process waits, and finds the file
+        if _is_whole(target, source):  # kept from an earlier time
+            return target
         part = target.with_name(target.name + ".part")
-        if target.is_file():
-            target.rename(part)  # kept from an earlier time: continued if it is short, checked again in any case
-        _persist(url, part, source.size if target.name == source.name else None)
-        try:
-            check(part, source)
-        except DataError as error:
-            part.unlink()
-            raise DataError(f"{url}: {error}") from error
+        size = source.size if target.name == source.name else None
+        for continued in (part.exists(), False):
+            _persist(url, part, size)
+            try:
+                check(part, source)
+                break
+            except DataError as error:
+                part.unlink()
+                if not continued:  # else what lay there was of another file: once more, from the start
+                    raise DataError(f"{url}: {error}") from error
         part.rename(target)
     return target
+
+
+def _is_whole(path: Path, source: Source) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        check(path, source)
+    except DataError:
+        path.unlink()  # ours, and damaged since: fetch it again
+        return False
+    return True
 
 
 def _persist(url: str, part: Path, size: int | None) -> None:

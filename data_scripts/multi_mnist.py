@@ -54,7 +54,8 @@ def shrink(digits: np.ndarray) -> np.ndarray:
     from skimage.transform import resize
 
     # Blur and cubic interpolation are linear and go axis by axis, so what they do to the identity does it to all.
-    along = resize(np.eye(digits.shape[1]), (PATCH, digits.shape[1]), order=3, mode="constant", clip=False)
+    side = digits.shape[1]
+    along = resize(np.eye(side), (PATCH, side), order=3, mode="constant", anti_aliasing=True, clip=False)  # (18, 28)
     grey = digits / 255
     small = along @ grey @ along.T
     return np.clip(small, grey.min(axis=(1, 2), keepdims=True), grey.max(axis=(1, 2), keepdims=True))
