@@ -168,6 +168,7 @@ def _continue(url: str, part: Path, size: int | None) -> None:
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416 and have:  # nothing beyond what we have
             if error.headers.get("Content-Range") == f"bytes */{have}":
                 return

@@ -3,7 +3,7 @@
 The order of random calls is the published one, so that the same seed gives the same images.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -74,7 +74,12 @@ class Scene:
 
 
 def draw_scenes(
-    n: int, n_sprites: int, counts: dict[int, float], overlap: bool, rng: np.random.RandomState
+    n: int,
+    n_sprites: int,
+    counts: Mapping[int, float],
+    overlap: bool,
+    rng: np.random.RandomState,
+    canvas: int = CANVAS,
 ) -> list[Scene]:
     """``n`` scenes in their final order.
 
@@ -84,26 +89,26 @@ def draw_scenes(
     scenes: list[Scene] = []
     for k in sorted(counts, reverse=True):
         wanted = min(ceil(n * counts[k] - 1e-9), n - len(scenes))
-        scenes += [_scene(k, n_sprites, overlap, rng) for _ in range(wanted)]
+        scenes += [_scene(k, n_sprites, overlap, rng, canvas) for _ in range(wanted)]
     return [scenes[i] for i in rng.permutation(len(scenes))]
 
 
-def _scene(k: int, n_sprites: int, overlap: bool, rng: np.random.RandomState) -> Scene:
+def _scene(k: int, n_sprites: int, overlap: bool, rng: np.random.RandomState, canvas: int) -> Scene:
     while True:
         sprites = rng.choice(n_sprites, size=k)
-        placed = _place(k, overlap, rng)
+        placed = _place(k, overlap, rng, canvas)
         if placed is not None:
             rows, columns = placed
             return Scene(sprites, rows, columns)
 
 
-def _place(k: int, overlap: bool, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray] | None:
+def _place(k: int, overlap: bool, rng: np.random.RandomState, canvas: int) -> tuple[np.ndarray, np.ndarray] | None:
     rows, columns = np.empty(k, dtype=np.int64), np.empty(k, dtype=np.int64)
     placed = attempts = 0
     while placed < k:
         if attempts > MAX_ATTEMPTS:
             return None
-        row, column = rng.randint(CANVAS - PATCH + 1), rng.randint(CANVAS - PATCH + 1)
+        row, column = rng.randint(canvas - PATCH + 1), rng.randint(canvas - PATCH + 1)
         attempts += 1
         free = (abs(rows[:placed] - row) >= PATCH) | (abs(columns[:placed] - column) >= PATCH)
         if overlap or free.all():
@@ -112,16 +117,18 @@ def _place(k: int, overlap: bool, rng: np.random.RandomState) -> tuple[np.ndarra
     return rows, columns
 
 
-def render(scenes: list[Scene], sprites: np.ndarray) -> np.ndarray:
-    """Sprites added up and clipped: uint8 0/1, (n, 64, 64, C)."""
-    images = np.zeros((len(scenes), CANVAS, CANVAS, sprites.shape[-1]), dtype=np.uint8)
+def render(scenes: list[Scene], sprites: np.ndarray, canvas: int = CANVAS) -> np.ndarray:
+    """Sprites added up and clipped: uint8 0/1, (n, canvas, canvas, C)."""
+    images = np.zeros((len(scenes), canvas, canvas, sprites.shape[-1]), dtype=np.uint8)
     for image, scene in zip(images, scenes, strict=True):
         for sprite, row, column in zip(scene.sprites, scene.rows, scene.columns, strict=True):
             image[row : row + PATCH, column : column + PATCH] |= sprites[sprite]
     return images
 
 
-def rendered_in_parts(scenes: list[Scene], sprites: np.ndarray, part: int = 5000) -> Iterator[np.ndarray]:
+def rendered_in_parts(
+    scenes: list[Scene], sprites: np.ndarray, canvas: int = CANVAS, part: int = 5000
+) -> Iterator[np.ndarray]:
     """``render``, a bounded number of images at a time."""
     for first in range(0, len(scenes), part):
-        yield render(scenes[first : first + part], sprites)
+        yield render(scenes[first : first + part], sprites, canvas)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data_scripts.recipes import make
 from lvae_torch.baseline import per_pixel_mean_nll
@@ -18,6 +19,7 @@ from lvae_torch.wiring import open_dump, run_folder
 CFG = Path(__file__).resolve().parents[1] / "egs" / "quickstart.cfg"
 N_IMAGES = 12_000
 N_WEIGHTED = 200
+VARIANT: dict[str, Any] = {"objects": "1", "canvas": 28}
 MODES = ("reconstruction", "generation", "layer_inspection", "likelihood")
 
 
@@ -36,7 +38,7 @@ def _dump(settings: Settings) -> Dump:
     try:
         return open_dump(settings)
     except DataError:
-        make("multi_dsprites", Path(settings.data.dumps), count=N_IMAGES, name=settings.data.dataset)
+        make("multi_dsprites", Path(settings.data.dumps), count=N_IMAGES, name=settings.data.dataset, **VARIANT)
         return open_dump(settings)
 
 

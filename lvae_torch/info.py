@@ -24,7 +24,7 @@ KNOWN_SHAPES = {
     "binarized_mnist_valid": ((1, 28, 28), 2),
     "multi_dsprites": ((3, 64, 64), 2),
     "multi_mnist": ((1, 64, 64), 2),
-    "quickstart_sprites": ((3, 64, 64), 2),
+    "quickstart_sprites": ((3, 28, 28), 2),
     "svhn": ((3, 32, 32), 256),
     "cifar10": ((3, 32, 32), 256),
     "celeba64": ((3, 64, 64), 256),

@@ -1,0 +1,554 @@
+"""``python -m data_scripts``: fetching over a bad line, refusing what is not the file, and the dumps that come out."""
+
+import gzip
+import hashlib
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import data_scripts
+from data_scripts import binarized_mnist, download, multi_mnist
+from data_scripts.__main__ import command
+from data_scripts.download import Source, fetch
+from data_scripts.progress import progress
+from data_scripts.recipes import RECIPES
+from lvae_torch.cli import main
+from lvae_torch.data.dump import Dump
+from lvae_torch.errors import CfgError, DataError
+
+BLOB = np.random.default_rng(0).bytes(300_000)
+PAGE = b"\n<!DOCTYPE html><html><body>Please log in</body></html>"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+BLOB_SOURCE = Source("a.bin", len(BLOB), sha256(BLOB))
+
+
+# --- a server with faults ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Site:
+    """What the server holds, how it misbehaves, and what it was asked."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    cuts: list[int] = field(default_factory=list)
+    """Bytes after which the connection is cut, one for each of the next answers."""
+    statuses: list[int] = field(default_factory=list)
+    """Errors to answer with first."""
+    ranges: bool = True
+    says_length: bool = True
+    continues_at: int = 0
+    """By how much a continued answer begins at the wrong place."""
+    asked: list[str] = field(default_factory=list)
+    """Name and range of each request."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.0"
+
+    def __init__(self, site: Site, *arguments: object) -> None:
+        self.site = site
+        super().__init__(*arguments)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        site, name, wanted = self.site, self.path.lstrip("/"), self.headers.get("Range")
+        site.asked.append(f"{name} {wanted}" if wanted else name)
+        if site.statuses:
+            return self._answer(site.statuses.pop(0), b"")
+        if name not in site.files:
+            return self._answer(404, b"")
+        data = site.files[name]
+        if not wanted or not site.ranges:
+            return self._answer(200, data)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(data):
+            return self._answer(416, b"", f"bytes */{len(data)}")
+        start += site.continues_at
+        return self._answer(206, data[start:], f"bytes {start}-{len(data) - 1}/{len(data)}")
+
+    def _answer(self, status: int, body: bytes, content_range: str | None = None) -> None:
+        self.send_response(status)
+        if self.site.says_length:
+            self.send_header("Content-Length", str(len(body)))
+        if content_range:
+            self.send_header("Content-Range", content_range)
+        self.end_headers()
+        self.wfile.write(body[: self.site.cuts.pop(0)] if self.site.cuts and body else body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(variable, "127.0.0.1")
+    monkeypatch.setattr(download, "PAUSE", 0)
+    site = Site(files={"a.bin": BLOB})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, site))
+    site.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield site
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+# --- fetching ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_comes_whole(site: Site, tmp_path: Path) -> None:
+    path = fetch(BLOB_SOURCE, [site.url + "/"], tmp_path)
+    assert path == tmp_path / "a.bin"
+    assert path.read_bytes() == BLOB
+    assert not path.with_name("a.bin.part").exists()
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path) == path
+    assert site.asked == ["a.bin"], "what is there and whole is not fetched again"
+
+
+def test_a_cut_connection_is_continued_where_it_ended(site: Site, tmp_path: Path) -> None:
+    site.cuts = [100_000, 50_000]
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+    assert site.asked == ["a.bin", "a.bin bytes=100000-", "a.bin bytes=150000-"]
+
+
+def test_any_number_of_cuts_is_borne_while_something_comes(site: Site, tmp_path: Path) -> None:
+    site.cuts = [20_000] * 14
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+    assert len(site.asked) == 15 > download.TRIES
+
+
+def test_another_process_continues_what_was_left(site: Site, tmp_path: Path) -> None:
+    site.cuts = [70_000, *[0] * download.TRIES]
+    with pytest.raises(DataError, match="what came is kept"):
+        fetch(BLOB_SOURCE, [site.url], tmp_path)
+    assert (tmp_path / "a.bin.part").stat().st_size == 70_000
+    assert not (tmp_path / "a.bin").exists()
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+    assert site.asked[-1] == "a.bin bytes=70000-"
+
+
+def test_a_server_that_cannot_continue_begins_again(site: Site, tmp_path: Path) -> None:
+    site.ranges, site.cuts = False, [100_000]
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+
+
+def test_a_server_that_continues_elsewhere_is_not_believed(site: Site, tmp_path: Path) -> None:
+    site.continues_at, site.cuts = 7, [100_000]
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+    assert site.asked == ["a.bin", "a.bin bytes=100000-", "a.bin"]
+
+
+@pytest.mark.parametrize("left", [b"x" * 1000, b"x" * len(BLOB), b"x" * (len(BLOB) + 1)])
+def test_what_was_left_of_another_file_is_thrown_away(site: Site, tmp_path: Path, left: bytes) -> None:
+    (tmp_path / "a.bin.part").write_bytes(left)
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+
+
+def test_a_part_of_unknown_size_may_be_all(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "a.bin.part").write_bytes(BLOB)
+    assert fetch(Source("a.bin"), [site.url], tmp_path).read_bytes() == BLOB
+    assert site.asked == [f"a.bin bytes={len(BLOB)}-"]
+
+
+def test_a_kept_file_that_was_damaged_is_fetched_again(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(BLOB[:-1] + b"x")
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+
+
+def test_a_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
+    site.statuses = [503, 429, 500]
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+
+
+def test_a_server_that_stays_busy_is_given_up(site: Site, tmp_path: Path) -> None:
+    site.statuses = [503] * 99
+    with pytest.raises(DataError, match=r"a\.bin: HTTP Error 503.*\(5 tries"):
+        fetch(BLOB_SOURCE, [site.url], tmp_path)
+    assert len(site.asked) == download.TRIES
+
+
+def test_a_clear_no_is_not_asked_twice(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"b\.bin: the server answers 404.*\n.*--mirror"):
+        fetch(Source("b.bin"), [site.url], tmp_path)
+    assert site.asked == ["b.bin"]
+
+
+def test_nobody_there_is_told(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:1/a\.bin: .*refused"):
+        fetch(BLOB_SOURCE, ["http://127.0.0.1:1"], tmp_path)
+
+
+@pytest.mark.parametrize("source", [BLOB_SOURCE, Source("a.bin")])
+def test_a_web_page_is_not_taken_for_data(site: Site, tmp_path: Path, source: Source) -> None:
+    site.files["a.bin"] = PAGE
+    with pytest.raises(DataError, match="web page instead of the file"):
+        fetch(source, [site.url], tmp_path)
+    assert not list(tmp_path.glob("a.bin*[!k]")), "only the lock may stay"
+
+
+def test_another_length_is_refused_before_it_is_fetched(site: Site, tmp_path: Path) -> None:
+    site.files["a.bin"] = BLOB + b"x"
+    with pytest.raises(DataError, match="answers 300,001 bytes, but the file has 300,000"):
+        fetch(BLOB_SOURCE, [site.url], tmp_path)
+
+
+def test_another_length_is_refused_where_it_was_not_said(site: Site, tmp_path: Path) -> None:
+    site.says_length = False
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path / "right").read_bytes() == BLOB
+    for wrong in (BLOB + b"x", BLOB[:-1]):
+        site.files["a.bin"] = wrong
+        with pytest.raises(DataError, match=r"bytes, but a\.bin has 300,000"):
+            fetch(BLOB_SOURCE, [site.url], tmp_path / "wrong")
+    assert not (tmp_path / "wrong" / "a.bin").exists()
+
+
+def test_a_wrong_checksum_is_refused_and_the_next_place_tried(site: Site, tmp_path: Path) -> None:
+    site.files = {"bad/a.bin": BLOB[:-1] + b"x", "good/a.bin": BLOB}
+    with pytest.raises(DataError, match=r"bad/a\.bin: .*sha256"):
+        fetch(BLOB_SOURCE, [f"{site.url}/bad"], tmp_path)
+    assert not list(tmp_path.glob("a.bin*[!k]"))
+    places = [str(tmp_path / "nowhere"), f"{site.url}/bad", f"{site.url}/good"]
+    assert fetch(BLOB_SOURCE, places, tmp_path).read_bytes() == BLOB
+
+
+def test_two_at_once_fetch_once(site: Site, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: fetch(BLOB_SOURCE, [site.url], tmp_path), range(4)))
+    assert {path.read_bytes() for path in paths} == {BLOB}
+    assert site.asked == ["a.bin"]
+
+
+def test_too_little_room_is_told_before_anything_is_fetched(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    with pytest.raises(DataError, match="300,000 bytes are needed and 1,000 are free"):
+        fetch(BLOB_SOURCE, [site.url], tmp_path)
+
+
+def test_a_folder_is_read_in_place(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(BLOB)
+    assert fetch(BLOB_SOURCE, [str(tmp_path)], tmp_path / "raw") == tmp_path / "a.bin"
+    assert not (tmp_path / "raw").exists()
+
+
+def test_a_wrong_file_in_a_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
+    for wrong in (BLOB[:-1], BLOB + b"x", BLOB[:-1] + b"x"):
+        (tmp_path / "a.bin").write_bytes(wrong)
+        with pytest.raises(DataError, match=rf"{tmp_path}/a\.bin: "):
+            fetch(BLOB_SOURCE, [str(tmp_path)], tmp_path / "raw")
+        assert (tmp_path / "a.bin").read_bytes() == wrong
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", b"not gzip", gzip.compress(BLOB)[:-9], gzip.compress(BLOB[:-1]), gzip.compress(b"0" * 10_000_000)],
+    ids=["empty", "no gzip", "cut off", "too short", "bomb"],
+)
+def test_a_damaged_gzip_is_refused(tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / "a.bin.gz").write_bytes(damaged)
+    with pytest.raises(DataError, match=r"a\.bin\.gz: (damaged|.* bytes, but)"):
+        fetch(Source("a.bin", len(BLOB), sha256(BLOB), gzip_too=True), [str(tmp_path)], tmp_path / "raw")
+
+
+def test_other_kinds_of_urls_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CfgError, match="http"):
+        fetch(BLOB_SOURCE, [f"file://{tmp_path}"], tmp_path)
+
+
+def test_a_log_gets_a_line_for_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("a.bin", 1000, "bytes", done=250) as advance:
+        for _ in range(75):
+            advance(10)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 8
+    assert (lines[0], lines[-1]) == ("a.bin: 300 of 1,000 bytes (30%)", "a.bin: 1,000 of 1,000 bytes (100%)")
+
+
+# --- binarized MNIST --------------------------------------------------------------------------------------------------
+
+N_LINES = {"train": 50, "valid": 10, "test": 20}
+
+
+def amat(images: np.ndarray) -> bytes:
+    """Upstream's text, written another way than the parser reads it."""
+    return "".join(" ".join(map(str, image.flatten().tolist())) + "\n" for image in images).encode()
+
+
+@pytest.fixture
+def digits(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Small files in upstream's place, by split: (n, 28, 28, 1)."""
+    rng = np.random.default_rng(0)
+    images = {split: rng.integers(0, 2, (n, 28, 28, 1), dtype=np.uint8) for split, n in N_LINES.items()}
+    texts = {split: amat(array) for split, array in images.items()}
+    monkeypatch.setattr(binarized_mnist, "FILES", {s: (len(text), sha256(text)) for s, text in texts.items()})
+    return images
+
+
+def lay_out(folder: Path, images: dict[str, np.ndarray], gzipped: bool) -> Path:
+    folder.mkdir()
+    for split, array in images.items():
+        name, text = f"binarized_mnist_{split}.amat", amat(array)
+        (folder / (name + ".gz" * gzipped)).write_bytes(gzip.compress(text) if gzipped else text)
+    return folder
+
+
+def all_images(dumps: Path, name: str) -> dict[str, np.ndarray]:
+    dump = Dump.open(dumps, name)
+    dump.verify()
+    return {split: dump.split(split).gather(np.arange(count)).numpy() for split, count in dump.counts.items()}
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+@pytest.mark.parametrize("over_http", [False, True])
+def test_binarized_mnist(
+    tmp_path: Path, site: Site, digits: dict[str, np.ndarray], gzipped: bool, over_http: bool
+) -> None:
+    folder = lay_out(tmp_path / "mirror", digits, gzipped)
+    site.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    site.cuts = [1000]
+    mirror = site.url if over_http else str(folder)
+    command(["binarized_mnist", "--dumps", str(tmp_path / "dumps"), "--mirror", mirror])
+    images = all_images(tmp_path / "dumps", "binarized_mnist")
+    assert list(images) == ["train", "test"]
+    assert np.array_equal(images["train"], np.concatenate([digits["train"], digits["valid"]]))
+    assert np.array_equal(images["test"], digits["test"])
+    dump = Dump.open(tmp_path / "dumps", "binarized_mnist")
+    assert (dump.image_shape, dump.n_levels) == ((1, 28, 28), 2)
+    assert "sorted by digit" in dump.provenance["note"]
+    assert not (tmp_path / "dumps" / ".raw" / "binarized_mnist").exists()
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_the_validation_images_can_be_kept_apart(tmp_path: Path, digits: dict[str, np.ndarray]) -> None:
+    folder = lay_out(tmp_path / "mirror", digits, gzipped=False)
+    assert (
+        data_scripts.make("binarized_mnist", tmp_path, mirror=str(folder), keep_valid=True) == "binarized_mnist_valid"
+    )
+    images = all_images(tmp_path, "binarized_mnist_valid")
+    assert list(images) == ["train", "valid", "test"]
+    assert all(np.array_equal(images[split], digits[split]) for split in digits)
+
+
+def test_a_limit_spreads_and_tells(tmp_path: Path, digits: dict[str, np.ndarray]) -> None:
+    """The test file is sorted by digit, so its first images would be a biased sample."""
+    folder = lay_out(tmp_path / "mirror", digits, gzipped=False)
+    assert data_scripts.make("binarized_mnist", tmp_path, mirror=str(folder), limit=3) == "binarized_mnist_limit3"
+    images = all_images(tmp_path, "binarized_mnist_limit3")
+    assert np.array_equal(images["test"], digits["test"][[0, 10, 19]])
+    assert images["train"].shape == (3, 28, 28, 1)
+    assert "3 images" in Dump.open(tmp_path, "binarized_mnist_limit3").provenance["limit"]
+
+
+def test_downloads_stay_if_asked(tmp_path: Path, site: Site, digits: dict[str, np.ndarray]) -> None:
+    folder = lay_out(tmp_path / "mirror", digits, gzipped=False)
+    site.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for _ in range(2):
+        data_scripts.make("binarized_mnist", tmp_path, mirror=site.url, keep_raw=True)
+    assert len(site.asked) == 3
+
+
+def test_one_wrong_digit_is_found(tmp_path: Path, digits: dict[str, np.ndarray]) -> None:
+    changed = {split: array.copy() for split, array in digits.items()}
+    changed["test"][-1, -1, -1] ^= 1
+    folder = lay_out(tmp_path / "mirror", changed, gzipped=True)
+    with pytest.raises(DataError, match=r"binarized_mnist_test\.amat\.gz: sha256"):
+        data_scripts.make("binarized_mnist", tmp_path, mirror=str(folder))
+    assert not (tmp_path / "binarized_mnist").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text[:-1],
+        lambda text: text.replace(b"1", b"2", 1),
+        lambda text: text.replace(b" ", b"\t", 1),
+        lambda text: text.replace(b"\n", b" ", 1),
+        lambda text: text[:-1] + b"\r",
+        lambda text: b" " + text[:-1],
+    ],
+)
+def test_text_of_another_form_is_refused(change: Callable[[bytes], bytes]) -> None:
+    text = amat(np.ones((2, 28, 28, 1), dtype=np.uint8))
+    assert binarized_mnist.parse(text, Path("a.amat")).all()
+    with pytest.raises(DataError, match=r"a\.amat: "):
+        binarized_mnist.parse(change(text), Path("a.amat"))
+
+
+# --- multi-dSprites and multi-MNIST -----------------------------------------------------------------------------------
+
+
+def test_multi_dsprites_needs_nothing(tmp_path: Path) -> None:
+    command(["multi_dsprites", "--dumps", str(tmp_path), "--count", "50", "--seed", "3"])
+    dump = Dump.open(tmp_path, "multi_dsprites")
+    assert dump.counts == {"train": 45, "test": 5}
+    assert (dump.image_shape, dump.n_levels) == ((3, 64, 64), 2)
+    assert (dump.provenance["count"], dump.provenance["seed"]) == (50, 3)
+
+
+def test_the_seed_decides_and_nothing_else(tmp_path: Path) -> None:
+    hashes = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert data_scripts.make("multi_dsprites", tmp_path, count=20, seed=seed, name=name) == name
+        hashes.append(Dump.open(tmp_path, name).content_hash)
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_one_object_on_a_small_canvas(tmp_path: Path) -> None:
+    command(["multi_dsprites", "--dumps", str(tmp_path), "--count", "40", "--objects", "1", "--canvas", "28"])
+    images = all_images(tmp_path, "multi_dsprites_1_28px")  # the variant is in the name
+    assert {split: array.shape for split, array in images.items()} == {"train": (36, 28, 28, 3), "test": (4, 28, 28, 3)}
+    together = np.concatenate(list(images.values()))
+    assert (together.max(axis=3).sum(axis=(1, 2)) >= 26).all()  # the smallest sprite has 26 pixels
+    colours = [np.unique(image[image.any(axis=-1)], axis=0) for image in together]
+    assert all(len(found) == 1 for found in colours)
+
+
+def idx(images: np.ndarray) -> bytes:
+    return gzip.compress(np.array([2051, *images.shape], dtype=">i4").tobytes() + images.tobytes())
+
+
+@pytest.fixture
+def grey_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with 30 bright squares as MNIST's training images."""
+    images = np.zeros((30, 28, 28), dtype=np.uint8)
+    images[:, 6:22, 6:22] = 255
+    data = idx(images)
+    monkeypatch.setattr(multi_mnist, "DIGITS", Source(multi_mnist.DIGITS.name, len(data), sha256(data)))
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    (folder / multi_mnist.DIGITS.name).write_bytes(data)
+    return folder
+
+
+def test_multi_mnist(tmp_path: Path, grey_digits: Path) -> None:
+    command(["multi_mnist", "--dumps", str(tmp_path), "--mirror", str(grey_digits), "--count", "60"])
+    images = all_images(tmp_path, "multi_mnist")
+    assert {split: array.shape for split, array in images.items()} == {"train": (54, 64, 64, 1), "test": (6, 64, 64, 1)}
+    ink = np.concatenate(list(images.values())).sum(axis=(1, 2, 3))
+    square = ink[ink > 0].min()
+    assert 9**2 <= square <= 11**2  # 16 of 28 pixels become about 10 of 18
+    assert np.bincount(np.minimum(-(-ink // square), 2)).tolist()[0] == 20  # a third of the images is empty
+
+
+@pytest.mark.parametrize("damaged", [b"", b"junk", idx(np.zeros((2, 28, 28), np.uint8))[:-9], gzip.compress(b"x" * 99)])
+def test_a_damaged_idx_file_is_named(tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / "a.gz").write_bytes(damaged)
+    with pytest.raises(DataError, match=r"a\.gz: "):
+        multi_mnist.read_idx_images(tmp_path / "a.gz")
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        ([], 2, "name a dataset"),
+        (["mnits"], 2, "invalid choice: 'mnits'"),
+        (["multi_dsprites", "--count", "9"], 2, "--count is 9"),
+        (["multi_dsprites", "--count", "many"], 2, "--count"),
+        (["binarized_mnist", "--mirror", "."], 3, "binarized_mnist_train.amat: no such file"),
+        (["--verify", "few"], 3, "no dump of that name"),
+    ],
+)
+def test_the_exit_status_tells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, told: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(command, ["--dumps", str(tmp_path), *arguments])
+    assert (left.value.code, told in capsys.readouterr().err) == (status, True)
+
+
+def test_it_runs_as_a_module(tmp_path: Path, repository: Path) -> None:
+    arguments = [sys.executable, "-W", "error", "-m", "data_scripts", "multi_dsprites"]
+    arguments += ["--count", "10", "--dumps", str(tmp_path)]
+    result = subprocess.run(arguments, cwd=repository, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, "train 9, test 1" in result.stdout) == (0, True), result.stderr
+
+
+def test_the_list_has_every_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+    command(["--list"])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["dataset", "images", "pixels", "download", "dump", "licence", "access"]
+    assert [line.split()[0] for line in lines] == list(RECIPES) == [recipe.name for recipe in RECIPES.values()]
+
+
+def test_verify_finds_a_flipped_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data_scripts.make("multi_dsprites", tmp_path, count=10, name="few")
+    command(["--verify", "few", "--dumps", str(tmp_path)])
+    assert "every byte" in capsys.readouterr().out
+    path = tmp_path / "few" / "test_00000.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\7")
+    with pytest.raises(DataError, match=r"test_00000\.npy"):
+        command(["--verify", "few", "--dumps", str(tmp_path)])
+
+
+def test_the_folder_may_stand_before_the_dataset(tmp_path: Path) -> None:
+    command(["--dumps", str(tmp_path), "multi_dsprites", "--count", "10"])
+    assert (tmp_path / "multi_dsprites").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"cuont": 5}, "no option cuont; there are name, limit, count, seed"),
+        ({"count": 9}, "--count is 9"),
+        ({"limit": -1}, "--limit is -1"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"name": "../up"}, r"the dataset is '\.\./up'"),
+    ],
+)
+def test_wrong_options_are_told(tmp_path: Path, options: dict[str, object], told: str) -> None:
+    with pytest.raises(CfgError, match=told):
+        data_scripts.make("multi_dsprites", tmp_path, **options)
+
+
+def test_an_unknown_dataset_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CfgError, match="no dataset 'mnits'; there are binarized_mnist"):
+        data_scripts.make("mnits", tmp_path)
+
+
+def test_two_at_once_make_it_once(tmp_path: Path) -> None:
+    from lvae_torch.data.writing import only_one
+
+    with (
+        only_one(tmp_path / ".raw" / "multi_dsprites.lock", "it"),
+        pytest.raises(DataError, match="another process is making multi_dsprites"),
+    ):
+        data_scripts.make("multi_dsprites", tmp_path, count=10)
+    data_scripts.make("multi_dsprites", tmp_path, count=10)
+
+
+# --- the real files ---------------------------------------------------------------------------------------------------
+
+
+def test_the_real_binarized_mnist(tmp_path: Path, shared: Path) -> None:
+    """Fractions of ink and the order of digits as measured on upstream's files."""
+    folder = shared / "data" / "raw" / "binarized_mnist"
+    if not folder.is_dir():
+        pytest.skip("needs the files of binarized MNIST")
+    data_scripts.make("binarized_mnist", tmp_path, mirror=str(folder))
+    images = all_images(tmp_path, "binarized_mnist")
+    assert {split: len(array) for split, array in images.items()} == {"train": 60_000, "test": 10_000}
+    parts = (images["train"][:50_000], images["train"][50_000:], images["test"])
+    assert np.allclose([part.mean() for part in parts], [0.130562, 0.131127, 0.132512], atol=5e-7)
+    mean = images["train"].mean(axis=0).clip(1e-3, 1 - 1e-3)
+    nll = -(images["test"] * np.log(mean) + (1 - images["test"]) * np.log1p(-mean)).sum(axis=(1, 2, 3)).mean()
+    assert nll == pytest.approx(205.944, abs=1e-3)  # the independent-pixel model, with its means kept off 0 and 1
