@@ -63,7 +63,7 @@ class Dump:
         if not path.is_file():
             raise DataError(
                 f"{folder}: no dump of that name. Make it: python -m data_scripts {dataset} --dumps {dumps} "
-                "(python -m data_scripts --list shows the datasets)"
+                f"(--list shows the datasets; --name {dataset} makes one of them under this name)"
             )
         description = read_json(path)
         version = description.get("version") if isinstance(description, dict) else None
