@@ -54,9 +54,6 @@ class Recorder:
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         self.calls.append(("image", step, tag, grid.shape))
 
-    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
-        self.calls.append(("histogram", step, tag, values.shape))
-
     def close(self) -> None:
         self.calls.append(("close",))
 
@@ -69,7 +66,6 @@ class Unwritable(Recorder):
 def report_all(reporter: Reporter) -> None:
     reporter.scalars(3, {"train/loss": 1.5})
     reporter.image(3, "samples", GRID)
-    reporter.histogram(3, "weights", np.ones(5))
 
 
 def test_each_reporter_is_told_everything() -> None:
@@ -81,7 +77,6 @@ def test_each_reporter_is_told_everything() -> None:
         assert recorder.calls == [
             ("scalars", 3, {"train/loss": 1.5}),
             ("image", 3, "samples", GRID.shape),
-            ("histogram", 3, "weights", (5,)),
             ("close",),
         ]
 
@@ -182,7 +177,7 @@ def accumulated(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     # 0: keep everything
-    sizes = dict.fromkeys(("scalars", "images", "histograms", "tensors"), 0)
+    sizes = dict.fromkeys(("scalars", "images", "tensors"), 0)
     return EventAccumulator(str(folder), size_guidance=sizes).Reload()
 
 
@@ -190,13 +185,12 @@ def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in accumulated(folder).Scalars(tag)]
 
 
-def test_numbers_pictures_and_histograms_come_back(tmp_path: Path) -> None:
+def test_numbers_and_pictures_come_back(tmp_path: Path) -> None:
     reporter = TensorBoardReporter(tmp_path)
     for step in (10, 20):
         reporter.scalars(step, {"train/elbo": -step / 4, "val/kl/03": 0.5})
     reporter.scalars(30, {"train/elbo": float("nan")})
     reporter.image(20, "samples", GRID)
-    reporter.histogram(20, "weights", np.array([[0.0, 1.0], [2.0, 5.0]]))
     reporter.close()
     events = accumulated(tmp_path)
     assert set(events.Tags()["scalars"]) == {"train/elbo", "val/kl/03"}
@@ -206,9 +200,6 @@ def test_numbers_pictures_and_histograms_come_back(tmp_path: Path) -> None:
     (image,) = events.Images("samples")
     assert image.step == 20
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(image.encoded_image_string))), GRID)
-    (histogram,) = events.Histograms("weights")
-    value = histogram.histogram_value
-    assert (histogram.step, value.min, value.max, value.num, value.sum) == (20, 0.0, 5.0, 4, 8.0)
 
 
 def test_numbers_are_on_disk_before_the_writer_is_closed(tmp_path: Path) -> None:

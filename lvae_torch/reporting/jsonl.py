@@ -41,9 +41,6 @@ class JsonlReporter:
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         """Pictures go elsewhere."""
 
-    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
-        """Histograms go elsewhere."""
-
     def close(self) -> None:
         """Each line is already in the file."""
 

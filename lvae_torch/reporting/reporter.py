@@ -19,9 +19,6 @@ class Reporter(Protocol):
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         """A picture, uint8 (H, W, 3)."""
 
-    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
-        """How numbers of any shape are distributed."""
-
     def close(self) -> None:
         """Nothing more will come."""
 
@@ -39,10 +36,6 @@ class Reporters:
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         for reporter in self.reporters:
             reporter.image(step, tag, grid)
-
-    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
-        for reporter in self.reporters:
-            reporter.histogram(step, tag, values)
 
     def close(self) -> None:
         """Close each, also when another one cannot be."""

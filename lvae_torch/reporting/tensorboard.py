@@ -11,8 +11,6 @@ import numpy as np
 
 from lvae_torch.reporting.reporter import writing_to
 
-N_BINS = 64
-
 
 class TensorBoardReporter:
     """Adds an event file to ``folder``; what an interrupted run wrote beyond ``start_step`` is hidden.
@@ -50,11 +48,6 @@ class TensorBoardReporter:
         from torch.utils.tensorboard.summary import image
 
         self._add(step, image(tag, grid, dataformats="HWC"))
-
-    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
-        from torch.utils.tensorboard.summary import histogram
-
-        self._add(step, histogram(tag, values, bins=N_BINS))
 
     def close(self) -> None:
         """Everything is already in the file."""
