@@ -19,7 +19,7 @@ from lvae_torch.run_folder import RunFolder, RunState
 from lvae_torch.training.loop import Run, fit, restore
 from lvae_torch.training.stopping import StopRequest
 from lvae_torch.watching import training_reporters, training_summary
-from lvae_torch.wiring import check_same_data, make_preprocess, open_dump, run_folder, share_of_batch
+from lvae_torch.wiring import check_batch_shares, check_same_data, make_preprocess, open_dump, run_folder
 
 
 def command(argv: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ def train(settings: Settings) -> None:
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
         stop = stack.enter_context(StopRequest(processes).listening())
-        share_of_batch(settings, processes.world)
+        check_batch_shares(settings, processes.world)
         if processes.is_main:
             stack.enter_context(folder.lock())
             begin_or_continue(folder, settings)

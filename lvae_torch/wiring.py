@@ -74,8 +74,8 @@ def make_learning_rate(settings: Settings) -> LearningRate:
     )
 
 
-def share_of_batch(settings: Settings, world: int) -> int:
-    """Images per rank and step.
+def check_batch_shares(settings: Settings, world: int) -> None:
+    """Hold the global batch against the number of processes.
 
     Raises:
         CfgError: if the global batch cannot be shared out evenly.
@@ -86,7 +86,6 @@ def share_of_batch(settings: Settings, world: int) -> int:
             f"[train] batch_size is {batch}, but {world} processes with accumulate = {settings.train.accumulate} need "
             f"a multiple of {parts}; batch_size counts the images of all processes together."
         )
-    return batch // world
 
 
 def checkpoint_meta(settings_text: str, dump: Dump, n_levels: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from lvae_torch.files import check_name, read_json
 from lvae_torch.models.sources import given_latents
 from lvae_torch.reporting.grids import save_png, to_uint8
 from lvae_torch.seeding import seed_everything
-from lvae_torch.synthesis.parts import Parts, read_part
+from lvae_torch.synthesis.parts import read_part
 from lvae_torch.synthesis.picture_parts import first_images_grid
 from lvae_torch.synthesis.session import Session, n_rounds
 from lvae_torch.synthesis.singles import save_singles
@@ -22,10 +22,7 @@ def run(session: Session) -> dict[str, object]:
     options = session.options
     source = Path(options.source) if options.source else session.out.parent / "encoding"
     names = _checked_parts(source, session)
-    parts = Parts(session.out, session.fingerprint("source", "draw", "batch_size"))
-    if session.processes.is_main:
-        parts.prepare(0)  # the encodings may have changed: everything is made anew
-    session.processes.barrier()
+    parts = session.parts(0, "source", "draw", "batch_size")  # the encodings may have changed: all is made anew
     for j, _ in n_rounds(session, len(names), 1):
         arrays = read_part(source / names[j])
         images = _decode(session, arrays, source / names[j])

@@ -14,7 +14,6 @@ from torch import Tensor
 from lvae_torch.files import write_json
 from lvae_torch.models.contract import Latent
 from lvae_torch.models.sources import posterior_sample
-from lvae_torch.synthesis.parts import Parts
 from lvae_torch.synthesis.session import Session
 
 
@@ -22,11 +21,8 @@ from lvae_torch.synthesis.session import Session
 def run(session: Session) -> dict[str, object]:
     """One part per ``shard_size`` images; finished parts are kept when the mode is repeated."""
     options = session.options
-    parts = Parts(session.out, session.fingerprint("shard_size", "batch_size"), options.shard_format)
     count = session.n_batches(options.shard_size)
-    if session.processes.is_main:
-        parts.prepare(count)
-    session.processes.barrier()
+    parts = session.parts(count, "shard_size", "batch_size", file_format=options.shard_format)
     for j, indices, x in session.batches(options.shard_size, "encoding"):
         if not parts.is_done(j):
             pieces = [_arrays(session.model(piece, posterior_sample).latents) for piece in x.split(options.batch_size)]

@@ -5,7 +5,6 @@ import torch
 from lvae_torch.models.sources import prior_sample
 from lvae_torch.reporting.grids import save_png, to_uint8
 from lvae_torch.seeding import seed_everything
-from lvae_torch.synthesis.parts import Parts
 from lvae_torch.synthesis.picture_parts import first_images_grid
 from lvae_torch.synthesis.session import Session, n_rounds
 from lvae_torch.synthesis.singles import save_singles
@@ -18,10 +17,7 @@ def run(session: Session) -> dict[str, object]:
     options = session.options
     temperatures = per_layer(options.temperature, len(session.model.latent_shapes()))
     size = options.batch_size
-    parts = Parts(session.out, session.fingerprint("temperature", "draw", "n_images", "batch_size"))
-    if session.processes.is_main:
-        parts.prepare(-(-options.n_images // size))
-    session.processes.barrier()
+    parts = session.parts(0, "temperature", "draw", "n_images", "batch_size")  # quick: always made anew
     for j, count in n_rounds(session, options.n_images, size):
         seed_everything("generation", options.seed, j)
         shown = session.picture_of(session.model(None, prior_sample(temperatures), n=count).likelihood)

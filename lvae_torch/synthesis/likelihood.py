@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from lvae_torch.objectives import bits_per_dim, iw_bound
-from lvae_torch.synthesis.parts import Parts
 from lvae_torch.synthesis.session import Session
 
 
@@ -15,11 +14,8 @@ def run(session: Session) -> dict[str, object]:
     An interrupted run goes on after its last whole part. The standard error is that of the mean over images.
     """
     options = session.options
-    parts = Parts(session.out, session.fingerprint("iw_samples", "batch_size", "chunk"))
     count = session.n_batches(options.batch_size)
-    if session.processes.is_main:
-        parts.prepare(count)
-    session.processes.barrier()
+    parts = session.parts(count, "iw_samples", "batch_size", "chunk")
     for j, indices, x in session.batches(options.batch_size, "likelihood"):
         if not parts.is_done(j):
             bound = iw_bound(session.model, x, options.iw_samples, options.chunk)

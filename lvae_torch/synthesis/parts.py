@@ -11,6 +11,7 @@ import numpy as np
 from lvae_torch.errors import DataError
 from lvae_torch.files import atomic_write
 
+Format = Literal["safetensors", "npz"]
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -20,7 +21,7 @@ class Parts:
 
     folder: Path
     fingerprint: str
-    format: Literal["safetensors", "npz"] = "npz"
+    format: Format = "npz"
 
     def path(self, j: int) -> Path:
         return self.folder / f"part_{j:05d}.{self.format}"

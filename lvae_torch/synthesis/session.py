@@ -17,6 +17,7 @@ from lvae_torch.hparams.sections import SynthesisSection
 from lvae_torch.models.contract import Likelihood, Model
 from lvae_torch.processes import Processes
 from lvae_torch.seeding import seed_everything
+from lvae_torch.synthesis.parts import Format, Parts
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,14 @@ class Session:
     def picture_of(self, likelihood: Likelihood) -> Tensor:
         """What ``[synthesis] draw`` shows of p(x|z), (B, C, H, W)."""
         return {"mean": likelihood.mean, "sample": likelihood.sample, "mode": likelihood.mode}[self.options.draw]()
+
+    def parts(self, count: int, *options: str, file_format: Format = "npz") -> Parts:
+        """This mode's result files: those of the same model, data and ``options`` stay, all others are removed."""
+        parts = Parts(self.out, self.fingerprint(*options), file_format)
+        if self.processes.is_main:
+            parts.prepare(count)
+        self.processes.barrier()
+        return parts
 
     def fingerprint(self, *options: str) -> str:
         """Tells results of the same model, data and options from all others."""
