@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from data_scripts.multi_object import coloured_sprites, draw_scenes, rendered_in_parts
-from lvae_torch.data.dump import Dump, ImageSplit
+from lvae_torch.data.dump import Dump, ImageSplit, Layout
 from lvae_torch.data.loader import training_batches
 from lvae_torch.data.order import TrainingOrder
 from lvae_torch.data.writing import DumpWriter
@@ -30,7 +30,7 @@ ROW = "{:<34} {:>12} {:>10} {:>14}"
 def random_dump(dumps: Path, name: str, shape: tuple[int, int, int], n: int) -> ImageSplit:
     channels, height, width = shape
     part = np.random.default_rng(0).integers(0, 256, (n // 10, height, width, channels), dtype=np.uint8)
-    with DumpWriter(dumps, name, shape, 256, {}) as writer:
+    with DumpWriter(dumps, name, Layout(shape, 256), {}) as writer:
         for _ in range(10):
             writer.add("train", part)
     return Dump.open(dumps, name).split("train")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lvae_torch.data.dump import Dump
+from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.order import TrainingOrder
 from lvae_torch.data.transforms import Preprocess
 from lvae_torch.data.writing import DumpWriter
@@ -103,7 +103,7 @@ def images(folder: Path, shape: tuple[int, int, int], n_levels: int) -> Any:
     """Random images as a dump, read as training reads it."""
     channels, height, width = shape
     rng = np.random.default_rng(0)
-    with DumpWriter(folder, "random", shape, n_levels, {"source": "benchmark"}) as writer:
+    with DumpWriter(folder, "random", Layout(shape, n_levels), {"source": "benchmark"}) as writer:
         writer.add("train", rng.integers(0, n_levels, (N_IMAGES, height, width, channels), dtype=np.uint8))
     return Dump.open(folder, "random").split("train")
 

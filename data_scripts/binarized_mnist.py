@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_scripts.download import Source, fetch, opened
+from data_scripts.arrays import of_array, write_arrays
+from data_scripts.download import Source, opened
 from data_scripts.recipe import Recipe, Request
+from lvae_torch.data.dump import Layout
 from lvae_torch.errors import DataError
 
 UPSTREAM = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
@@ -20,28 +22,24 @@ FILES = {
 }
 
 
-def write(request: Request, raw: Path) -> str:
+def write(request: Request) -> str:
     """60,000 training images (the train and valid files) and 10,000 test images; or, kept apart, 50,000 and 10,000."""
     keep_valid = request.options["keep_valid"]
     provenance = {
         "source": UPSTREAM,
-        "sha256": {file: sha256 for file, (_, sha256) in FILES.items()},
         "preprocessing": "text to 0/1; order of the files kept",
         "splits": "train, valid, test files as they are" if keep_valid else "train = train + valid files, test",
         "note": "the test file is sorted by digit: its first images are all zeros",
     }
     splits = {file: [file] for file in FILES} if keep_valid else {"train": ["train", "valid"], "test": ["test"]}
     variant = "binarized_mnist_valid" if keep_valid else "binarized_mnist"
-    with request.writer(variant, (1, 28, 28), n_levels=2, provenance=provenance) as writer:
-        for split, files in splits.items():
-            images = np.concatenate([_images(file, request, raw) for file in files])
-            writer.add(split, images[request.chosen(len(images))])
-    return writer.dataset
+    streams = {s: of_array(np.concatenate([_images(f, request) for f in files])) for s, files in splits.items()}
+    return write_arrays(request, variant, Layout((1, 28, 28), 2), provenance, streams)
 
 
-def _images(file: str, request: Request, raw: Path) -> np.ndarray:
+def _images(file: str, request: Request) -> np.ndarray:
     source = Source(f"binarized_mnist_{file}.amat", *FILES[file], gzip_too=True)
-    path = fetch(source, request.bases(UPSTREAM), raw)
+    path = request.fetch(source, UPSTREAM, exact=True)
     with opened(path, source) as text:
         return parse(text.read(), path)
 
@@ -78,4 +76,5 @@ RECIPE = Recipe(
     licence="none stated; from MNIST",
     write=write,
     add_own_options=add_options,
+    variants={"binarized_mnist_valid": {"keep_valid": True}},
 )

@@ -37,19 +37,46 @@ class Source:
     """Bytes, where known."""
     sha256: str | None = None
     """Hexadecimal, where known."""
+    md5: str | None = None
+    git_blob: str | None = None
+    """The id that git gives these bytes, for files that lie in a repository."""
     gzip_too: bool = False
     """Whether a place may hold ``name``.gz instead; size and checksum are those of the unpacked bytes."""
+    origin: str = ""
+    """Where a person finds it, if no program can fetch it."""
 
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name, f"{self.name}.gz") if self.gzip_too else (self.name,)
 
+    @property
+    def checksums(self) -> dict[str, str]:
+        """What is known, by kind."""
+        known = {"sha256": self.sha256, "md5": self.md5, "git blob id": self.git_blob}
+        return {kind: checksum for kind, checksum in known.items() if checksum}
 
-def fetch(source: Source, bases: Sequence[str], raw: Path) -> Path:
-    """A local path to the file, verified: in a mirror folder as it lies, otherwise downloaded into ``raw``.
+    def __str__(self) -> str:
+        size = f", {self.size:,} bytes" if self.size else ""
+        return f"{self.name}{size}" + "".join(f", {kind} {value}" for kind, value in self.checksums.items())
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that was had."""
+
+    path: Path
+    sha256: str
+    place: str
+    is_upstream: bool
+    """Whether it is upstream's to the byte, or came from there."""
+
+
+def fetch(source: Source, bases: Sequence[str], raw: Path, other_editions: bool = False) -> Found:
+    """The file, verified: in a folder as it lies, otherwise downloaded into ``raw``.
 
     Args:
         bases: http(s) URLs or folders, tried in order.
+        other_editions: take a file of another size than upstream's too; one of the same size must be the same.
     Raises:
         CfgError: for another kind of URL.
         DataError: naming each place tried and what was wrong there.
@@ -58,12 +85,14 @@ def fetch(source: Source, bases: Sequence[str], raw: Path) -> Path:
     for base in bases:
         is_url = base.startswith(("http://", "https://"))
         if "://" in base and not is_url:
-            raise CfgError(f"--mirror is {base!r}; use a URL that starts with http:// or https://, or a folder.")
+            raise CfgError(f"{base!r}: use a URL that starts with http:// or https://, or a folder.")
         for name in source.names:
             try:
                 if is_url:
-                    return _download(f"{base.rstrip('/')}/{name}", raw / name, source)
-                return _in_place(Path(base).expanduser() / name, source)
+                    path, seen = _download(f"{base.rstrip('/')}/{name}", raw / name, source, other_editions)
+                else:
+                    path, seen = _in_place(Path(base).expanduser() / name, source, other_editions)
+                return Found(path, seen.sha256, base, seen.is_upstream)
             except DataError as error:
                 problems.append(str(error))
     tried = "\n  ".join(problems)
@@ -76,66 +105,92 @@ def opened(path: Path, source: Source) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path)) if is_gzipped else open(path, "rb")
 
 
-def check(path: Path, source: Source) -> None:
-    """Compare a file with what is known of it; never reads further than its size.
+@dataclass(frozen=True)
+class Seen:
+    """What a look at the bytes of a file told."""
+
+    sha256: str
+    is_upstream: bool
+
+
+def check(path: Path, source: Source, other_editions: bool = False) -> Seen:
+    """Compare a file with what is known of it; never reads further than its size, where that must be right.
 
     Raises:
         DataError: naming the file and what differs.
     """
-    digest, size = hashlib.sha256(), 0
-    try:
-        with opened(path, source) as file:
-            while (source.size is None or size <= source.size) and (chunk := file.read(CHUNK)):
-                digest.update(chunk)
-                size += len(chunk)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged ({error}).") from error
+    most = None if other_editions else source.size
+    size, found = _digest(path, source, most)
     if source.size is not None and size != source.size:
+        if other_editions:
+            return Seen(found["sha256"], is_upstream=False)
         told = f"more than {source.size:,}" if size > source.size else f"{size:,}"
         raise DataError(f"{path}: {told} bytes, but {source.name} has {source.size:,}: cut off, or another file.")
-    if source.sha256 is not None and digest.hexdigest() != source.sha256:
-        raise DataError(
-            f"{path}: sha256 {digest.hexdigest()}, but {source.name} has {source.sha256}: damaged, or another file."
-        )
+    for kind, known in source.checksums.items():
+        if found[kind] != known:
+            if other_editions and source.size is None:
+                return Seen(found["sha256"], is_upstream=False)
+            raise DataError(f"{path}: {kind} {found[kind]}, but {source.name} has {known}: damaged, or another file.")
+    is_told_apart = bool(source.checksums)
+    return Seen(found["sha256"], is_upstream=is_told_apart or not other_editions)
 
 
-def _in_place(path: Path, source: Source) -> Path:
+def _digest(path: Path, source: Source, most: int | None) -> tuple[int, dict[str, str]]:
+    """Bytes of the unpacked file, and its checksums by kind; reads only a little more than ``most`` bytes."""
+    digests = {"sha256": hashlib.sha256()}
+    if source.md5:
+        digests["md5"] = hashlib.md5(usedforsecurity=False)
+    if source.git_blob:
+        digests["git blob id"] = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    size = 0
+    try:
+        with opened(path, source) as file:
+            while (most is None or size <= most) and (chunk := file.read(CHUNK)):
+                size += len(chunk)
+                for digest in digests.values():
+                    digest.update(chunk)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: damaged ({error}).") from error
+    return size, {kind: digest.hexdigest() for kind, digest in digests.items()}
+
+
+def _in_place(path: Path, source: Source, other_editions: bool) -> tuple[Path, Seen]:
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
-    check(path, source)
-    return path
+    return path, check(path, source, other_editions)
 
 
-def _download(url: str, target: Path, source: Source) -> Path:
+def _download(url: str, target: Path, source: Source, other_editions: bool) -> tuple[Path, Seen]:
     """``url`` into ``target``; what an earlier try left in ``target.part`` is continued, unless it proves wrong."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(target.name + ".lock")):  # the second process waits, and finds the file
-        if _is_whole(target, source):  # kept from an earlier time
-            return target
+        if seen := _kept(target, source, other_editions):
+            return target, seen
         part = target.with_name(target.name + ".part")
-        size = source.size if target.name == source.name else None
+        size = source.size if target.name == source.name and not other_editions else None
         for continued in (part.exists(), False):
             _persist(url, part, size)
             try:
-                check(part, source)
+                seen = check(part, source, other_editions)
                 break
             except DataError as error:
                 part.unlink()
                 if not continued:  # else what lay there was of another file: once more, from the start
                     raise DataError(f"{url}: {error}") from error
         part.rename(target)
-    return target
+    assert seen is not None
+    return target, seen
 
 
-def _is_whole(path: Path, source: Source) -> bool:
+def _kept(path: Path, source: Source, other_editions: bool) -> Seen | None:
+    """What is known of a file that is there from an earlier time, if it is good."""
     if not path.is_file():
-        return False
+        return None
     try:
-        check(path, source)
+        return check(path, source, other_editions)
     except DataError:
         path.unlink()  # ours, and damaged since: fetch it again
-        return False
-    return True
+        return None
 
 
 def _persist(url: str, part: Path, size: int | None) -> None:

@@ -1,46 +1,26 @@
-"""Binary multi-MNIST: 0, 1 or 2 shrunken MNIST digits per image, made here from the 60,000 training digits."""
-
-import gzip
-import zlib
-from pathlib import Path
+"""Binary multi-MNIST: 0, 1 or 2 shrunken MNIST digits per image, made here; or the file that was published."""
 
 import numpy as np
 
-from data_scripts.download import Source, fetch
+from data_scripts.download import Source
+from data_scripts.formats import read_idx
+from data_scripts.mnist import DIGITS, UPSTREAM
 from data_scripts.multi_object import PATCH
 from data_scripts.recipe import Recipe, Request
-from data_scripts.sprites_dump import add_sprite_options, write_sprites
-from lvae_torch.errors import DataError
+from data_scripts.sprites_dump import add_sprite_options, write_published, write_sprites
 
-UPSTREAM = ("https://ossci-datasets.s3.amazonaws.com/mnist", "https://storage.googleapis.com/cvdf-datasets/mnist")
-DIGITS = Source(
-    "train-images-idx3-ubyte.gz", 9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
-)
+FOLDER = "binary_mnist"
+PUBLISHED = Source("multi_binary_mnist_012.npz")
 AT_ONCE = 5000  # digits in float64
 
 
-def write(request: Request, raw: Path) -> str:
+def write(request: Request) -> str:
     """The published recipe: 100,000 images 64x64, the first 90 % for training."""
-    digits = read_idx_images(fetch(DIGITS, request.bases(*UPSTREAM), raw))
-    provenance = {"source": DIGITS.name, "sprites": "MNIST training digits, 28 to 18 pixels, rounded"}
+    if request.options["published"]:
+        return write_published("multi_mnist_published", 1, PUBLISHED, FOLDER, request)
+    digits = read_idx(request.fetch(DIGITS[0], *UPSTREAM))
+    provenance = {"source": DIGITS[0].name, "sprites": "MNIST training digits, 28 to 18 pixels, rounded"}
     return write_sprites("multi_mnist", binary_sprites(digits), request, provenance)
-
-
-def read_idx_images(path: Path) -> np.ndarray:
-    """Images of an idx file, gzipped: uint8 (n, H, W).
-
-    Raises:
-        DataError: if it is no such file.
-    """
-    try:
-        with gzip.open(path) as file:
-            magic, n, height, width = np.frombuffer(file.read(16), dtype=">i4").tolist()
-            data = np.frombuffer(file.read(), dtype=np.uint8)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{path}: damaged ({error}). Delete it and try again.") from error
-    if magic != 2051 or len(data) != n * height * width:
-        raise DataError(f"{path}: not an idx file of images (magic {magic}, {len(data):,} pixels).")
-    return data.reshape(n, height, width)
 
 
 def binary_sprites(digits: np.ndarray) -> np.ndarray:
@@ -70,4 +50,5 @@ RECIPE = Recipe(
     licence="CC BY-SA 3.0 (MNIST)",
     write=write,
     add_own_options=add_sprite_options,
+    variants={"multi_mnist_1": {"objects": "1"}, "multi_mnist_published": {"published": True}},
 )

@@ -2,16 +2,19 @@
 
 import argparse
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_scripts.download import Found, Source, fetch
+from lvae_torch.data.dump import Layout
 from lvae_torch.data.order import spread
 from lvae_torch.data.writing import DumpWriter, only_one
-from lvae_torch.errors import CfgError
+from lvae_torch.errors import CfgError, DataError
 
 
 @dataclass(frozen=True)
@@ -21,27 +24,73 @@ class Request:
     dumps: Path
     mirror: str | None = None
     """URL or folder to take the source files from, instead of upstream."""
+    source: str | None = None
+    """File or folder that a person has put files into."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """``name``, ``limit`` and the recipe's own options; a recipe sees all of them, with defaults filled in."""
     keep_raw: bool = False
     """Whether downloads stay when the dump is whole."""
+    raw: Path = Path()
+    """Folder for downloads."""
+    files: dict[str, Found] = field(default_factory=dict)
+    """What was fetched so far."""
 
-    def bases(self, *upstream: str) -> tuple[str, ...]:
-        """Where to look for source files, in order."""
-        return (self.mirror,) if self.mirror else upstream
+    def fetch(self, source: Source, *upstream: str, exact: bool = False) -> Path:
+        """A local path to an upstream file, verified; it is named in the dump's description.
+
+        Args:
+            upstream: base URLs, tried in order; none where a person must fetch the file.
+            exact: refuse other editions of the file from a mirror too.
+        Raises:
+            DataError: naming each place tried and what was wrong there, or what to fetch by hand.
+        """
+        given = [place for place in (self.source, self.mirror) if place]
+        if not given and not upstream:
+            raise DataError(by_hand([source]))
+        found = fetch(source, given or upstream, self.raw, other_editions=bool(given) and not exact)
+        if not found.is_upstream:
+            print(
+                f"{found.path}: not upstream's file as far as that is known ({source}), but sha256 {found.sha256}. "
+                "The dump says so; numbers on it may not be comparable with published ones.",
+                file=sys.stderr,
+            )
+        self.files[source.name] = found
+        return found.path
+
+    def fetch_by_hand(self, sources: Sequence[Source]) -> list[Path]:
+        """Several files that no program can fetch; says at once which are missing.
+
+        Raises:
+            DataError: naming each file, its size, checksum and origin, and where to put it.
+        """
+        if not (self.source or self.mirror):
+            raise DataError(by_hand(sources))
+        return [self.fetch(source) for source in sources]
 
     def chosen(self, n_images: int) -> np.ndarray:
         """Indices of the images to keep of a split: all, or ``limit`` of them evenly spread, for some are sorted."""
         return spread(n_images, self.options["limit"])
 
     def writer(
-        self, variant: str, image_shape: tuple[int, int, int], n_levels: int, provenance: Mapping[str, Any]
+        self, variant: str, layout: Layout, provenance: Mapping[str, Any], continued: bool = False
     ) -> DumpWriter:
         """A writer of the dump asked for: ``variant``, with the limit in its name, unless a name was given."""
         limit = self.options["limit"]
         name = self.options["name"] or (f"{variant}_limit{limit}" if limit else variant)
-        extra = {"limit": f"{limit} images of each split, evenly spread"} if limit else {}
-        return DumpWriter(self.dumps, name, image_shape, n_levels, {**provenance, **extra})
+        said: dict[str, Any] = dict(provenance)
+        if limit:
+            said["limit"] = f"{limit} images of each split, evenly spread"
+        if self.files:
+            said["files"] = {file: found.sha256 for file, found in self.files.items()}
+        if others := [file for file, found in self.files.items() if not found.is_upstream]:
+            said["other_files"] = others
+        return DumpWriter(self.dumps, name, layout, said, continued=continued)
+
+
+def by_hand(sources: Sequence[Source]) -> str:
+    """What a person must do for files that no program can fetch."""
+    files = "\n".join(f"  {source}\n    {source.origin}" for source in sources)
+    return f"These files must be fetched by hand:\n{files}\nPut them into one folder, and name it: --source FOLDER."
 
 
 @dataclass(frozen=True)
@@ -58,11 +107,13 @@ class Recipe:
     dump: str
     """Size."""
     licence: str
-    write: Callable[[Request, Path], str]
-    """Makes the dump and returns its name, given a folder for downloads."""
+    write: Callable[[Request], str]
+    """Makes the dump and returns its name."""
     add_own_options: Callable[[argparse.ArgumentParser], object] = lambda parser: None
     access: str = "automatic"
     """Or "manual", where a person must fetch files first."""
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Other dumps that this makes: their names, and the options that make them."""
 
     @property
     def summary(self) -> str:
@@ -90,7 +141,7 @@ class Recipe:
         options = self._filled(request.options)
         raw = request.dumps / ".raw" / self.name
         with only_one(raw.with_name(f"{self.name}.lock"), self.name):
-            name = self.write(replace(request, options=options), raw)
+            name = self.write(replace(request, options=options, raw=raw))
             if not request.keep_raw:
                 shutil.rmtree(raw, ignore_errors=True)
         return name

@@ -1,15 +1,21 @@
 """What multi-dSprites and multi-MNIST share: scenes of sprites, split 90 to 10, as a dump."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from data_scripts.arrays import Chunk, Stream, write_arrays
+from data_scripts.download import Source
+from data_scripts.formats import NpyInZip
 from data_scripts.multi_object import CANVAS, PATCH, draw_scenes, rendered_in_parts
 from data_scripts.progress import progress
 from data_scripts.recipe import Request
-from lvae_torch.errors import CfgError
+from lvae_torch.data.dump import Layout
+from lvae_torch.errors import CfgError, DataError
+
+UPSTREAM = "https://github.com/addtt/multi-object-datasets/raw/master/generated"
 
 OBJECTS: dict[str, tuple[str, dict[int, float]]] = {
     "012": ("", {0: 1 / 3, 1: 1 / 3, 2: 1 / 3}),
@@ -49,7 +55,7 @@ def write_sprites(variant: str, sprites: np.ndarray, request: Request, provenanc
     splits = {"train": scenes[:n_train], "test": scenes[n_train:]}
     splits = {split: [part[i] for i in request.chosen(len(part))] for split, part in splits.items()}
     with (
-        request.writer(variant, (sprites.shape[-1], canvas, canvas), n_levels=2, provenance=details) as writer,
+        request.writer(variant, Layout((sprites.shape[-1], canvas, canvas), 2), details) as writer,
         progress(writer.dataset, sum(map(len, splits.values())), "images") as advance,
     ):
         for split, part in splits.items():
@@ -59,8 +65,36 @@ def write_sprites(variant: str, sprites: np.ndarray, request: Request, provenanc
     return writer.dataset
 
 
+def write_published(variant: str, channels: int, source: Source, folder: str, request: Request) -> str:
+    """addtt's own file, first 90 % to train, as ladder-vae-pytorch reads it; its labels, a pickle, stay unread."""
+    path = request.fetch(source, f"{UPSTREAM}/{folder}")
+    images = NpyInZip(path, "x")
+    total = images.shape[0]
+    if images.dtype != np.uint8 or images.shape != (total, CANVAS, CANVAS, channels):
+        raise DataError(
+            f"{path}: holds {images.dtype} {images.shape}, needs uint8 (N, {CANVAS}, {CANVAS}, {channels})."
+        )
+    n_train = total * 9 // 10
+    splits = {"train": _rows(images, 0, n_train), "test": _rows(images, n_train, total)}
+    provenance = {"source": UPSTREAM, "splits": "first 90 % train, last 10 % test", "preprocessing": "255 to 1"}
+    return write_arrays(request, variant, Layout((channels, CANVAS, CANVAS), 2), provenance, splits)
+
+
+def _rows(images: NpyInZip, begin: int, end: int) -> Stream:
+    def chunks() -> Iterator[Chunk]:
+        first = 0
+        for rows in images.rows():
+            here = rows[max(0, begin - first) : max(0, end - first)]
+            first += len(rows)
+            if len(here):
+                yield (here > 127).astype(np.uint8), None
+
+    return Stream(lambda: end - begin, chunks)
+
+
 def add_sprite_options(parser: argparse.ArgumentParser) -> None:
-    """``--count``, ``--seed``, ``--objects`` and ``--canvas``."""
+    """``--count``, ``--seed``, ``--objects``, ``--canvas`` and ``--published``."""
+    parser.add_argument("--published", action="store_true", help="addtt's own file instead of drawing anew")
     parser.add_argument("--count", type=int, default=100_000, help="images in all (default and published: 100,000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generator")
     parser.add_argument("--objects", choices=list(OBJECTS), default="012", help="how many objects an image shows")

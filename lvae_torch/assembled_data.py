@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lvae_torch.data.dump import Dump, ImageSplit
-from lvae_torch.data.order import TrainingOrder, evaluation_batches, n_batches, spread
+from lvae_torch.data.images import Images
+from lvae_torch.data.order import TrainingOrder, spread
 from lvae_torch.data.transforms import Preprocess
 from lvae_torch.hparams import Settings
 from lvae_torch.processes import Processes
@@ -18,8 +20,7 @@ class Data:
 
     dump: Dump
     training: ImageSplit
-    validation: ImageSplit
-    limit_val: int
+    validation: Images
     order: TrainingOrder
     preprocess: Preprocess
 
@@ -32,15 +33,15 @@ class Data:
         data = settings.data
         training = dump.split(data.train_split, limit=data.limit_train)
         order = TrainingOrder(len(training), settings.train.batch_size, settings.run.seed)
-        return cls(dump, training, dump.split(data.val_split), data.limit_val, order, preprocess)
+        validation = Images(dump.split(data.val_split), preprocess, data.limit_val)
+        return cls(dump, training, validation, order, preprocess)
 
-    def strided(self, n: int) -> Tensor:
-        """``n`` raw images spread over the validation split, which may be sorted; (n, H, W, C)."""
-        return self.validation.gather(spread(len(self.validation), n))
+    def strided(self, n: int, device: torch.device) -> Tensor:
+        """``n`` images spread over the validation split, which may be sorted, as x, (n, C, H, W)."""
+        return self.validation.at(spread(len(self.validation.split), n), device)
 
     def validation_batches(self, batch_size: int, processes: Processes) -> tuple[Iterator[tuple[int, Tensor]], int]:
-        """This rank's raw batches with their numbers, and the most batches that any rank has."""
-        n = len(self.validation)
-        batches = evaluation_batches(n, batch_size, processes.rank, processes.world, self.limit_val)
-        rounds = -(-n_batches(n, batch_size, self.limit_val) // processes.world)
-        return ((j, self.validation.gather(indices)) for j, indices in batches), rounds
+        """(j, x) of this rank's batches, and the most batches that any rank has."""
+        images = self.validation
+        batches = ((j, images.at(indices, processes.device)) for j, indices in images.batches(batch_size, processes))
+        return batches, -(-images.n_batches(batch_size) // processes.world)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lvae_torch.assembled_data import Data
+from lvae_torch.data.images import Images
 from lvae_torch.errors import CfgError
 from lvae_torch.evaluation import Evaluation, evaluate
 from lvae_torch.hparams import Settings, to_cfg
@@ -64,8 +65,7 @@ def _initial_model(settings: Settings, data: Data, processes: Processes) -> Any:
     model.to(processes.device)
     if settings.train.channels_last:
         model.to(memory_format=torch.channels_last)
-    raw = data.training.gather(data.order.batch(0)).to(processes.device)
-    model.initialize(data.preprocess(raw, training=False))
+    model.initialize(Images(data.training, data.preprocess).at(data.order.batch(0), processes.device))
     return model.train()
 
 
@@ -107,7 +107,7 @@ def _train_step(
         optimizer=make_optimizer(optimizer.name, flat, optimizer.betas, optimizer.eps, optimizer.weight_decay),
         learning_rate=make_learning_rate(settings),
         meter=Meter(len(bare.latent_shapes()), processes.device),
-        preprocess=partial(data.preprocess, training=True),
+        preprocess=data.preprocess.training,
         accumulate=settings.train.accumulate,
         clip_norm=optimizer.clip_norm,
         skip_norm=optimizer.skip_norm,
@@ -139,7 +139,6 @@ def _evaluate(
         return evaluate(
             model,
             stop.watch(batches, rounds),
-            partial(data.preprocess, training=False),
             processes,
             settings.run.seed,
             iw_samples=settings.val.iw_samples if last else 0,
@@ -151,5 +150,4 @@ def _evaluate(
 def _pictures(settings: Settings, data: Data, processes: Processes) -> Tensor | None:
     if settings.val.images == 0 or not processes.is_main:
         return None
-    seed_everything("pictures", settings.run.seed)
-    return data.preprocess(data.strided(settings.val.images).to(processes.device), training=False)
+    return data.strided(settings.val.images, processes.device)

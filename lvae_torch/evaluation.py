@@ -1,6 +1,6 @@
 """The likelihood of a whole split, summed exactly: every image once, whatever the number of ranks."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from lvae_torch.processes import Processes
 from lvae_torch.seeding import seed_everything
 
 Batches = Iterable[tuple[int, Tensor]]
-"""(j, images): fixed global batches, of which each rank gets its own. Noise is drawn for j, not for the rank."""
+"""(j, x), x (b, C, H, W): fixed global batches, each rank getting its own. Noise is drawn for j, not for the rank."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +50,21 @@ class Evaluation:
 def evaluate(
     model: Model,
     batches: Batches,
-    preprocess: Callable[[Tensor], Tensor],
     processes: Processes,
     seed: int,
     iw_samples: int = 0,
     chunk: int = 100,
 ) -> Evaluation:
-    """Evaluate ``model`` (in evaluation mode) on raw uint8 ``batches`` of (b, H, W, C).
+    """Evaluate ``model`` (in evaluation mode) on ``batches`` on its device.
 
     Args:
-        preprocess: raw batch on the device -> x, (b, C, H, W) in [0, 1].
         iw_samples: K of the importance-weighted bound; 0 leaves it out.
         chunk: images times samples in one pass of that bound.
     """
     totals = torch.zeros(len(model.latent_shapes()) + 3, dtype=torch.float64, device=processes.device)
     units = ActiveUnits(model.latent_shapes(), processes.device)
-    for j, raw in batches:
+    for j, x in batches:
         seed_everything("evaluation", seed, j)
-        x = preprocess(raw.to(processes.device, non_blocking=True))
         out = model(x, posterior_sample)
         terms = elbo_terms(x, out)
         bound = iw_bound(model, x, iw_samples, chunk) if iw_samples else x.new_zeros(x.shape[0])

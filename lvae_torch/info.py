@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lvae_torch.cli import main, parser
+from lvae_torch.data.catalogue import CATALOGUE
 from lvae_torch.data.dump import Dump
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.hparams import Settings, load
@@ -18,18 +19,6 @@ from lvae_torch.models.sources import posterior_sample
 from lvae_torch.objectives import elbo_terms
 from lvae_torch.reporting.console import table
 from lvae_torch.wiring import build_model, make_preprocess
-
-KNOWN_SHAPES = {
-    "binarized_mnist": ((1, 28, 28), 2),
-    "binarized_mnist_valid": ((1, 28, 28), 2),
-    "multi_dsprites": ((3, 64, 64), 2),
-    "multi_mnist": ((1, 64, 64), 2),
-    "quickstart_sprites": ((3, 28, 28), 2),
-    "svhn": ((3, 32, 32), 256),
-    "cifar10": ((3, 32, 32), 256),
-    "celeba64": ((3, 64, 64), 256),
-}
-"""Image shape and levels of the standard datasets, for cfgs whose dump is not there yet."""
 
 MEASURED_BATCH = 2
 
@@ -90,9 +79,9 @@ def shape_of_data(settings: Settings) -> tuple[tuple[int, int, int], int]:
         dump = Dump.open(Path(settings.data.dumps), settings.data.dataset)
         image_shape, n_levels = dump.image_shape, dump.n_levels
     except DataError as error:
-        if settings.data.dataset not in KNOWN_SHAPES:
+        if settings.data.dataset not in CATALOGUE:
             raise CfgError(f"[data] dataset: its image shape is unknown without the dump. {error}") from error
-        image_shape, n_levels = KNOWN_SHAPES[settings.data.dataset]
+        image_shape, n_levels = CATALOGUE[settings.data.dataset]
     return image_shape, make_preprocess(settings, n_levels).levels_after
 
 

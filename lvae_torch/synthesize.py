@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from lvae_torch.cli import load_run_or_cfg, main, parser
+from lvae_torch.data.images import Images
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import write_json
 from lvae_torch.hparams import Settings, load_text
@@ -13,7 +14,7 @@ from lvae_torch.models.contract import Model
 from lvae_torch.processes import Processes, start_processes
 from lvae_torch.reporting.console import table
 from lvae_torch.synthesis import MODES, Mode
-from lvae_torch.synthesis.session import Images, Session
+from lvae_torch.synthesis.session import Session
 from lvae_torch.training.checkpoints import CheckpointStore
 from lvae_torch.wiring import build_model, make_preprocess, open_dump, run_folder
 
@@ -104,6 +105,8 @@ def _session(
             "n_images": len(images.indices),
             "content": dump.content_hash[:12],
         }
+        if dump.provenance.get("other_files"):
+            identity["source_files"] = "not upstream's"
     return Session(model, options, processes, run_folder(settings).synthesis(name), identity, images)
 
 

@@ -129,8 +129,7 @@ def evaluation_rows(evaluation: Evaluation, data: Data, settings: Settings) -> l
         return f"{value:.2f} nats ({bits_per_dim(value, n_dims):.4f} bits/dim)"
 
     rows = [
-        ("data", f"{data.dump.dataset}/{settings.data.val_split}, {evaluation.n_images:,} images, "
-                 f"content {data.dump.content_hash[:12]}"),
+        ("data", f"{data.dump.identity}, {evaluation.n_images:,} images of {settings.data.val_split}"),
         ("weights", f"EMA {settings.train.ema_decay}" if settings.train.ema_decay else "as trained"),
         ("-ELBO", nats(evaluation.nelbo)),
         ("NLL + KL", f"{evaluation.nll:.2f} + {sum(evaluation.kl):.2f}"),

@@ -30,8 +30,16 @@ def open_dump(settings: Settings) -> Dump:
 
 
 def make_preprocess(settings: Settings, n_levels: int) -> Preprocess:
-    """What turns the dump's bytes into x in [0, 1]."""
+    """What turns what the dump holds into x.
+
+    Raises:
+        CfgError: if ``[data]`` asks for what only pixels in levels can have.
+    """
     data = settings.data
+    if not n_levels:
+        given = {"binarize": data.binarize != "none", "n_bits": data.n_bits != 8, "dequantize": data.dequantize}
+        if wrong := [key for key, is_given in given.items() if is_given]:
+            raise CfgError(f"[data] {', '.join(wrong)}: {data.dataset} has values without levels; leave it out.")
     return Preprocess(
         n_levels=n_levels, n_bits=data.n_bits, binarize=data.binarize, flip=data.flip, dequantize=data.dequantize
     )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lvae_torch.data.dump import Layout
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.hparams import Settings, load_text
 from lvae_torch.models import FAMILIES
@@ -54,7 +55,9 @@ chunk = 10
 def write_dump(dumps: Path, name: str = "small", n_train: int = 36, n_test: int = 17, n_levels: int = 2) -> None:
     """Blobs that a model can learn: one bright rectangle per image."""
     rng = np.random.default_rng(0)
-    with DumpWriter(dumps, name, IMAGE_SHAPE, n_levels, {"source": "made by a test"}, shard_bytes=1000) as writer:
+    with DumpWriter(
+        dumps, name, Layout(IMAGE_SHAPE, n_levels), {"source": "made by a test"}, shard_bytes=1000
+    ) as writer:
         for split, n in (("train", n_train), ("test", n_test)):
             images = np.zeros((n, 8, 8, 1), dtype=np.uint8)
             for image in images:

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 import data_scripts
-from data_scripts import binarized_mnist, download, multi_mnist
-from data_scripts.__main__ import command
+from data_scripts import binarized_mnist, download, mnist, multi_mnist
+from data_scripts.commands import command
 from data_scripts.download import Source, fetch
+from data_scripts.formats import read_idx
 from data_scripts.progress import progress
-from data_scripts.recipes import RECIPES
+from data_scripts.recipes import RECIPES, VARIANTS
 from lvae_torch.cli import main
 from lvae_torch.data.dump import Dump
 from lvae_torch.errors import CfgError, DataError
@@ -113,23 +114,23 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def test_a_file_comes_whole(site: Site, tmp_path: Path) -> None:
-    path = fetch(BLOB_SOURCE, [site.url + "/"], tmp_path)
+    path = fetch(BLOB_SOURCE, [site.url + "/"], tmp_path).path
     assert path == tmp_path / "a.bin"
     assert path.read_bytes() == BLOB
     assert not path.with_name("a.bin.part").exists()
-    assert fetch(BLOB_SOURCE, [site.url], tmp_path) == path
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).path == path
     assert site.asked == ["a.bin"], "what is there and whole is not fetched again"
 
 
 def test_a_cut_connection_is_continued_where_it_ended(site: Site, tmp_path: Path) -> None:
     site.cuts = [100_000, 50_000]
-    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).path.read_bytes() == BLOB
     assert site.asked == ["a.bin", "a.bin bytes=100000-", "a.bin bytes=150000-"]
 
 
 def test_any_number_of_cuts_is_borne_while_something_comes(site: Site, tmp_path: Path) -> None:
     site.cuts = [20_000] * 14
-    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).path.read_bytes() == BLOB
     assert len(site.asked) == 15 > download.TRIES
 
 
@@ -139,41 +140,41 @@ def test_another_process_continues_what_was_left(site: Site, tmp_path: Path) -> 
         fetch(BLOB_SOURCE, [site.url], tmp_path)
     assert (tmp_path / "a.bin.part").stat().st_size == 70_000
     assert not (tmp_path / "a.bin").exists()
-    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).path.read_bytes() == BLOB
     assert site.asked[-1] == "a.bin bytes=70000-"
 
 
 def test_a_server_that_cannot_continue_begins_again(site: Site, tmp_path: Path) -> None:
     site.ranges, site.cuts = False, [100_000]
-    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).path.read_bytes() == BLOB
 
 
 def test_a_server_that_continues_elsewhere_is_not_believed(site: Site, tmp_path: Path) -> None:
     site.continues_at, site.cuts = 7, [100_000]
-    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).path.read_bytes() == BLOB
     assert site.asked == ["a.bin", "a.bin bytes=100000-", "a.bin"]
 
 
 @pytest.mark.parametrize("left", [b"x" * 1000, b"x" * len(BLOB), b"x" * (len(BLOB) + 1)])
 def test_what_was_left_of_another_file_is_thrown_away(site: Site, tmp_path: Path, left: bytes) -> None:
     (tmp_path / "a.bin.part").write_bytes(left)
-    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).path.read_bytes() == BLOB
 
 
 def test_a_part_of_unknown_size_may_be_all(site: Site, tmp_path: Path) -> None:
     (tmp_path / "a.bin.part").write_bytes(BLOB)
-    assert fetch(Source("a.bin"), [site.url], tmp_path).read_bytes() == BLOB
+    assert fetch(Source("a.bin"), [site.url], tmp_path).path.read_bytes() == BLOB
     assert site.asked == [f"a.bin bytes={len(BLOB)}-"]
 
 
 def test_a_kept_file_that_was_damaged_is_fetched_again(site: Site, tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(BLOB[:-1] + b"x")
-    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).path.read_bytes() == BLOB
 
 
 def test_a_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
     site.statuses = [503, 429, 500]
-    assert fetch(BLOB_SOURCE, [site.url], tmp_path).read_bytes() == BLOB
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path).path.read_bytes() == BLOB
 
 
 def test_a_server_that_stays_busy_is_given_up(site: Site, tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_another_length_is_refused_before_it_is_fetched(site: Site, tmp_path: Pa
 
 def test_another_length_is_refused_where_it_was_not_said(site: Site, tmp_path: Path) -> None:
     site.says_length = False
-    assert fetch(BLOB_SOURCE, [site.url], tmp_path / "right").read_bytes() == BLOB
+    assert fetch(BLOB_SOURCE, [site.url], tmp_path / "right").path.read_bytes() == BLOB
     for wrong in (BLOB + b"x", BLOB[:-1]):
         site.files["a.bin"] = wrong
         with pytest.raises(DataError, match=r"bytes, but a\.bin has 300,000"):
@@ -224,12 +225,12 @@ def test_a_wrong_checksum_is_refused_and_the_next_place_tried(site: Site, tmp_pa
         fetch(BLOB_SOURCE, [f"{site.url}/bad"], tmp_path)
     assert not list(tmp_path.glob("a.bin*[!k]"))
     places = [str(tmp_path / "nowhere"), f"{site.url}/bad", f"{site.url}/good"]
-    assert fetch(BLOB_SOURCE, places, tmp_path).read_bytes() == BLOB
+    assert fetch(BLOB_SOURCE, places, tmp_path).path.read_bytes() == BLOB
 
 
 def test_two_at_once_fetch_once(site: Site, tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        paths = list(pool.map(lambda _: fetch(BLOB_SOURCE, [site.url], tmp_path), range(4)))
+        paths = list(pool.map(lambda _: fetch(BLOB_SOURCE, [site.url], tmp_path).path, range(4)))
     assert {path.read_bytes() for path in paths} == {BLOB}
     assert site.asked == ["a.bin"]
 
@@ -244,7 +245,7 @@ def test_too_little_room_is_told_before_anything_is_fetched(
 
 def test_a_folder_is_read_in_place(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(BLOB)
-    assert fetch(BLOB_SOURCE, [str(tmp_path)], tmp_path / "raw") == tmp_path / "a.bin"
+    assert fetch(BLOB_SOURCE, [str(tmp_path)], tmp_path / "raw").path == tmp_path / "a.bin"
     assert not (tmp_path / "raw").exists()
 
 
@@ -430,10 +431,10 @@ def grey_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     images = np.zeros((30, 28, 28), dtype=np.uint8)
     images[:, 6:22, 6:22] = 255
     data = idx(images)
-    monkeypatch.setattr(multi_mnist, "DIGITS", Source(multi_mnist.DIGITS.name, len(data), sha256(data)))
+    monkeypatch.setattr(multi_mnist, "DIGITS", [Source(mnist.FILES[0], len(data), sha256(data))])
     folder = tmp_path / "mirror"
     folder.mkdir()
-    (folder / multi_mnist.DIGITS.name).write_bytes(data)
+    (folder / mnist.FILES[0]).write_bytes(data)
     return folder
 
 
@@ -451,7 +452,7 @@ def test_multi_mnist(tmp_path: Path, grey_digits: Path) -> None:
 def test_a_damaged_idx_file_is_named(tmp_path: Path, damaged: bytes) -> None:
     (tmp_path / "a.gz").write_bytes(damaged)
     with pytest.raises(DataError, match=r"a\.gz: "):
-        multi_mnist.read_idx_images(tmp_path / "a.gz")
+        read_idx(tmp_path / "a.gz")
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -487,7 +488,9 @@ def test_the_list_has_every_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     command(["--list"])
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["dataset", "images", "pixels", "download", "dump", "licence", "access"]
-    assert [line.split()[0] for line in lines] == list(RECIPES) == [recipe.name for recipe in RECIPES.values()]
+    assert [line.split()[0] for line in lines[: len(RECIPES)]] == list(RECIPES)
+    variants = " ".join(lines[len(RECIPES) :])
+    assert all(f"{name}" in variants for name in VARIANTS)
 
 
 def test_verify_finds_a_flipped_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -508,7 +511,7 @@ def test_the_folder_may_stand_before_the_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"cuont": 5}, "no option cuont; there are name, limit, count, seed"),
+        ({"cuont": 5}, "no option cuont; there are name, limit, published, count, seed"),
         ({"count": 9}, "--count is 9"),
         ({"limit": -1}, "--limit is -1"),
         ({"seed": -1}, "--seed is -1"),

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lvae_torch.data.dump import Dump
-from lvae_torch.data.show import command as show
-from lvae_torch.data.show import contact_sheet
+from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.errors import CfgError, DataError
 
@@ -35,7 +33,7 @@ def images() -> np.ndarray:
 @pytest.fixture
 def dumps(tmp_path: Path, images: np.ndarray) -> Path:
     """A dump ``x`` of 25 + 4 images in shards of 10, whose additions do not fit the shards."""
-    with DumpWriter(tmp_path, "x", SHAPE, 256, {"source": "dice"}, shard_bytes=10 * 60) as writer:
+    with DumpWriter(tmp_path, "x", Layout(SHAPE, 256), {"source": "dice"}, shard_bytes=10 * 60) as writer:
         for part in np.array_split(images, [3, 4, 21]):
             writer.add("train", part)
         writer.add("test", images[:4])
@@ -48,7 +46,8 @@ def description(dumps: Path) -> dict[str, Any]:
 
 def test_what_is_written_comes_back(dumps: Path, images: np.ndarray) -> None:
     dump = Dump.open(dumps, "x")
-    assert (dump.image_shape, dump.n_levels, dump.provenance) == (SHAPE, 256, {"source": "dice"})
+    assert (dump.layout, dump.image_shape, dump.n_levels) == (Layout(SHAPE, 256), SHAPE, 256)
+    assert dump.provenance == {"source": "dice"}
     assert dump.counts == {"train": 25, "test": 4}
     assert [shard.count for shard in dump.shards["train"]] == [10, 10, 5]
     assert np.array_equal(dump.split("train").gather(np.arange(25)).numpy(), images)
@@ -81,7 +80,7 @@ def test_limit_shows_the_first_images_only(dumps: Path) -> None:
 
 def test_the_content_hash_is_of_the_images_and_nothing_else(dumps: Path, images: np.ndarray) -> None:
     def remade(provenance: dict[str, str], last: int) -> str:
-        with DumpWriter(dumps, "y", SHAPE, 256, provenance, shard_bytes=10 * 60) as writer:
+        with DumpWriter(dumps, "y", Layout(SHAPE, 256), provenance, shard_bytes=10 * 60) as writer:
             writer.add("train", images)
             changed = images[:4].copy()
             changed[-1, -1, -1, -1] += last
@@ -94,8 +93,10 @@ def test_the_content_hash_is_of_the_images_and_nothing_else(dumps: Path, images:
 
 
 def test_a_missing_dump_names_the_command_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"python -m data_scripts mnist --dumps {tmp_path} "):
-        Dump.open(tmp_path, "mnist")
+    with pytest.raises(DataError, match=rf"python -m data_scripts cifar10_vdvae --dumps {tmp_path}$"):
+        Dump.open(tmp_path, "cifar10_vdvae")
+    with pytest.raises(DataError, match=rf"data_scripts DATASET --name mine --dumps {tmp_path}, with a DATASET of --list"):
+        Dump.open(tmp_path, "mine")
 
 
 def test_a_missing_split_names_those_there_are(dumps: Path) -> None:
@@ -108,8 +109,8 @@ def test_names_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(CfgError):
         Dump.open(tmp_path, name)
     with pytest.raises(CfgError):
-        DumpWriter(tmp_path, name, SHAPE, 256, {})
-    with DumpWriter(tmp_path, "x", SHAPE, 256, {}) as writer:
+        DumpWriter(tmp_path, name, Layout(SHAPE, 256), {})
+    with DumpWriter(tmp_path, "x", Layout(SHAPE, 256), {}) as writer:
         writer.add("train", random_images(1))
         with pytest.raises(CfgError):
             writer.add(name, random_images(1))
@@ -122,7 +123,7 @@ def first_shard(d: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda d: d.update(version=2), "of version 2, this program reads 1"),
+        (lambda d: d.update(version=1), "of version 1, this program reads 2"),
         (lambda d: d.pop("version"), "of version None"),
         (lambda d: d.pop("n_levels"), "n_levels"),
         (lambda d: d.update(n_levels=300), "300 levels"),
@@ -179,7 +180,7 @@ def test_a_flipped_bit_is_found_by_verify(dumps: Path) -> None:
 
 
 def test_only_fitting_images_are_taken(tmp_path: Path) -> None:
-    with DumpWriter(tmp_path, "x", SHAPE, 2, {}) as writer:
+    with DumpWriter(tmp_path, "x", Layout(SHAPE, 2), {}) as writer:
         writer.add("train", random_images(2) % 2)
         for wrong in (random_images(2), np.zeros((2, 4, 5, 3)), np.zeros((2, 3, 4, 5), dtype=np.uint8)):
             with pytest.raises(DataError, match="x: "):
@@ -187,13 +188,13 @@ def test_only_fitting_images_are_taken(tmp_path: Path) -> None:
 
 
 def test_an_empty_dump_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no images"), DumpWriter(tmp_path, "x", SHAPE, 256, {}) as writer:
+    with pytest.raises(DataError, match="no images"), DumpWriter(tmp_path, "x", Layout(SHAPE, 256), {}) as writer:
         writer.add("train", random_images(0))
     assert not (tmp_path / "x").exists()
 
 
 def test_an_error_leaves_the_old_dump_and_nothing_else(dumps: Path, images: np.ndarray) -> None:
-    with pytest.raises(KeyError), DumpWriter(dumps, "x", SHAPE, 256, {}, shard_bytes=60) as writer:
+    with pytest.raises(KeyError), DumpWriter(dumps, "x", Layout(SHAPE, 256), {}, shard_bytes=60) as writer:
         writer.add("train", random_images(5, seed=2))
         raise KeyError
     assert np.array_equal(Dump.open(dumps, "x").split("test").gather(np.arange(4)).numpy(), images[:4])
@@ -204,8 +205,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
+from lvae_torch.data.dump import Layout
 from lvae_torch.data.writing import DumpWriter
-with DumpWriter(Path(sys.argv[1]), sys.argv[2], (3, 4, 5), 256, {}, shard_bytes=60) as writer:
+with DumpWriter(Path(sys.argv[1]), sys.argv[2], Layout((3, 4, 5), 256), {}, shard_bytes=60) as writer:
     writer.add("train", np.zeros((7, 4, 5, 3), dtype=np.uint8))
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -218,17 +220,17 @@ def test_a_kill_leaves_no_half_dump_and_no_lock(dumps: Path, images: np.ndarray,
     Dump.open(dumps, "x").verify()
     with pytest.raises(DataError, match="no dump of that name"):
         Dump.open(dumps, "new")
-    with DumpWriter(dumps, "new", SHAPE, 256, {}) as writer:
+    with DumpWriter(dumps, "new", Layout(SHAPE, 256), {}) as writer:
         writer.add("train", images)
     assert Dump.open(dumps, "new").counts == {"train": 25}
     assert not (dumps / ".new.unfinished").exists()
 
 
 def test_two_at_once_do_not_mix(tmp_path: Path, images: np.ndarray) -> None:
-    with DumpWriter(tmp_path, "x", SHAPE, 256, {}) as first:
+    with DumpWriter(tmp_path, "x", Layout(SHAPE, 256), {}) as first:
         first.add("train", images[:5])
         with pytest.raises(DataError, match="another process is making the dump x"):
-            DumpWriter(tmp_path, "x", SHAPE, 256, {}).__enter__()
+            DumpWriter(tmp_path, "x", Layout(SHAPE, 256), {}).__enter__()
         first.add("train", images[5:])
     assert np.array_equal(Dump.open(tmp_path, "x").split("train").gather(np.arange(25)).numpy(), images)
 
@@ -236,7 +238,7 @@ def test_two_at_once_do_not_mix(tmp_path: Path, images: np.ndarray) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file/\.x\.lock: cannot be written"):
-        DumpWriter(tmp_path / "file", "x", SHAPE, 256, {}).__enter__()
+        DumpWriter(tmp_path / "file", "x", Layout(SHAPE, 256), {}).__enter__()
 
 
 def test_a_full_disk_is_told_and_nothing_is_left(
@@ -245,7 +247,7 @@ def test_a_full_disk_is_told_and_nothing_is_left(
     def full(descriptor: int) -> None:
         raise OSError(28, os.strerror(28))
 
-    with DumpWriter(dumps, "x", SHAPE, 256, {}) as writer:
+    with DumpWriter(dumps, "x", Layout(SHAPE, 256), {}) as writer:
         writer.add("train", images)
         with monkeypatch.context() as patch, pytest.raises(DataError, match="No space left on device"):
             patch.setattr(os, "fsync", full)
@@ -255,47 +257,13 @@ def test_a_full_disk_is_told_and_nothing_is_left(
 
 
 def test_the_writer_keeps_one_shard_in_memory(tmp_path: Path, images: np.ndarray) -> None:
-    with DumpWriter(tmp_path, "x", SHAPE, 256, {}, shard_bytes=10 * 60) as writer:
+    with DumpWriter(tmp_path, "x", Layout(SHAPE, 256), {}, shard_bytes=10 * 60) as writer:
         buffer = images.copy()
         for _ in range(40):
             writer.add("train", buffer)
             buffer[:] = 0  # the caller may use its memory again
-            assert all(shard.nbytes <= 600 for shard, _ in writer._pending.values())
+            assert all(pending.images.nbytes <= 600 for pending in writer._pending.values())
             buffer[:] = images
     assert np.array_equal(
         Dump.open(tmp_path, "x").split("train").gather(np.arange(1000)).numpy(), np.tile(images, (40, 1, 1, 1))
     )
-
-
-# --- show -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_contact_sheet_shows_the_pixels(images: np.ndarray) -> None:
-    sheet = contact_sheet(images[:5], 256, columns=3)
-    side = 12  # images of 4x5 are enlarged 12 times, with 2 pixels between
-    assert sheet.shape == (2 * (4 * side + 2) + 2, 3 * (5 * side + 2) + 2, 3)
-    fourth = sheet[2 + 4 * side + 2 :][: 4 * side, 2 : 2 + 5 * side]  # row 1, column 0
-    assert np.array_equal(fourth[::side, ::side], images[3])
-    assert (sheet[-4 * side :, -5 * side :] == 96).all()  # no sixth image
-
-
-def test_a_contact_sheet_shows_binary_grey_as_black_and_white() -> None:
-    sheet = contact_sheet(np.array([0, 1], dtype=np.uint8).reshape(1, 1, 2, 1), 2, columns=1)
-    assert set(np.unique(sheet[2:-2, 2:-2])) == {0, 255}
-
-
-def test_show_writes_a_png(dumps: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from PIL import Image
-
-    show([f"{dumps}/x/", "--split", "test", "--out", str(dumps / "sheet.png")])
-    with Image.open(dumps / "sheet.png") as picture:
-        assert picture.size[0] > 200
-    assert "train 25, test 4" in capsys.readouterr().out
-
-
-def test_show_names_what_is_missing(dumps: Path, repository: Path) -> None:
-    command = [sys.executable, "-W", "error", "-m", "lvae_torch.data.show", str(dumps / "y")]
-    result = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 3
-    assert "python -m data_scripts y" in result.stderr
-    assert "Traceback" not in result.stderr

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lvae_torch.data.dump import Dump, ImageSplit
+from lvae_torch.data.dump import Dump, ImageSplit, Layout
 from lvae_torch.data.loader import DEPTH, training_batches
 from lvae_torch.data.order import TrainingOrder
 from lvae_torch.data.writing import DumpWriter
@@ -28,7 +28,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> ImageSplit:
     dumps = tmp_path_factory.mktemp("dumps")
     images = np.random.default_rng(0).integers(0, 256, (100, 2, 2, 1), dtype=np.uint8)
     images[:, 0, 0, 0] = np.arange(100)
-    with DumpWriter(dumps, "x", (1, 2, 2), 256, {}, shard_bytes=4 * 33) as writer:
+    with DumpWriter(dumps, "x", Layout((1, 2, 2), 256), {}, shard_bytes=4 * 33) as writer:
         writer.add("train", images)
     return Dump.open(dumps, "x").split("train")
 
@@ -121,7 +121,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> ImageSplit:
     """100,000 images 28x28 (78 MB) in two shards."""
     dumps = tmp_path_factory.mktemp("large")
     images = np.random.default_rng(0).integers(0, 256, (20_000, 28, 28, 1), dtype=np.uint8)
-    with DumpWriter(dumps, "x", (1, 28, 28), 256, {}) as writer:
+    with DumpWriter(dumps, "x", Layout((1, 28, 28), 256), {}) as writer:
         for _ in range(5):
             writer.add("train", images)
     return Dump.open(dumps, "x").split("train")

@@ -1,7 +1,10 @@
-"""Dumps: uint8 images as plain ``.npy`` shards beside one JSON description. Anyone can open them with NumPy.
+"""Dumps: images as files that anyone can open with NumPy, beside one JSON description.
 
 dataset_dumps/<dataset>/dataset.json
-dataset_dumps/<dataset>/<split>_00000.npy      uint8 (n, H, W, C)
+dataset_dumps/<dataset>/<split>_00000.npy            (n, H, W, C), uint8 almost always
+dataset_dumps/<dataset>/<split>_00000.bin            instead, where images are kept as PNG (see ``shards``)
+dataset_dumps/<dataset>/<split>_00000_labels.npy     int64 (n,), where there are classes
+dataset_dumps/<dataset>/<split>_00000_names.txt      one line an image, where images were files of their own
 """
 
 import hashlib
@@ -9,26 +12,76 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lvae_torch.data.catalogue import CATALOGUE
+from lvae_torch.data.shards import DTYPES, Encoding, Rows, open_shard
 from lvae_torch.errors import DataError
 from lvae_torch.files import check_name, read_json, sha256_of
 
-VERSION = 1
+VERSION = 2
 DESCRIPTION = "dataset.json"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a split."""
+    """Some images of a split, with what is known of them; each file with its checksum."""
 
     file: str
     count: int
     sha256: str
+    labels: str = ""
+    labels_sha256: str = ""
+    names: str = ""
+    names_sha256: str = ""
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> "Shard":
+        """From the description, where anything may stand."""
+        shard = cls(**entry)
+        for file in filter(None, (shard.file, shard.labels, shard.names)):
+            check_name(file, "a shard")
+        return shard
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """sha256 of each file."""
+        files = {self.file: self.sha256, self.labels: self.labels_sha256, self.names: self.names_sha256}
+        return {file: sha256 for file, sha256 in files.items() if file}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What all images of a dump have in common."""
+
+    image_shape: tuple[int, int, int]
+    """(C, H, W)."""
+    n_levels: int
+    """Pixels are 0 .. n_levels - 1: 2 for binary images, 256 for 8 bits; 0 for values that have no levels."""
+    dtype: str = "uint8"
+    encoding: Encoding = "raw"
+
+    def __post_init__(self) -> None:
+        most = {"uint8": 2**8, "uint16": 2**16, "float32": 0}.get(self.dtype)
+        if min(self.image_shape) < 1 or most is None or not min(2, most) <= self.n_levels <= most:
+            raise ValueError(f"images {self.image_shape} of {self.dtype} with {self.n_levels} levels")
+        if self.encoding not in get_args(Encoding):
+            raise ValueError(f"encoding {self.encoding!r}")
+        if self.encoding == "png" and (self.image_shape[0] not in (1, 3) or self.dtype != "uint8"):
+            raise ValueError(f"images {self.image_shape} of {self.dtype} as PNG, which takes uint8 of 1 or 3 channels")
+
+    @property
+    def hwc(self) -> tuple[int, int, int]:
+        """(H, W, C), as images lie in the files."""
+        channels, height, width = self.image_shape
+        return height, width, channels
+
+
+assert set(DTYPES) == {"uint8", "uint16", "float32"}
 
 
 def content_hash(shards: Mapping[str, Sequence[Shard]]) -> str:
@@ -42,10 +95,7 @@ class Dump:
 
     folder: Path
     dataset: str
-    image_shape: tuple[int, int, int]
-    """(C, H, W)."""
-    n_levels: int
-    """Pixels are 0 .. n_levels - 1: 2 for binary images, 256 for 8 bits."""
+    layout: Layout
     shards: Mapping[str, tuple[Shard, ...]]
     """By split."""
     provenance: Mapping[str, Any]
@@ -61,10 +111,7 @@ class Dump:
         folder = dumps / check_name(dataset, "the dataset")
         path = folder / DESCRIPTION
         if not path.is_file():
-            raise DataError(
-                f"{folder}: no dump of that name. Make it: python -m data_scripts {dataset} --dumps {dumps} "
-                f"(--list shows the datasets; --name {dataset} makes one of them under this name)"
-            )
+            raise DataError(f"{folder}: no dump of that name. {_how_to_make(dumps, dataset)}")
         description = read_json(path)
         version = description.get("version") if isinstance(description, dict) else None
         if version != VERSION:
@@ -73,8 +120,8 @@ class Dump:
             dump = cls._read(folder, description)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: not a description of a dump ({error!r}). Make the dump again.") from error
-        for shard in dump._all_shards:
-            dump._check(shard)
+        for split in dump.shards:
+            dump.split(split)
         return dump
 
     @classmethod
@@ -83,19 +130,14 @@ class Dump:
         dump = cls(
             folder=folder,
             dataset=description["dataset"],
-            image_shape=(channels, height, width),
-            n_levels=int(description["n_levels"]),
+            layout=Layout((channels, height, width), *(description[key] for key in ("n_levels", "dtype", "encoding"))),
             shards={
-                check_name(split, "a split"): tuple(
-                    Shard(check_name(s["file"], "a shard"), int(s["count"]), str(s["sha256"])) for s in entry["shards"]
-                )
+                check_name(split, "a split"): tuple(map(Shard.read, entry["shards"]))
                 for split, entry in description["splits"].items()
             },
             provenance=description["provenance"],
             content_hash=description["content_hash"],
         )
-        if min(dump.image_shape) < 1 or not 2 <= dump.n_levels <= 256:
-            raise ValueError(f"images {dump.image_shape} with {dump.n_levels} levels")
         counts = {split: entry["count"] for split, entry in description["splits"].items()}
         if counts != dump.counts or not all(counts.values()):
             raise ValueError(f"counts {counts}, but the shards have {dump.counts}")
@@ -104,32 +146,24 @@ class Dump:
         return dump
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.layout.image_shape
+
+    @property
+    def n_levels(self) -> int:
+        return self.layout.n_levels
+
+    @property
     def counts(self) -> dict[str, int]:
         """Images of each split."""
         return {split: sum(shard.count for shard in shards) for split, shards in self.shards.items()}
 
     @property
-    def _all_shards(self) -> list[Shard]:
-        return [shard for shards in self.shards.values() for shard in shards]
-
-    def _map(self, shard: Shard) -> np.memmap:
-        path = self.folder / shard.file
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path}: damaged or missing ({error}). Make the dump again.") from error
-        return array
-
-    def _check(self, shard: Shard) -> None:
-        """Type, shape and length of a file; its bytes are for ``verify``."""
-        path = self.folder / shard.file
-        array = self._map(shard)
-        channels, height, width = self.image_shape
-        needed = (shard.count, height, width, channels)
-        if array.shape != needed or array.dtype != np.uint8:
-            raise DataError(f"{path}: holds {array.dtype} {array.shape}, needs uint8 {needed}. Make the dump again.")
-        if path.stat().st_size != array.offset + array.nbytes:
-            raise DataError(f"{path}: {path.stat().st_size:,} bytes, more than its images have. Make the dump again.")
+    def identity(self) -> str:
+        """Name and the beginning of the content hash, and a warning where the source files were not upstream's."""
+        other = ", not upstream's files" if self.provenance.get("other_files") else ""
+        return f"{self.dataset} (content {self.content_hash[:12]}{other})"
 
     def verify(self) -> None:
         """Compare every byte with the checksums.
@@ -137,20 +171,57 @@ class Dump:
         Raises:
             DataError: naming the first file that differs.
         """
-        for shard in self._all_shards:
-            path = self.folder / shard.file
-            if sha256_of(path) != shard.sha256:
-                raise DataError(f"{path}: its bytes differ from the checksum in {DESCRIPTION}. Make the dump again.")
+        for shard in (shard for shards in self.shards.values() for shard in shards):
+            for file, sha256 in shard.checksums.items():
+                path = self.folder / file
+                if not path.is_file() or sha256_of(path) != sha256:
+                    raise DataError(
+                        f"{path}: its bytes differ from the checksum in {DESCRIPTION}. Make the dump again."
+                    )
 
     def split(self, name: str, limit: int = 0) -> "ImageSplit":
         """A split, or its first ``limit`` images.
 
         Raises:
-            DataError: naming the splits there are.
+            DataError: naming the splits there are, or a file that is missing or damaged.
         """
-        if name not in self.shards:
-            raise DataError(f"{self.folder}: has no split {name!r}; it has {', '.join(self.shards)}.")
-        return ImageSplit(name, tuple(np.asarray(self._map(s)) for s in self.shards[name]), limit)
+        layout = self.layout
+        rows = (
+            open_shard(self.folder / s.file, (s.count, *layout.hwc), layout.dtype, layout.encoding)
+            for s in self._shards_of(name)
+        )
+        return ImageSplit(name, tuple(rows), limit)
+
+    def labels(self, split: str) -> np.ndarray | None:
+        """Class of each image of ``split``, int64 (n,); None where there are no classes."""
+        files = [shard.labels for shard in self._shards_of(split)]
+        if not all(files):
+            return None
+        try:
+            return np.concatenate([np.load(self.folder / file, allow_pickle=False) for file in files])
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{self.folder}: labels of {split} are damaged ({error}). Make the dump again.") from error
+
+    def names(self, split: str) -> list[str] | None:
+        """File name of each image of ``split``; None where images were no files of their own."""
+        files = [shard.names for shard in self._shards_of(split)]
+        if not all(files):
+            return None
+        try:
+            return [line for file in files for line in (self.folder / file).read_text("utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.folder}: names of {split} are damaged ({error}). Make the dump again.") from error
+
+    def _shards_of(self, split: str) -> tuple[Shard, ...]:
+        if split not in self.shards:
+            raise DataError(f"{self.folder}: has no split {split!r}; it has {', '.join(self.shards)}.")
+        return self.shards[split]
+
+
+def _how_to_make(dumps: Path, dataset: str) -> str:
+    if dataset in CATALOGUE:
+        return f"Make it: python -m data_scripts {dataset} --dumps {dumps}"
+    return f"Make it: python -m data_scripts DATASET --name {dataset} --dumps {dumps}, with a DATASET of --list."
 
 
 @dataclass(frozen=True)
@@ -158,7 +229,7 @@ class ImageSplit:
     """The images of a split, mapped from disk: memory does not grow with their number."""
 
     name: str
-    arrays: tuple[np.ndarray, ...]  # uint8 (n, H, W, C) each
+    arrays: tuple[Rows, ...]  # (n, H, W, C) each
     limit: int = 0
     """Show only the first N; 0 for all."""
 
@@ -171,11 +242,11 @@ class ImageSplit:
         return min(total, self.limit) if self.limit else total
 
     def gather(self, indices: np.ndarray) -> Tensor:
-        """The images at ``indices``, in that order: uint8 (b, H, W, C). No Python work per image."""
+        """The images at ``indices``, in that order: (b, H, W, C). No Python work per image, unless they are encoded."""
         order = np.argsort(indices)  # each file is read forwards
         ordered = indices[order]
         assert len(indices) == 0 or (ordered[0] >= 0 and ordered[-1] < len(self)), (ordered[0], ordered[-1], len(self))
-        out = np.empty((len(indices), *self.arrays[0].shape[1:]), dtype=np.uint8)
+        out = np.empty((len(indices), *self.arrays[0].shape[1:]), dtype=self.arrays[0].dtype)
         bounds = np.searchsorted(ordered, self._starts)
         for shard in np.flatnonzero(np.diff(bounds)):
             here = slice(bounds[shard], bounds[shard + 1])

@@ -19,7 +19,7 @@ GROUND = 96  # grey between the images: neither black nor white, which borders o
 
 
 def contact_sheet(images: np.ndarray, n_levels: int, columns: int) -> np.ndarray:
-    """uint8 images (n, H, W, C), C 1 or 3, row by row as one picture: uint8 (rows * h, columns * w, 3)."""
+    """Images with levels (n, H, W, C), C 1 or 3, row by row as one picture: uint8 (rows * h, columns * w, 3)."""
     factor = -(-SMALL // max(images.shape[1:3]))
     tiles = (images * (255 / (n_levels - 1))).round().astype(np.uint8)
     tiles = np.broadcast_to(tiles, (*tiles.shape[:3], 3)).repeat(factor, axis=1).repeat(factor, axis=2)
@@ -31,24 +31,42 @@ def contact_sheet(images: np.ndarray, n_levels: int, columns: int) -> np.ndarray
     return np.pad(sheet, ((GAP, 0), (GAP, 0), (0, 0)), constant_values=GROUND)
 
 
+def scatter(points: np.ndarray, side: int = 600) -> np.ndarray:
+    """Points of the plane (n, 2) as one picture, darker where there are more, upwards up: uint8 (side, side, 3)."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, half = (low + high) / 2, max((high - low).max() / 2 * 1.25, 1e-6)  # one scale for both axes, with a margin
+    ends = [(middle[k] - half, middle[k] + half) for k in (0, 1)]
+    counts, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=side, range=ends)
+    ink = np.log1p(counts.T[::-1]) / np.log1p(counts.max())
+    return np.broadcast_to((255 - 215 * ink).astype(np.uint8)[..., None], (side, side, 3))
+
+
 def show(dump: Dump, split: str, out: Path) -> int:
     """Write a contact sheet of images spread evenly over ``split``, which may be sorted; returns how many it shows.
+
+    Of points of the plane, a picture of all of them.
 
     Raises:
         DataError: if there is no such split, the images have neither 1 nor 3 channels, or ``out`` cannot be written.
     """
+    channels, height, width = dump.image_shape
+    images = dump.split(split)
+    if dump.image_shape == (2, 1, 1):
+        _save(scatter(images.gather(np.arange(len(images))).numpy().reshape(-1, 2)), out)
+        return len(images)
+    if channels not in (1, 3) or not dump.n_levels:
+        raise DataError(f"{dump.folder}: a sheet shows images of 1 or 3 channels with levels; this has {dump.layout}.")
+    columns = min(20, max(4, SHEET // max(SMALL, height, width)))
+    chosen = images.gather(spread(len(images), columns**2)).numpy()
+    _save(contact_sheet(chosen, dump.n_levels, columns), out)
+    return len(chosen)
+
+
+def _save(picture: np.ndarray, out: Path) -> None:
     from PIL import Image
 
-    channels, height, width = dump.image_shape
-    if channels not in (1, 3):
-        raise DataError(f"{dump.folder}: images of {channels} channels; a sheet shows those of 1 or 3.")
-    columns = min(20, max(4, SHEET // max(SMALL, height, width)))
-    images = dump.split(split)
-    chosen = images.gather(spread(len(images), columns**2)).numpy()
-    sheet = contact_sheet(chosen, dump.n_levels, columns)
     with atomic_write(out) as file:
-        Image.fromarray(sheet).save(file, format="png")
-    return len(chosen)
+        Image.fromarray(picture).save(file, format="png")
 
 
 def command(argv: Sequence[str]) -> None:
@@ -64,7 +82,7 @@ def command(argv: Sequence[str]) -> None:
     out = arguments.out or Path(f"{folder.name}_{split}.png")
     n = show(dump, split, out)
     counts = ", ".join(f"{name} {count:,}" for name, count in dump.counts.items())
-    print(f"{dump.dataset}: {counts}; images {dump.image_shape}, {dump.n_levels} levels; {dump.content_hash[:12]}")
+    print(f"{dump.folder}: {counts}; images {dump.image_shape}, {dump.n_levels} levels; {dump.identity}")
     print(f"{out}: {n} images of {split}, evenly spread")
 
 

@@ -1,4 +1,4 @@
-"""From raw bytes to what a model sees, on the device that holds them."""
+"""From raw pixels to what a model sees, on the device that holds them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,13 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Raw uint8 batch (b, H, W, C) -> float32 x, (b, C, H, W), in [0, 1].
-
-    Random draws come from torch's global generator, which every step and evaluation batch seeds.
-    """
+    """Raw batch (b, H, W, C) -> float32 x, (b, C, H, W): pixels in [0, 1]; values without levels stay as they are."""
 
     n_levels: int
-    """Levels in the dump."""
+    """Levels in the dump; 0 for values that have none."""
     n_bits: int = 8
     binarize: Literal["none", "dynamic", "threshold"] = "none"
     flip: bool = False
@@ -28,23 +25,74 @@ class Preprocess:
 
     @property
     def _kept_levels(self) -> int:
-        return min(self.n_levels, 2**self.n_bits)
+        return min(self.n_levels, 2**self.n_bits) if self._is_8_bit else self.n_levels
 
-    def __call__(self, raw: Tensor, training: bool) -> Tensor:
+    @property
+    def _adds_noise(self) -> bool:
+        return self.dequantize and self.binarize == "none"
+
+    @property
+    def _is_8_bit(self) -> bool:
+        return self.n_levels == 256
+
+    def training(self, raw: Tensor) -> Tensor:
+        """x with this use's own draws, which come from torch's global generator; every training step seeds it."""
+        pixels = self._pixels(raw)
+        x = self._scaled(pixels, torch.rand_like(pixels) if self._adds_noise else None)
+        if self.flip:
+            mirrored = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < 0.5
+            x = torch.where(mirrored, x.flip(-1), x)
+        return (torch.rand_like(x) < x).float() if self.binarize == "dynamic" else self._thresholded(x)
+
+    def evaluation(self, raw: Tensor, indices: Tensor) -> Tensor:
+        """x as every evaluation of these images sees it, whatever the seed, the batch and the number of processes.
+
+        Args:
+            indices: number of each image in its split, int64 (b,), on the device of ``raw``.
+        """
+        pixels = self._pixels(raw)
+        noise = fixed_uniform(indices, pixels) if self._adds_noise or self.binarize == "dynamic" else None
+        x = self._scaled(pixels, noise if self._adds_noise else None)
+        return (noise < x).float() if self.binarize == "dynamic" and noise is not None else self._thresholded(x)
+
+    def _pixels(self, raw: Tensor) -> Tensor:
         pixels = raw.permute(0, 3, 1, 2)  # a view, and channels_last already
         if self._kept_levels < self.n_levels:
             pixels = pixels >> (8 - self.n_bits)
-        x = pixels.float()
-        if training and self.dequantize and self.binarize == "none":
-            x = (x + torch.rand_like(x)) / self._kept_levels
-        else:
-            x = x / (self._kept_levels - 1)
-        if training and self.flip:
-            mirrored = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < 0.5
-            x = torch.where(mirrored, x.flip(-1), x)
-        match self.binarize:
-            case "dynamic":
-                return (torch.rand_like(x) < x).float()
-            case "threshold":
-                return (x >= 0.5).float()
-        return x
+        return pixels.float()
+
+    def _scaled(self, pixels: Tensor, noise: Tensor | None) -> Tensor:
+        if noise is not None:
+            return (pixels + noise) / self._kept_levels
+        return pixels / (self._kept_levels - 1) if self.n_levels else pixels
+
+    def _thresholded(self, x: Tensor) -> Tensor:
+        return (x >= 0.5).float() if self.binarize == "threshold" else x
+
+
+def fixed_uniform(indices: Tensor, like: Tensor) -> Tensor:
+    """Numbers in [0, 1) that depend on the image's index and the place in it alone, on every device.
+
+    The splitmix64 generator's output function (Steele, Lea, Flood 2014) of a running number, in 64-bit integers.
+
+    Args:
+        indices: int64 (b,).
+        like: (b, C, H, W), the shape of the result.
+    """
+    _, channels, height, width = like.shape
+    n = channels * height * width
+    places = torch.arange(n, device=like.device).reshape(height, width, channels).permute(2, 0, 1)
+    z = (indices.reshape(-1, 1, 1, 1) * n + places + 1) * _signed(0x9E3779B97F4A7C15)
+    z = (z ^ _shift(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shift(z, 27)) * _signed(0x94D049BB133111EB)
+    return _shift(z ^ _shift(z, 31), 40).float() / 2**24
+
+
+def _signed(constant: int) -> int:
+    """The same 64 bits as a signed number, which is what torch multiplies."""
+    return constant - 2**64 if constant >= 2**63 else constant
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """To the right, filling with zeros."""
+    return (z >> bits) & (2 ** (64 - bits) - 1)

@@ -1,9 +1,13 @@
-"""Making a dump: streamed, checksummed, and there only when it is whole."""
+"""Making a dump: streamed, checksummed, there only when it is whole, and continued after a kill if asked for."""
 
+import hashlib
+import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,11 +15,13 @@ from typing import Any, Self
 import numpy as np
 from filelock import FileLock, Timeout
 
-from lvae_torch.data.dump import DESCRIPTION, VERSION, Shard, content_hash
+from lvae_torch.data.dump import DESCRIPTION, VERSION, Layout, Shard, content_hash
+from lvae_torch.data.shards import SUFFIX, Encoding, encode_png, encoded_shard
 from lvae_torch.errors import DataError
-from lvae_torch.files import atomic_write, check_name, sha256_of, sync_folder, write_json
+from lvae_torch.files import atomic_write, check_name, read_json, sha256_of, sync_folder, write_json, write_text
 
-SHARD_BYTES = 64 * 2**20
+SHARD_BYTES: dict[Encoding, int] = {"raw": 64 * 2**20, "png": 256 * 2**20}  # before encoding
+JOURNAL = "unfinished.json"
 
 
 @contextmanager
@@ -39,6 +45,16 @@ def only_one(lock_file: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
+@dataclass
+class _Pending:
+    """A shard to be."""
+
+    images: np.ndarray
+    filled: int = 0
+    labels: list[np.ndarray] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+
 class DumpWriter:
     """Writes ``dumps/<dataset>`` aside and puts it in place at the end; a kill or an error leaves no half dump.
 
@@ -49,69 +65,165 @@ class DumpWriter:
         self,
         dumps: Path,
         dataset: str,
-        image_shape: tuple[int, int, int],
-        n_levels: int,
+        layout: Layout,
         provenance: Mapping[str, Any],
-        shard_bytes: int = SHARD_BYTES,
+        shard_bytes: int | None = None,
+        continued: bool = False,
     ) -> None:
         """
         Args:
-            image_shape: (C, H, W).
-            n_levels: pixels are 0 .. n_levels - 1: 2 for binary images, 256 for 8 bits.
             provenance: where the images come from and what was done to them, for ``dataset.json``.
+            shard_bytes: about the size of a file, before encoding.
+            continued: take up what a killed or failed process left, if it was making the same; see ``count``.
         """
         self.folder = dumps / check_name(dataset, "the dataset")
         self.dataset = dataset
-        self.image_shape = image_shape
-        self.n_levels = n_levels
-        self.provenance = provenance
+        self.layout = layout
+        self.provenance = dict(provenance)
+        self.continued = continued
         self._aside = dumps / f".{dataset}.unfinished"
-        self._per_shard = max(1, shard_bytes // int(np.prod(image_shape)))
+        image_bytes = int(np.prod(layout.image_shape)) * np.dtype(layout.dtype).itemsize
+        self._per_shard = max(1, (shard_bytes or SHARD_BYTES[layout.encoding]) // image_bytes)
         self._shards: dict[str, list[Shard]] = {}
-        self._pending: dict[str, tuple[np.ndarray, int]] = {}  # by split: a shard to be, and how many images it has
+        self._pending: dict[str, _Pending] = {}
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
         self._held.enter_context(only_one(self.folder.with_name(f".{self.dataset}.lock"), f"the dump {self.dataset}"))
-        self._held.callback(shutil.rmtree, self._aside, ignore_errors=True)
-        shutil.rmtree(self._aside, ignore_errors=True)  # what a killed process left
-        self._aside.mkdir()
+        if not (self.continued and self._take_up()):
+            shutil.rmtree(self._aside, ignore_errors=True)  # what a killed process left
+            self._aside.mkdir()
         return self
 
-    def add(self, split: str, images: np.ndarray) -> None:
-        """Append uint8 images, (n, H, W, C), to ``split``.
+    def count(self, split: str) -> int:
+        """Images of ``split`` written so far; those that a continued dump begins with are safe on disk."""
+        pending = self._pending.get(split)
+        return sum(shard.count for shard in self._shards.get(split, [])) + (pending.filled if pending else 0)
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those begun so far, in that order."""
+        return tuple(self._shards)
+
+    def last_name(self, split: str) -> str | None:
+        """The name of the last image on disk, for a continued dump to go on after."""
+        shards = self._shards.get(split)
+        if not shards or not shards[-1].names:
+            return None
+        return (self._aside / shards[-1].names).read_text("utf-8").splitlines()[-1]
+
+    def add(
+        self, split: str, images: np.ndarray, labels: np.ndarray | None = None, names: Sequence[str] | None = None
+    ) -> None:
+        """Append images, (n, H, W, C), to ``split``.
+
+        Args:
+            labels: class of each, integers (n,); for all images of a split, or for none.
+            names: file name of each; likewise.
         Raises:
             DataError: if they are of another type, shape or range than the dump's, or the disk is full.
         """
         check_name(split, "a split")
-        channels, height, width = self.image_shape
-        if images.dtype != np.uint8 or images.shape[1:] != (height, width, channels):
-            raise DataError(
-                f"{self.dataset}: images of {images.dtype} {images.shape[1:]}, needs uint8 {(height, width, channels)}."
-            )
-        if images.size and int(images.max()) >= self.n_levels:
-            raise DataError(f"{self.dataset}: a pixel is {images.max()}, but there are {self.n_levels} levels.")
-        while len(images):
-            shard, filled = self._pending.get(split) or self._open(split)
-            n = min(len(images), len(shard) - filled)
-            shard[filled : filled + n] = images[:n]
-            images = images[n:]
-            self._pending[split] = shard, filled + n
-            if filled + n == len(shard):
+        self._check(images)
+        for first in self._pieces(split, len(images)):
+            pending = self._pending[split]
+            piece = slice(first, first + len(pending.images) - pending.filled)
+            n = len(images[piece])
+            pending.images[pending.filled : pending.filled + n] = images[piece]
+            pending.filled += n
+            if labels is not None:
+                pending.labels.append(np.asarray(labels[piece], dtype=np.int64))
+            if names is not None:
+                pending.names += names[piece]
+            if pending.filled == len(pending.images):
                 self._flush(split)
 
-    def _open(self, split: str) -> tuple[np.ndarray, int]:
-        self._shards.setdefault(split, [])  # splits are listed in the order in which they began
-        channels, height, width = self.image_shape
-        return np.empty((self._per_shard, height, width, channels), dtype=np.uint8), 0
+    def _check(self, images: np.ndarray) -> None:
+        layout = self.layout
+        if images.dtype != layout.dtype or images.shape[1:] != layout.hwc:
+            raise DataError(
+                f"{self.dataset}: images of {images.dtype} {images.shape[1:]}, needs {layout.dtype} {layout.hwc}."
+            )
+        if layout.n_levels and images.size and int(images.max()) >= layout.n_levels:
+            raise DataError(f"{self.dataset}: a pixel is {images.max()}, but there are {layout.n_levels} levels.")
+        if not layout.n_levels and not np.isfinite(images).all():
+            raise DataError(f"{self.dataset}: a value is not finite.")
+
+    def _pieces(self, split: str, n: int) -> Iterator[int]:
+        """Where each part of ``n`` images begins that fits into what is left of a shard; opens shards as needed."""
+        first = 0
+        while first < n:
+            if split not in self._pending:
+                self._shards.setdefault(split, [])  # splits are listed in the order in which they began
+                self._pending[split] = _Pending(np.empty((self._per_shard, *self.layout.hwc), dtype=self.layout.dtype))
+            room = self._per_shard - self._pending[split].filled
+            yield first
+            first += room
 
     def _flush(self, split: str) -> None:
-        shard, filled = self._pending.pop(split)
-        path = self._aside / f"{split}_{len(self._shards[split]):05d}.npy"
+        pending = self._pending.pop(split)
+        n = pending.filled
+        path = self._aside / f"{split}_{len(self._shards[split]):05d}{SUFFIX[self.layout.encoding]}"
         with atomic_write(path) as file:
-            np.save(file, shard[:filled], allow_pickle=False)
-        self._shards[split].append(Shard(path.name, filled, sha256_of(path)))
+            if self.layout.encoding == "png":
+                with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+                    file.writelines(encoded_shard(list(threads.map(encode_png, pending.images[:n]))))
+            else:
+                np.save(file, pending.images[:n], allow_pickle=False)
+        extras: dict[str, str] = {}
+        if pending.labels:
+            extras |= self._write_labels(path, np.concatenate(pending.labels), n)
+        if pending.names:
+            extras |= self._write_names(path, pending.names, n)
+        self._shards[split].append(Shard(path.name, n, sha256_of(path), **extras))
+        if self.continued:
+            write_json(self._aside / JOURNAL, {"identity": self._identity(), "splits": self._described()})
+
+    def _write_labels(self, shard: Path, labels: np.ndarray, n: int) -> dict[str, str]:
+        assert len(labels) == n, (len(labels), n)
+        path = shard.with_name(f"{shard.stem}_labels.npy")
+        with atomic_write(path) as file:
+            np.save(file, labels, allow_pickle=False)
+        return {"labels": path.name, "labels_sha256": sha256_of(path)}
+
+    def _write_names(self, shard: Path, names: Sequence[str], n: int) -> dict[str, str]:
+        assert len(names) == n, (len(names), n)
+        path = shard.with_name(f"{shard.stem}_names.txt")
+        write_text(path, "".join(f"{' '.join(name.splitlines())}\n" for name in names))
+        return {"names": path.name, "names_sha256": sha256_of(path)}
+
+    def _described(self) -> dict[str, Any]:
+        return {
+            split: {
+                "count": sum(s.count for s in shards),
+                "shards": [{k: v for k, v in asdict(s).items() if v != ""} for s in shards],
+            }
+            for split, shards in self._shards.items()
+        }
+
+    def _identity(self) -> str:
+        """Tells what is being made from all else."""
+        said = [VERSION, self.dataset, asdict(self.layout), self._per_shard, self.provenance]
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _take_up(self) -> bool:
+        """Go on with what another process left, if it was making the same and its files are whole."""
+        try:
+            journal = read_json(self._aside / JOURNAL)
+            if journal["identity"] != self._identity():
+                return False
+            shards = {split: [Shard.read(s) for s in entry["shards"]] for split, entry in journal["splits"].items()}
+            checksums = [item for split in shards.values() for shard in split for item in shard.checksums.items()]
+            if any(sha256_of(self._aside / file) != sha256 for file, sha256 in checksums):
+                return False
+        except (DataError, OSError, AttributeError, KeyError, TypeError):
+            return False
+        listed = {JOURNAL, *(file for file, _ in checksums)}
+        for path in self._aside.iterdir():  # what was being written when the other process ended
+            if path.name not in listed:
+                path.unlink()
+        self._shards = shards
+        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -119,24 +231,27 @@ class DumpWriter:
         with self._held:
             if kind is None:
                 self._finish()
+            if not self.continued:
+                shutil.rmtree(self._aside, ignore_errors=True)
 
     def _finish(self) -> None:
         for split in tuple(self._pending):
             self._flush(split)
         if not self._shards:
             raise DataError(f"{self.dataset}: no images were written.")
+        (self._aside / JOURNAL).unlink(missing_ok=True)
+        layout = self.layout
         write_json(
             self._aside / DESCRIPTION,
             {
                 "version": VERSION,
                 "dataset": self.dataset,
-                "image_shape": list(self.image_shape),
-                "n_levels": self.n_levels,
-                "splits": {
-                    split: {"count": sum(s.count for s in shards), "shards": [asdict(s) for s in shards]}
-                    for split, shards in self._shards.items()
-                },
-                "provenance": dict(self.provenance),
+                "image_shape": list(layout.image_shape),
+                "n_levels": layout.n_levels,
+                "dtype": layout.dtype,
+                "encoding": layout.encoding,
+                "splits": self._described(),
+                "provenance": self.provenance,
                 "content_hash": content_hash(self._shards),
             },
         )

@@ -43,13 +43,13 @@ class DataSection(Section):
     val_split: str = "test"
     """Split to evaluate on."""
     binarize: Literal["none", "dynamic", "threshold"] = "none"
-    """Grey to binary: dynamic draws anew with probability grey/255 at each use, threshold cuts at one half."""
+    """Grey to binary. dynamic: from Bernoulli(grey/255) at each use, but once in evaluation; threshold: cut at 1/2."""
     n_bits: Annotated[Int, Field(ge=1, le=8)] = 8
     """Bits kept of 8-bit pixels; 5 keeps 32 levels."""
     flip: bool = False
     """Mirror half of the training images left to right."""
     dequantize: bool = False
-    """Add uniform noise within a pixel level, in training; for density models of pixels."""
+    """Add uniform noise within a pixel level (fixed noise in evaluation), for likelihoods that are densities."""
     on_device: bool = False
     """Keep the whole training split in the device's memory; fastest where it fits."""
     limit_train: Count = 0

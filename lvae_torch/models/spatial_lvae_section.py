@@ -96,6 +96,8 @@ def build(section: SpatialLVAESection, image_shape: ImageShape, n_levels: int) -
 
 def likelihood_head(name: str, channels: int, n_levels: int, n_mixtures: int = 10, reference: bool = False) -> Head:
     """The named likelihood over ``channels`` colours; ``reference`` keeps the original code's approximations."""
+    if n_levels < 2 and name != "gaussian":
+        raise CfgError(f"[model] likelihood = {name} needs pixels in levels, but this data has none; use gaussian.")
     match name:
         case "bernoulli":
             if n_levels != 2:

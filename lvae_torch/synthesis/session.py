@@ -10,28 +10,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lvae_torch.data.dump import ImageSplit
-from lvae_torch.data.order import evaluation_batches, n_batches, spread
-from lvae_torch.data.transforms import Preprocess
+from lvae_torch.data.images import Images
 from lvae_torch.hparams.sections import SynthesisSection
 from lvae_torch.models.contract import Likelihood, Model
 from lvae_torch.processes import Processes
 from lvae_torch.seeding import seed_everything
 from lvae_torch.synthesis.parts import Format, Parts
-
-
-@dataclass(frozen=True)
-class Images:
-    """A split of a dump, as x."""
-
-    split: ImageSplit
-    preprocess: Preprocess
-    limit: int = 0
-
-    @property
-    def indices(self) -> np.ndarray:
-        """Which images of the split are read."""
-        return spread(len(self.split), self.limit)
 
 
 @dataclass(frozen=True)
@@ -57,18 +41,16 @@ class Session:
 
     def batches(self, size: int, mode: str) -> Iterator[tuple[int, np.ndarray, Tensor]]:
         """(j, indices, x) of this rank's batches of the split; torch's generator is seeded for each."""
-        images = self.images
-        n = len(images.split)
-        for j, indices in evaluation_batches(n, size, self.processes.rank, self.processes.world, images.limit):
+        for j, indices in self.images.batches(size, self.processes):
             yield j, indices, self.x_at(indices, mode, j)
 
     def n_batches(self, size: int) -> int:
-        return n_batches(len(self.images.split), size, self.images.limit)
+        return self.images.n_batches(size)
 
     def x_at(self, indices: np.ndarray, *key: int | str) -> Tensor:
-        """Images as x on the device; what is drawn for them and after them follows from the seed and ``key``."""
+        """Images as x on the device; what is drawn after them follows from the seed and ``key``."""
         seed_everything(*key, self.options.seed)
-        return self.images.preprocess(self.images.split.gather(indices).to(self.processes.device), training=False)
+        return self.images.at(indices, self.processes.device)
 
     def picture_of(self, likelihood: Likelihood) -> Tensor:
         """What ``[synthesis] draw`` shows of p(x|z), (B, C, H, W)."""

@@ -1,0 +1,229 @@
+"""File formats of the datasets, read without running anything that is in them, and in bounded memory."""
+
+import gzip
+import io
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO, ClassVar
+
+import numpy as np
+
+from data_scripts.archives import reading
+from data_scripts.arrays import PART_BYTES
+from lvae_torch.errors import DataError
+
+# --- idx: MNIST -------------------------------------------------------------------------------------------------------
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The uint8 array of a gzipped idx file: (n, H, W) of images, (n,) of labels.
+
+    Raises:
+        DataError: if it is no such file.
+    """
+    with reading(path), gzip.open(path) as file:
+        magic = int.from_bytes(file.read(4), "big")
+        shape = np.frombuffer(file.read(4 * (magic & 0xFF)), dtype=">i4").tolist()
+        data = np.frombuffer(file.read(), dtype=np.uint8)
+    if magic not in (2049, 2051) or data.size != np.prod(shape):
+        raise DataError(f"{path}: not an idx file of images or labels (magic {magic}, {data.size:,} bytes).")
+    return data.reshape(shape)
+
+
+# --- pickles: CIFAR-10, the course's archive --------------------------------------------------------------------------
+
+
+class ArraysOnly(pickle.Unpickler):
+    """Builds NumPy arrays and plain values; whatever else a pickle asks for is refused."""
+
+    ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+        ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+        ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self.ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"asks for {module}.{name}, which no array needs") from None
+
+
+def read_pickle(data: bytes, path: Path) -> dict[str, Any]:
+    """A pickled dict of arrays, lists and text, also one of Python 2.
+
+    Raises:
+        DataError: naming ``path``, if it is damaged or holds anything else.
+    """
+    try:
+        value = ArraysOnly(io.BytesIO(data), encoding="latin1").load()
+    except Exception as error:  # a damaged pickle may raise anything
+        raise DataError(f"{path}: not a pickle of arrays ({error}).") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: a pickle of {type(value).__name__}, not of a dict.")
+    return value
+
+
+# --- npz: ImageNet, multi-dSprites ------------------------------------------------------------------------------------
+
+
+class NpyInZip:
+    """One array of an ``.npz``, read front to back."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
+        with self._open():
+            pass
+
+    def _open(self) -> IO[bytes]:
+        with reading(self.path, self.key):
+            archive = zipfile.ZipFile(self.path)
+            file = archive.open(f"{self.key}.npy")  # keeps the archive open
+            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            self.shape, fortran, self.dtype = header[np.lib.format.read_magic(file)](file)
+            if fortran or self.dtype.hasobject:
+                raise ValueError(f"{self.dtype}, column-major {fortran}")
+        return file
+
+    def rows(self) -> Iterator[np.ndarray]:
+        """The array in pieces along its first axis."""
+        row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        at_once = max(1, PART_BYTES // row_bytes)
+        with self._open() as file:
+            for first in range(0, self.shape[0], at_once):
+                n = min(at_once, self.shape[0] - first)
+                with reading(self.path, self.key):
+                    data = file.read(n * row_bytes)
+                    if len(data) != n * row_bytes:
+                        raise EOFError("cut off")
+                yield np.frombuffer(data, dtype=self.dtype).reshape(n, *self.shape[1:])
+
+
+# --- MATLAB's level 5: SVHN -------------------------------------------------------------------------------------------
+
+UINT8, INT32, UINT32, MATRIX, COMPRESSED = 2, 5, 6, 14, 15  # types of an element
+
+
+class MatArray:
+    """One uint8 array of a level-5 .mat file, which may be larger than memory; SciPy reads such files only whole.
+
+    Its last axis is the slowest in the file: items come one after the other, each in column-major order.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        with open(path, "rb") as file:
+            self.shape = self._find(file)[1]
+
+    def items(self) -> Iterator[np.ndarray]:
+        """Pieces (n, *reversed shape without the last axis): items first, axes in reverse order."""
+        *axes, total = self.shape
+        item_bytes = int(np.prod(axes))
+        at_once = max(1, PART_BYTES // item_bytes)
+        with open(self.path, "rb") as file, reading(self.path, self.name):
+            data, _ = self._find(file)
+            for first in range(0, total, at_once):
+                n = min(at_once, total - first)
+                yield np.frombuffer(data.take(n * item_bytes), dtype=np.uint8).reshape(n, *reversed(axes))
+
+    def _find(self, file: BinaryIO) -> "tuple[_Bytes, tuple[int, ...]]":
+        """The bytes of the array, at their beginning, and its shape."""
+        with reading(self.path, self.name):
+            if file.read(128)[124:128] != b"\x00\x01IM":
+                raise ValueError("no little-endian MATLAB 5 file")
+            while head := file.read(8):
+                kind, size = struct.unpack("<II", head)
+                end = file.tell() + size
+                data = _Bytes(file, size, kind == COMPRESSED)
+                if kind == COMPRESSED:
+                    kind, _ = struct.unpack("<II", data.take(8))
+                if kind == MATRIX and (shape := self._shape(data)) is not None:
+                    return data, shape
+                file.seek(end)
+        raise DataError(f"{self.path}: has no uint8 array {self.name!r}.")
+
+    def _shape(self, data: "_Bytes") -> tuple[int, ...] | None:
+        """The array's shape if it is the one sought; ``data`` then stands at its first value."""
+        _, _flags = data.element()
+        _, dimensions = data.element()
+        _, name = data.element()
+        if name.decode("latin1") != self.name:
+            return None
+        kind, size = struct.unpack("<II", data.take(8))
+        shape = tuple(np.frombuffer(dimensions, dtype="<i4").tolist())
+        if kind != UINT8 or size != np.prod(shape):
+            raise ValueError(f"values of type {kind}, {size:,} bytes for {shape}")
+        return shape
+
+
+class _Bytes:
+    """Part of a file, unpacked on the way if it is packed."""
+
+    def __init__(self, file: BinaryIO, size: int, packed: bool) -> None:
+        self._file, self._left = file, size
+        self._unpack = zlib.decompressobj() if packed else None
+
+    def take(self, n: int) -> bytes:
+        """The next ``n`` bytes."""
+        out = bytearray()
+        while len(out) < n:
+            tail = self._unpack.unconsumed_tail if self._unpack else b""
+            packed = tail or self._file.read(min(self._left, 2**20 if self._unpack else n - len(out)))
+            self._left -= 0 if tail else len(packed)
+            if not packed:
+                raise EOFError("cut off")
+            out += self._unpack.decompress(packed, n - len(out)) if self._unpack else packed
+        return bytes(out)
+
+    def element(self) -> tuple[int, bytes]:
+        """Type and bytes of a small element; those of up to four bytes stand inside its head."""
+        head = self.take(8)
+        kind, size = struct.unpack("<II", head)
+        if kind >> 16:
+            return kind & 0xFFFF, head[4 : 4 + (kind >> 16)]
+        if size > 2**16:
+            raise ValueError(f"a head of {size:,} bytes")
+        return kind, self.take(-(-size // 8) * 8)[:size]
+
+
+# --- the binary matrices of small NORB --------------------------------------------------------------------------------
+
+NORB_TYPES: dict[int, np.dtype] = {0x1E3D4C55: np.dtype("u1"), 0x1E3D4C54: np.dtype("<i4")}
+
+
+class NorbArray:
+    """A gzipped file of small NORB's binary matrix format, read front to back."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with gzip.open(path) as file:
+            self._head(file)
+
+    def _head(self, file: IO[bytes] | gzip.GzipFile) -> None:
+        with reading(self.path):
+            magic, n_axes = struct.unpack("<II", file.read(8))
+            if magic not in NORB_TYPES or not 1 <= n_axes <= 8:
+                raise ValueError(f"no matrix of small NORB, magic {magic:#x}")
+            # At least three dimensions are always written.
+            sizes = np.frombuffer(file.read(4 * max(3, n_axes)), dtype="<i4")
+            self.dtype, self.shape = NORB_TYPES[magic], tuple(sizes[:n_axes].tolist())
+
+    def rows(self) -> Iterator[np.ndarray]:
+        """The array in pieces along its first axis."""
+        row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        at_once = max(1, PART_BYTES // row_bytes)
+        with gzip.open(self.path) as file:
+            self._head(file)
+            for first in range(0, self.shape[0], at_once):
+                n = min(at_once, self.shape[0] - first)
+                with reading(self.path):
+                    data = file.read(n * row_bytes)
+                    if len(data) != n * row_bytes:
+                        raise EOFError("cut off")
+                yield np.frombuffer(data, dtype=self.dtype).reshape(n, *self.shape[1:])
