@@ -42,7 +42,7 @@ lint: $(READY) ## Check style, types, shell scripts and the Dockerfile
 	.venv/bin/hadolint build/Dockerfile
 
 bench: $(READY) ## Run the benchmarks
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(RUN) "$$file"; done
+	@for file in benchmarks/[a-z]*.py; do name=$$(basename "$$file" .py); echo "== $$name"; $(RUN) -m "benchmarks.$$name"; done
 
 clean: ## Remove .venv and what the tools left; runs and dumps stay
 	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache ./*.egg-info

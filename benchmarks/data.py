@@ -1,6 +1,6 @@
 """How fast images come from dumps, with how much memory, and how fast procedural ones are made.
 
-python benchmarks/data.py
+python -m benchmarks.data
 
 Times are processor seconds of one core, from a warm page cache; memory is what the process itself holds (not the
 mapped files, which the system drops when it needs the room).

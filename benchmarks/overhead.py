@@ -1,6 +1,6 @@
 """What a training step costs beyond its network: the whole program against bare forward and backward passes.
 
-    python benchmarks/overhead.py [--cfg egs/spatial_lvae/static_mnist_12.cfg] [--pairs 5] [--batch-size 64]
+    python -m benchmarks.overhead [--cfg egs/spatial_lvae/static_mnist_12.cfg] [--pairs 5] [--batch-size 64]
 
 Both run the same model on the same images. The bare step is eager forward, loss and backward. The whole step adds all
 that training does: gathering and moving the batch, preprocessing, gradient norm, optimizer, skip guard, EMA, metering,

@@ -6,19 +6,21 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
+from data_scripts import spans
+from data_scripts.spans import BadFileError, Span
 from lvae_torch.errors import DataError
 
-MAX_MEMBER = 256 * 2**20  # bytes of one unpacked file that is read into memory; the largest picture has a few MB
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+CHUNK = 2**20
+PICTURES = {"png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"}
 
 
 class Archive(Protocol):
-    """Some files with names; a context manager's value."""
+    """Some files with names."""
 
     @property
     def path(self) -> Path: ...
@@ -28,25 +30,34 @@ class Archive(Protocol):
 
     def read(self, name: str) -> bytes: ...
 
+    def span(self, name: str) -> Span: ...
+
 
 @dataclass(frozen=True)
-class ZipArchive:
+class SpanArchive:
+    """A zip, a plain tar or a folder: any process can read any of its files."""
+
     path: Path
-    file: zipfile.ZipFile
+    spans: dict[str, Span]
 
     @property
     def names(self) -> list[str]:
-        return [
-            _safe(self.path, info.filename, _is_zip_link(info)) for info in self.file.infolist() if not info.is_dir()
-        ]
+        return list(self.spans)
+
+    def span(self, name: str) -> Span:
+        return self.spans[name]
 
     def read(self, name: str) -> bytes:
-        with reading(self.path, name), self.file.open(name) as member:
-            return _bounded(self.path, name, member.read(MAX_MEMBER + 1))
+        try:
+            return self.spans[name].read()
+        except BadFileError as error:
+            raise DataError(f"{self.path}: {name}: {error}. Get the file again.") from error
 
 
 @dataclass(frozen=True)
-class TarArchive:
+class PackedTar:
+    """A compressed tar, which can only be read front to back."""
+
     path: Path
     file: tarfile.TarFile
     members: dict[str, tarfile.TarInfo]
@@ -55,27 +66,18 @@ class TarArchive:
     def names(self) -> list[str]:
         return list(self.members)
 
+    def span(self, name: str) -> Span:
+        raise DataError(
+            f"{self.path}: pictures in a compressed tar lie where nothing can reach them; unpack it to .tar."
+        )
+
     def read(self, name: str) -> bytes:
         with reading(self.path, name):
             member = self.file.extractfile(self.members[name])
             assert member is not None, name
-            data = _bounded(self.path, name, member.read(MAX_MEMBER + 1))
-            if len(data) != self.members[name].size:
-                raise EOFError("cut off")
-        return data
-
-
-@dataclass(frozen=True)
-class Folder:
-    path: Path
-
-    @property
-    def names(self) -> list[str]:
-        return [path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file()]
-
-    def read(self, name: str) -> bytes:
-        with reading(self.path, name), open(self.path / name, "rb") as file:
-            return _bounded(self.path, name, file.read(MAX_MEMBER + 1))
+            if self.members[name].size > spans.MAX_MEMBER:
+                raise EOFError(f"more than {spans.MAX_MEMBER:,} bytes")
+            return member.read()
 
 
 @contextmanager
@@ -85,17 +87,58 @@ def open_archive(path: Path) -> Iterator[Archive]:
     Raises:
         DataError: if it is none of these, damaged, or has members that lead out of it.
     """
+    suffixes = path.suffixes
     if path.is_dir():
-        yield Folder(path)
+        yield SpanArchive(path, _in_folder(path))
     elif path.suffix == ".zip":
-        with reading(path), zipfile.ZipFile(path) as file:
-            yield ZipArchive(path, file)
-    elif ".tar" in path.suffixes or path.suffix == ".tgz":
-        with reading(path), tarfile.open(path) as tar:
-            names = ((member, _safe(path, member.name, member.issym() or member.islnk())) for member in tar)
-            yield TarArchive(path, tar, {name: member for member, name in names if member.isfile()})
+        yield SpanArchive(path, _in_zip(path))
+    elif path.suffix == ".tar":
+        yield SpanArchive(path, _in_tar(path))
+    elif path.suffix == ".tgz" or ".tar" in suffixes:
+        with ExitStack() as stack:
+            with reading(path):
+                tar = stack.enter_context(tarfile.open(path))
+            yield PackedTar(path, tar, _members(path, tar))
     else:
         raise DataError(f"{path}: neither a folder nor a .zip or .tar file.")
+
+
+def _in_folder(path: Path) -> dict[str, Span]:
+    with reading(path):
+        files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+        sizes = {name: file.stat().st_size for name, file in files.items()}
+    return {name: Span(str(file), 0, sizes[name], sizes[name]) for name, file in files.items()}
+
+
+def _in_zip(path: Path) -> dict[str, Span]:
+    with reading(path), zipfile.ZipFile(path) as archive:
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+    found = {}
+    for info in infos:
+        _check_name(path, info.filename, is_link=stat.S_ISLNK(info.external_attr >> 16))
+        if info.flag_bits & 1 or info.compress_type not in (spans.STORED, spans.DEFLATED):
+            raise DataError(f"{path}: {info.filename}: encrypted, or packed in an unusual way. Pack it again, plainly.")
+        found[info.filename] = Span(
+            str(path), info.header_offset, info.compress_size, info.file_size, info.CRC, True, info.compress_type
+        )
+    return found
+
+
+def _in_tar(path: Path) -> dict[str, Span]:
+    with reading(path), tarfile.open(path, "r:") as tar:
+        members = _members(path, tar)
+    return {name: Span(str(path), member.offset_data, member.size, member.size) for name, member in members.items()}
+
+
+def _members(path: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
+    with reading(path):
+        members = list(tar)
+        # The end of the archive is not that of the file: reading on makes gzip compare its check sum.
+        while tar.fileobj is not None and tar.fileobj.read(CHUNK):
+            pass
+    for member in members:
+        _check_name(path, member.name, is_link=member.issym() or member.islnk())
+    return {member.name: member for member in members if member.isfile()}
 
 
 @contextmanager
@@ -119,14 +162,14 @@ def pictures_of(archive: Archive) -> list[str]:
     """
     found = [name for name in archive.names if is_picture(name)]
     if not found:
-        raise DataError(f"{archive.path}: holds no pictures ({', '.join(sorted(PICTURES))}).")
+        raise DataError(f"{archive.path}: holds no pictures (.{', .'.join(sorted(PICTURES))}).")
     return sorted(found, key=by_number)
 
 
 def is_picture(name: str) -> bool:
     """Whether ``name`` is that of a picture, and not of what file managers leave beside them."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in PICTURES and not any(p.startswith((".", "__MACOSX")) for p in path.parts)
+    hidden = name.startswith((".", "__MACOSX")) or "/." in name or "/__MACOSX" in name
+    return name.rpartition(".")[2].lower() in PICTURES and not hidden
 
 
 def by_number(name: str) -> list[tuple[int, str]]:
@@ -134,19 +177,8 @@ def by_number(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _safe(path: Path, name: str, is_link: bool) -> str:
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", name) or is_link:
+def _check_name(path: Path, name: str, is_link: bool) -> None:
+    parts = re.split(r"[/\\]", name)
+    if is_link or not parts[0] or ".." in parts or re.match(r"[A-Za-z]:", name):
         what = "is a link" if is_link else "leads out of the archive"
         raise DataError(f"{path}: its member {name!r} {what}: no dataset's archive has such. Get it from elsewhere.")
-    return name
-
-
-def _is_zip_link(info: zipfile.ZipInfo) -> bool:
-    return stat.S_ISLNK(info.external_attr >> 16)
-
-
-def _bounded(path: Path, name: str, data: bytes) -> bytes:
-    if len(data) > MAX_MEMBER:
-        raise DataError(f"{path}: its member {name!r} unpacks to more than {MAX_MEMBER:,} bytes; not read further.")
-    return data

@@ -2,7 +2,7 @@
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from data_scripts.archives import Archive, open_archive, pictures_of
 from data_scripts.download import Source
@@ -62,7 +62,7 @@ def split_names(archive: Archive, partition: Path) -> dict[str, list[str]]:
         DataError: if the partition file is of another form, or it and the archive do not name the same pictures.
     """
     splits = read_partition(partition)
-    found = {PurePosixPath(name).name: name for name in pictures_of(archive)}
+    found = {name.rpartition("/")[2]: name for name in pictures_of(archive)}
     if missing := sorted(set(splits) - set(found)):
         raise DataError(
             f"{archive.path}: lacks {len(missing):,} of the {len(splits):,} pictures in {partition}, "

@@ -3,16 +3,15 @@
 import io
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from data_scripts.spans import BadFileError, Span
+
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 MAX_PIXELS = 2**26  # of a picture; more is taken for a decompression bomb
-
-
-class BadPictureError(Exception):
-    """A picture that is damaged or not what it should be."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Render:
         """uint8 (H, W, C).
 
         Raises:
-            BadPictureError: saying what is wrong.
+            BadFileError: saying what is wrong.
         """
         from PIL import Image, UnidentifiedImageError
 
@@ -50,19 +49,19 @@ class Render:
                 with Image.open(io.BytesIO(data)) as picture:
                     return self._rendered(picture)
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
-            raise BadPictureError(str(error).split("<_io")[0]) from error
+            raise BadFileError(str(error).split("<_io")[0]) from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise BadPictureError(f"too large ({error})") from error
+            raise BadFileError(f"too large ({error})") from error
 
     def _rendered(self, picture: Any) -> np.ndarray:
         from PIL import Image, ImageOps
 
         if picture.width * picture.height > MAX_PIXELS:
-            raise BadPictureError(f"{picture.width} x {picture.height} pixels are too many")
+            raise BadFileError(f"{picture.width} x {picture.height} pixels are too many")
         if picture.mode.startswith(("I", "F")):
-            raise BadPictureError(f"pixels of kind {picture.mode}; only 8 bits a colour are read")
+            raise BadFileError(f"pixels of kind {picture.mode}; only 8 bits a colour are read")
         if self.needs and (picture.height, picture.width) != self.needs:
-            raise BadPictureError(f"{picture.height} x {picture.width} pixels, needs {self.needs[0]} x {self.needs[1]}")
+            raise BadFileError(f"{picture.height} x {picture.width} pixels, needs {self.needs[0]} x {self.needs[1]}")
         if self.upright:
             picture = ImageOps.exif_transpose(picture)
         picture = picture.convert("RGB" if self.channels == 3 else "L")
@@ -84,7 +83,7 @@ class Render:
             top, left = round((height - h) / 2), round((width - w) / 2)
             return left, top, left + w, top + h
         if self.box and (self.box[2] > width or self.box[3] > height):
-            raise BadPictureError(f"{height} x {width} pixels, too few for the crop {self.box}")
+            raise BadFileError(f"{height} x {width} pixels, too few for the crop {self.box}")
         return self.box
 
     @property
@@ -106,13 +105,30 @@ def _through_jpeg(picture: Any) -> Any:
     return Image.open(buffer)
 
 
-def render_all(render: Render, files: list[tuple[str, bytes]]) -> list[tuple[str, np.ndarray | str]]:
-    """Each name with its image, or with what is wrong with it."""
+class Pages(NamedTuple):
+    """Memory that processes share: pages of images, as a mapped file."""
 
-    def one(data: bytes) -> np.ndarray | str:
+    path: str
+    shape: tuple[int, ...]  # (pages, images, H, W, C)
+
+    def open(self) -> np.ndarray:
+        """The memory itself."""
+        return np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r+", shape=self.shape))
+
+
+opened = cache(Pages.open)  # once in each process
+
+
+def render_into(
+    render: Render, pages: Pages, page: int, files: list[tuple[str, Span]]
+) -> tuple[list[str], dict[str, str]]:
+    """Read and render files onto ``page``; returns the names of the good ones, and what is wrong with the others."""
+    names, problems = list[str](), dict[str, str]()
+    images = opened(pages)[page]
+    for name, span in files:
         try:
-            return render(data)
-        except BadPictureError as error:
-            return str(error)
-
-    return [(name, one(data)) for name, data in files]
+            images[len(names)] = render(span.read())
+            names.append(name)
+        except BadFileError as error:
+            problems[name] = str(error)
+    return names, problems

@@ -144,7 +144,8 @@ class DumpWriter:
             raise DataError(
                 f"{self.dataset}: images of {images.dtype} {images.shape[1:]}, needs {layout.dtype} {layout.hwc}."
             )
-        if layout.n_levels and images.size and int(images.max()) >= layout.n_levels:
+        can_exceed = layout.n_levels < 2 ** (8 * images.itemsize)
+        if layout.n_levels and can_exceed and images.size and int(images.max()) >= layout.n_levels:
             raise DataError(f"{self.dataset}: a pixel is {images.max()}, but there are {layout.n_levels} levels.")
         if not layout.n_levels and not np.isfinite(images).all():
             raise DataError(f"{self.dataset}: a value is not finite.")
@@ -161,7 +162,7 @@ class DumpWriter:
             first += room
 
     def _flush(self, split: str) -> None:
-        pending = self._pending.pop(split)
+        pending = self._pending[split]
         n = pending.filled
         path = self._aside / f"{split}_{len(self._shards[split]):05d}{SUFFIX[self.layout.encoding]}"
         with atomic_write(path) as file:
@@ -176,6 +177,7 @@ class DumpWriter:
         if pending.names:
             extras |= self._write_names(path, pending.names, n)
         self._shards[split].append(Shard(path.name, n, sha256_of(path), **extras))
+        self._pending[split] = _Pending(pending.images)  # the same memory again: fresh pages are dear
         if self.continued:
             write_json(self._aside / JOURNAL, {"identity": self._identity(), "splits": self._described()})
 
@@ -235,8 +237,9 @@ class DumpWriter:
                 shutil.rmtree(self._aside, ignore_errors=True)
 
     def _finish(self) -> None:
-        for split in tuple(self._pending):
-            self._flush(split)
+        for split, pending in tuple(self._pending.items()):
+            if pending.filled:
+                self._flush(split)
         if not self._shards:
             raise DataError(f"{self.dataset}: no images were written.")
         (self._aside / JOURNAL).unlink(missing_ok=True)
