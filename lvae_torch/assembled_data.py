@@ -1,7 +1,10 @@
 """The data of a run, as training, evaluation and synthesis read it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +14,10 @@ from lvae_torch.data.images import Images
 from lvae_torch.data.order import TrainingOrder, spread
 from lvae_torch.data.transforms import Preprocess
 from lvae_torch.hparams import Settings
+from lvae_torch.layers.batch_norm import reestimated
+from lvae_torch.models.sources import posterior_sample
 from lvae_torch.processes import Processes
+from lvae_torch.seeding import seed_everything
 
 
 @dataclass(frozen=True)
@@ -45,3 +51,19 @@ class Data:
         images = self.validation
         batches = ((j, images.at(indices, processes.device)) for j, indices in images.batches(batch_size, processes))
         return batches, -(-images.n_batches(batch_size) // processes.world)
+
+
+@contextmanager
+def evaluation_statistics(settings: Settings, model: Any, training: Images, processes: Processes) -> Iterator[None]:
+    """Inside, ``model`` has the batch norm statistics that ``[val] batch_norm`` asks for."""
+    if settings.val.batch_norm == "running":
+        yield
+        return
+
+    def passes() -> Iterator[Callable[[], object]]:
+        for j, indices in training.batches(settings.train.batch_size, processes):
+            seed_everything("batch norm", settings.run.seed, j)
+            yield partial(model, training.at(indices, processes.device), posterior_sample)
+
+    with reestimated(model, passes(), processes.sum_):
+        yield

@@ -1,6 +1,7 @@
 """Everything a training run works with, put together from its settings."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lvae_torch.assembled_data import Data
+from lvae_torch.assembled_data import Data, evaluation_statistics
 from lvae_torch.data.images import Images
-from lvae_torch.errors import CfgError
+from lvae_torch.errors import CfgError, DataError
 from lvae_torch.evaluation import Evaluation, evaluate
-from lvae_torch.hparams import Settings, to_cfg
+from lvae_torch.hparams import Settings, load_text, to_cfg, whole
 from lvae_torch.processes import Processes
 from lvae_torch.reporting.reporter import Reporter
 from lvae_torch.run_folder import RunFolder
@@ -34,6 +35,8 @@ def assemble(
 ) -> Run:
     """A run at step 0: model initialised, nothing trained."""
     bare = _initial_model(settings, data, processes)
+    if settings.train.initial_run and not folder.checkpoints.is_dir():
+        bare.load_state_dict(_weights_of(settings, settings.train.initial_run))
     flat = FlatParameters(bare)
     ema = Ema(bare, settings.train.ema_decay) if settings.train.ema_decay > 0 else None
     model = _as_called(bare, settings, processes)
@@ -67,6 +70,24 @@ def _initial_model(settings: Settings, data: Data, processes: Processes) -> Any:
         model.to(memory_format=torch.channels_last)
     model.initialize(Images(data.training, data.preprocess).at(data.order.batch(0), processes.device))
     return model.train()
+
+
+def _weights_of(settings: Settings, name: str) -> dict[str, Tensor]:
+    """The weights that another run was evaluated with.
+
+    Raises:
+        DataError: if there is no such run, or it has no checkpoint.
+        CfgError: if it is of another model.
+    """
+    folder = RunFolder(Path(settings.run.runs), name)
+    if not folder.checkpoints.is_dir():
+        raise DataError(f"[train] initial_run = {name}: {folder.path} has no checkpoints. Train it first.")
+    checkpoint = CheckpointStore(folder.checkpoints).load("last")
+    trained = load_text(checkpoint["meta"]["settings"], f"{folder.path}: the checkpoint's settings")
+    if trained.model != settings.model:
+        raise CfgError(f"[train] initial_run = {name}: that run has another [model] section.")
+    weights: dict[str, Tensor] = checkpoint["ema"] or checkpoint["model"]
+    return weights
 
 
 def _as_called(bare: Any, settings: Settings, processes: Processes) -> nn.Module:
@@ -119,10 +140,10 @@ def _plan(settings: Settings) -> Plan:
     train = settings.train
     return Plan(
         seed=settings.run.seed,
-        steps=train.steps,
-        log_every=train.log_every,
-        evaluate_every=settings.val.every,
-        checkpoint_every=train.checkpoint_every,
+        steps=whole(train.steps),
+        log_every=whole(train.log_every),
+        evaluate_every=whole(settings.val.every),
+        checkpoint_every=whole(train.checkpoint_every),
         max_skips_in_a_row=settings.optimizer.max_skips_in_a_row,
     )
 
@@ -136,13 +157,14 @@ def _evaluate(
     model.eval()
     processes.broadcast_(model.buffers())  # running statistics are each rank's own
     try:
-        return evaluate(
-            model,
-            stop.watch(batches, rounds),
-            processes,
-            settings.run.seed,
-            iw_samples=settings.val.iw_samples if last else 0,
-        )
+        with evaluation_statistics(settings, model, Images(data.training, data.preprocess), processes):
+            return evaluate(
+                model,
+                stop.watch(batches, rounds),
+                processes,
+                settings.run.seed,
+                iw_samples=settings.val.iw_samples if last else 0,
+            )
     finally:
         model.train(was_training)
 

@@ -56,13 +56,27 @@ class Objective:
     """Nats of KL per layer that cost nothing (Kingma et al. 2016)."""
     free_bits_mode: Literal["per_example", "batch_mean"] = "per_example"
     kl_estimate: KLEstimate = "analytic"
+    mc_samples: int = 1
+    """Estimates averaged over, each of a sample or of an importance-weighted bound of its own."""
+    iw_samples: int = 1
+    """Samples in each importance-weighted bound (Burda et al. 2016); 1 is the ELBO."""
     n_dims: int = 1
     """Divides the loss: 1 for nats per image, C * H * W for nats per dimension."""
 
+    def repeated(self, x: Tensor) -> Tensor:
+        """x, (B, ...), as often as a step has samples of each image: (mc_samples * iw_samples * B, ...)."""
+        return x.repeat(self.mc_samples * self.iw_samples, *[1] * (x.dim() - 1))
+
     def __call__(self, x: Tensor, out: Output, step: int) -> tuple[Tensor, Terms]:
-        """The loss, and the terms it was made of, for x (B, C, H, W) at ``step``."""
-        terms = elbo_terms(x, out, self.kl_estimate)
-        loss = terms.nll.mean() + self.beta(step) * self.paid(terms.kl).sum()
+        """The loss, and the terms it was made of, for ``repeated`` x at ``step``."""
+        if self.iw_samples == 1:
+            terms = elbo_terms(x, out, self.kl_estimate)
+            loss = terms.nll.mean() + self.beta(step) * self.paid(terms.kl).sum()
+        else:
+            terms = elbo_terms(x, out, "sampled")
+            # As the Ladder VAE's authors do, warm-up weighs the latents inside the importance weights too.
+            log_w = -(terms.nll + self.beta(step) * terms.kl.sum(dim=1)).view(self.mc_samples, self.iw_samples, -1)
+            loss = math.log(self.iw_samples) - log_w.logsumexp(dim=1).mean()
         for penalty in out.penalties.values():
             loss = loss + penalty.mean()
         return loss / self.n_dims, terms

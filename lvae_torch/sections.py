@@ -1,8 +1,9 @@
 """The ground under every typed cfg section: frozen, no unknown keys, and numbers that mean what they say."""
 
+import re
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 T = TypeVar("T")
 
@@ -18,6 +19,23 @@ def _integral(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
+
+
+def _steps(value: Any) -> Any:
+    if isinstance(value, str) and not EPOCHS.fullmatch(value):
+        raise ValueError("needs a whole number of steps, or text such as '20 epochs'")
+    if isinstance(value, int) and value < 0:
+        raise ValueError("must be at least 0")
+    return _integral(value)
+
+
+def _positive(value: int | str) -> int | str:
+    if value == 0 or (isinstance(value, str) and float(value.split()[0]) == 0):
+        raise ValueError("must be above 0")
+    return value
+
+
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -25,6 +43,9 @@ def _as_tuple(value: Any) -> Any:
 Int = Annotated[int, BeforeValidator(_integral)]
 Count = Annotated[Int, Field(ge=0)]
 PositiveInt = Annotated[Int, Field(ge=1)]
+Steps = Annotated[int | str, BeforeValidator(_steps)]
+"""A number of steps, or of epochs as text: '20 epochs'."""
+PositiveSteps = Annotated[Steps, AfterValidator(_positive)]
 Float = Annotated[float, Field(allow_inf_nan=False)]
 NonNegative = Annotated[Float, Field(ge=0)]
 Positive = Annotated[Float, Field(gt=0)]

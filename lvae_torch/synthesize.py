@@ -1,10 +1,13 @@
 """``python -m lvae_torch.synthesize RUN_OR_CFG [--mode M]``: use a trained run, also under ``torchrun``."""
 
+import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from lvae_torch.assembled_data import evaluation_statistics
 from lvae_torch.cli import load_run_or_cfg, main, parser
 from lvae_torch.data.images import Images
 from lvae_torch.errors import CfgError, DataError
@@ -39,15 +42,35 @@ def synthesize(settings: Settings, modes: Sequence[str]) -> None:
     with start_processes(settings.run.device, settings.train.timeout_minutes) as processes:
         checkpoint = load_checkpoint(settings)
         model = load_model(settings, checkpoint, processes)
-        for name in modes:
-            session = _session(settings, checkpoint, model, processes, name, MODES[name])
-            if processes.is_main:
-                session.out.mkdir(parents=True, exist_ok=True)
-            processes.barrier()
-            metrics = MODES[name].run(session)
-            if processes.is_main:
-                write_json(session.out / "metrics.json", {**session.identity, **metrics})
-                print(table(f"{settings.run.name}: {name}", _rows({**metrics, "results": str(session.out)})))
+        with _statistics(settings, model, processes):
+            for name in modes:
+                _run_mode(settings, checkpoint, model, processes, name)
+
+
+def _run_mode(settings: Settings, checkpoint: dict[str, Any], model: Model, processes: Processes, name: str) -> None:
+    session = _session(settings, checkpoint, model, processes, name, MODES[name])
+    if processes.is_main:
+        session.out.mkdir(parents=True, exist_ok=True)
+    processes.barrier()
+    metrics = MODES[name].run(session)
+    if processes.is_main:
+        write_json(session.out / "metrics.json", {**session.identity, **metrics})
+        print(table(f"{settings.run.name}: {name}", _rows({**metrics, "results": str(session.out)})))
+
+
+def _statistics(settings: Settings, model: Model, processes: Processes) -> AbstractContextManager[None]:
+    """The batch norm statistics that the run is evaluated with; those of training where its data is not there."""
+    if settings.val.batch_norm == "running":
+        return nullcontext()
+    try:
+        dump = open_dump(settings)
+    except DataError as error:
+        if processes.is_main:
+            print(f"{error}\nGoing on with the statistics that trailed the training.", file=sys.stderr)
+        return nullcontext()
+    training = dump.split(settings.data.train_split, limit=settings.data.limit_train)
+    images = Images(training, make_preprocess(settings, dump.n_levels))
+    return evaluation_statistics(settings, model, images, processes)
 
 
 def load_checkpoint(settings: Settings) -> dict[str, Any]:

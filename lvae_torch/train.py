@@ -12,7 +12,7 @@ from lvae_torch.continuing import begin_or_continue
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.loader import training_batches
 from lvae_torch.errors import Preempted
-from lvae_torch.hparams import Settings, load
+from lvae_torch.hparams import Settings, in_steps, load
 from lvae_torch.processes import start_processes
 from lvae_torch.reporting.reporter import Reporters
 from lvae_torch.run_folder import RunFolder, RunState
@@ -38,6 +38,7 @@ def train(settings: Settings) -> None:
     folder = run_folder(settings)
     dump = open_dump(settings)
     data = Data.of(settings, dump, make_preprocess(settings, dump.n_levels))
+    settings = in_steps(settings, data.order.steps_per_epoch)
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
         stop = stack.enter_context(StopRequest(processes).listening())

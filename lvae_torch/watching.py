@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lvae_torch.assembled_data import Data
 from lvae_torch.evaluation import Evaluation
-from lvae_torch.hparams import Settings, to_cfg
+from lvae_torch.hparams import Settings, to_cfg, whole
 from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.objectives import bits_per_dim
@@ -96,7 +96,7 @@ def training_reporters(folder: RunFolder, settings: Settings, start_step: int) -
     return [
         tensorboard,
         JsonlReporter(folder.metrics_jsonl, start_step),
-        ConsoleReporter(settings.train.steps, start_step),
+        ConsoleReporter(whole(settings.train.steps), start_step),
     ]
 
 

@@ -11,7 +11,7 @@ from lvae_torch import __version__
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.transforms import Preprocess
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.hparams import Settings
+from lvae_torch.hparams import Settings, whole
 from lvae_torch.models import FAMILIES
 from lvae_torch.models.contract import Model
 from lvae_torch.objectives import Objective, Schedule, constant_beta, linear_warmup, logistic_warmup
@@ -58,6 +58,8 @@ def make_objective(settings: Settings, image_shape: ImageShape) -> Objective:
         free_bits=loss.free_bits,
         free_bits_mode=loss.free_bits_mode,
         kl_estimate=loss.kl_estimate,
+        mc_samples=loss.mc_samples,
+        iw_samples=loss.iw_samples,
         n_dims=math.prod(image_shape) if loss.per_dimension else 1,
     )
 
@@ -74,11 +76,12 @@ def make_learning_rate(settings: Settings) -> LearningRate:
     return learning_rate(
         optimizer.schedule,
         base=optimizer.learning_rate,
-        total_steps=settings.train.steps,
-        warmup_steps=optimizer.warmup_steps,
+        total_steps=whole(settings.train.steps),
+        warmup_steps=whole(optimizer.warmup_steps),
+        decay_start=whole(optimizer.decay_start),
         final=optimizer.final_learning_rate,
         decay_rate=optimizer.decay_rate,
-        decay_steps=optimizer.decay_steps,
+        decay_steps=whole(optimizer.decay_steps),
     )
 
 

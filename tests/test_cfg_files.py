@@ -79,7 +79,7 @@ precision = float16
         (HEAD + "z_channels = [1, 2]\n", "z_channels has 2 entries and downsample 3"),
         (HEAD + "[train]\nsteps = 10\n[optimizer]\nwarmup_steps = 10\n", "takes all of"),
         (HEAD + "[optimizer]\nfinal_learning_rate = 1\n", "is above learning_rate"),
-        (HEAD + "[loss]\nbeta = ('linear', 0)\n", "at least 1"),
+        (HEAD + "[loss]\nbeta = ('linear', 0)\n", "a finite number, or must be above 0"),
         (HEAD + "[synthesis]\nmode = []\n", "empty list"),
         (HEAD + "[synthesis]\ncheckpoint = newest\n", "use last, best"),
         (HEAD + "[synthesis]\niw_samples = 20000\n", "at most 10000"),

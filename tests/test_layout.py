@@ -47,7 +47,7 @@ ROOMS: dict[str, list[str]] = {
     # from settings to the things that the rooms ask for
     "wiring": [*GROUND, "run_folder", "models", "objectives", "data", "hparams", "training"],
     "continuing": ["errors", "files", "run_folder", "hparams"],
-    "assembled_data": [*GROUND, "data", "hparams"],
+    "assembled_data": [*GROUND, "data", "hparams", "layers.batch_norm", "models.sources"],
     "watching": [
         *(*GROUND, "run_folder", *CONTRACT, "objectives", "evaluation", "hparams", "reporting", "training"),
         "assembled_data",

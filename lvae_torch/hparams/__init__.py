@@ -1,6 +1,17 @@
 """A cfg file -> frozen, typed sections, every check done."""
 
 from lvae_torch.hparams.changes import Difference, differences, format_differences
+from lvae_torch.hparams.epochs import in_steps, whole
 from lvae_torch.hparams.settings import Settings, load, load_text, to_cfg
 
-__all__ = ["Difference", "Settings", "differences", "format_differences", "load", "load_text", "to_cfg"]
+__all__ = [
+    "Difference",
+    "Settings",
+    "differences",
+    "format_differences",
+    "in_steps",
+    "load",
+    "load_text",
+    "to_cfg",
+    "whole",
+]

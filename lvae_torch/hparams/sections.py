@@ -8,7 +8,19 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from lvae_torch.files import check_name
-from lvae_torch.sections import Count, Float, Fraction, Int, NonNegative, Positive, PositiveInt, Section, TupleOf
+from lvae_torch.sections import (
+    Count,
+    Float,
+    Fraction,
+    Int,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    PositiveSteps,
+    Section,
+    Steps,
+    TupleOf,
+)
 
 Mode = Literal["reconstruction", "generation", "encoding", "decoding", "likelihood", "layer_inspection"]
 
@@ -66,8 +78,12 @@ class DataSection(Section):
 class LossSection(Section):
     """[loss]: how the terms of the ELBO become the training loss."""
 
-    beta: NonNegative | tuple[Literal["linear", "logistic"], PositiveInt] = 1.0
-    """Weight of the KL: a number, or ('linear', steps) or ('logistic', steps) for a warm-up from 0 to 1."""
+    beta: NonNegative | tuple[Literal["linear", "logistic"], PositiveSteps] = 1.0
+    """Weight of the KL: a number, or ('linear', 1000) or ('logistic', '20 epochs') for a warm-up from 0 to 1."""
+    mc_samples: PositiveInt = 1
+    """Posterior samples per image and step, averaged over."""
+    iw_samples: PositiveInt = 1
+    """Samples in each importance-weighted bound (IWAE), instead of the ELBO; times mc_samples passes a step."""
     free_bits: NonNegative = 0.0
     """Nats of KL per layer that cost nothing."""
     free_bits_mode: Literal["per_example", "batch_mean"] = "per_example"
@@ -81,6 +97,12 @@ class LossSection(Section):
     @classmethod
     def _pair(cls, beta: object) -> object:
         return tuple(beta) if isinstance(beta, list) else beta
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "LossSection":
+        if self.iw_samples > 1 and self.free_bits:
+            raise ValueError("free_bits and iw_samples exclude each other: that bound has no KL term of its own.")
+        return self
 
 
 class OptimizerSection(Section):
@@ -96,16 +118,18 @@ class OptimizerSection(Section):
     """Added where a moment divides."""
     weight_decay: NonNegative = 0.0
     """L2 penalty; decoupled with adamw."""
-    schedule: Literal["constant", "cosine", "exponential", "noam"] = "constant"
+    schedule: Literal["constant", "cosine", "linear", "exponential", "staircase", "noam"] = "constant"
     """How the learning rate goes on after the warm-up."""
-    warmup_steps: Count = 0
-    """Steps of linear rise to the peak."""
+    warmup_steps: Steps = 0
+    """Steps of linear rise to the peak; also '2 epochs'."""
+    decay_start: Steps = 0
+    """cosine, linear: where the fall begins, if that is later than the warm-up's end."""
     final_learning_rate: NonNegative = 0.0
-    """Where cosine ends, at the last step."""
+    """Where cosine and linear end, at the last step."""
     decay_rate: Annotated[Float, Field(gt=0, le=1)] = 0.5
-    """exponential: factor per decay_steps."""
-    decay_steps: PositiveInt = 100_000
-    """exponential: steps per factor."""
+    """exponential, staircase: factor per decay_steps."""
+    decay_steps: PositiveSteps = 100_000
+    """exponential, staircase: steps per factor; the staircase falls once in so many."""
     clip_norm: Positive | None = None
     """Scale gradients down to this global norm; None leaves them."""
     skip_norm: Positive | None = None
@@ -117,8 +141,10 @@ class OptimizerSection(Section):
 class TrainSection(Section):
     """[train]: how long, how many at once, and with which switches."""
 
-    steps: PositiveInt = 100_000
-    """Steps in all; raise it to continue a finished run."""
+    steps: PositiveSteps = 100_000
+    """Steps in all, or '250 epochs'; raise it to continue a finished run."""
+    initial_run: str | None = None
+    """Begin with this run's weights (the averaged ones, if it has them), for fine-tuning; None begins anew."""
     batch_size: PositiveInt = 64
     """Images per step, over all processes together."""
     accumulate: PositiveInt = 1
@@ -135,21 +161,28 @@ class TrainSection(Section):
     """Recompute activations in the backward pass: less memory, about a third more time."""
     sync_batch_norm: bool = False
     """Batch statistics over all GPUs instead of each process's own."""
-    log_every: PositiveInt = 100
+    log_every: PositiveSteps = 100
     """Steps between log lines."""
-    checkpoint_every: PositiveInt = 1000
+    checkpoint_every: PositiveSteps = 1000
     """Steps between checkpoints."""
     keep_checkpoints: PositiveInt = 2
     """How many of the newest to keep, beside the best."""
     timeout_minutes: Positive = 30.0
     """How long processes wait for one another before they give up."""
 
+    @field_validator("initial_run")
+    @classmethod
+    def _safe(cls, name: str | None) -> str | None:
+        return None if name is None else check_name(name, "initial_run")
+
 
 class ValSection(Section):
     """[val]: evaluation while training; always the whole split."""
 
-    every: Count = 5000
-    """Steps between evaluations; 0 for the end only."""
+    every: Steps = 5000
+    """Steps between evaluations, or '10 epochs'; 0 for the end only."""
+    batch_norm: Literal["running", "reestimated"] = "running"
+    """Statistics for evaluation and inference: those that trail the training, or taken anew over the training split."""
     batch_size: PositiveInt = 250
     """Images per process and pass."""
     iw_samples: Count = 0

@@ -99,7 +99,7 @@ def _check(entries: Entries, name: str, overrides: Sequence[str], families: Mapp
         problems.append(f"[{section}] is no section.{_did_you_mean(section, SECTIONS)}")
     if not problems:
         settings = Settings(**sections)
-        problems += _cross_checks(settings)
+        problems += cross_checks(settings)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise CfgError(f"{name}: {count}\n" + "\n".join(f"  {problem}" for problem in problems))
@@ -144,7 +144,8 @@ def _section(
         for key, messages in by_key.items():
             entry = entries.get((name, key))
             at = f" = {entry.text} ({entry.where})" if entry else ""
-            problems.append(f"[{name}] {key}{at}: {', or '.join(messages)}".replace(f"[{name}] : ", f"[{name}] "))
+            told = ", or ".join([*(message.rstrip(".") for message in messages[:-1]), messages[-1]])
+            problems.append(f"[{name}] {key}{at}: {told}".replace(f"[{name}] : ", f"[{name}] "))
         return None
 
 
@@ -193,7 +194,8 @@ def _did_you_mean(word: str, known: Any) -> str:
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
 
 
-def _cross_checks(settings: Settings) -> list[str]:
+def cross_checks(settings: Settings) -> list[str]:
+    """What is wrong between sections that are right each by itself."""
     problems = []
     train, optimizer = settings.train, settings.optimizer
     if train.batch_size % train.accumulate:
@@ -204,13 +206,16 @@ def _cross_checks(settings: Settings) -> list[str]:
     if optimizer.final_learning_rate > optimizer.learning_rate:
         problems.append(
             f"[optimizer] final_learning_rate = {optimizer.final_learning_rate} is above learning_rate = "
-            f"{optimizer.learning_rate}; cosine only falls."
+            f"{optimizer.learning_rate}; cosine and linear only fall."
         )
-    if optimizer.warmup_steps >= train.steps:
-        problems.append(
-            f"[optimizer] warmup_steps = {optimizer.warmup_steps} takes all of [train] steps = {train.steps}; "
-            "shorten one or lengthen the other."
-        )
+    for key in ("warmup_steps", "decay_start"):
+        steps = getattr(optimizer, key)
+        # Epochs and steps cannot be compared before the data is open; ``in_steps`` asks again.
+        if isinstance(steps, int) and isinstance(train.steps, int) and steps >= train.steps:
+            problems.append(
+                f"[optimizer] {key} = {steps} takes all of [train] steps = {train.steps}; "
+                "shorten one or lengthen the other."
+            )
     return problems
 
 

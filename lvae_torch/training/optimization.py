@@ -38,6 +38,7 @@ def learning_rate(
     final: float = 0.0,
     decay_rate: float = 1.0,
     decay_steps: int = 1,
+    decay_start: int = 0,
 ) -> LearningRate:
     """Step -> learning rate: ``base`` times a linear warm-up, then the named decay.
 
@@ -46,12 +47,17 @@ def learning_rate(
 
     def after_warmup(step: int) -> float:
         since = max(0, step - warmup_steps)
+        fall = max(warmup_steps, decay_start)
+        done = min(1.0, max(0, step - fall) / max(1, total_steps - fall))
         match schedule:
             case "cosine":
-                done = min(1.0, since / max(1, total_steps - warmup_steps))
                 return final + (base - final) * 0.5 * (1 + math.cos(math.pi * done))
+            case "linear":
+                return base + (final - base) * done
             case "exponential":
                 return base * decay_rate ** (since / decay_steps)
+            case "staircase":
+                return base * decay_rate ** (since // decay_steps)
             case "noam":
                 start = max(1, warmup_steps)
                 return base * math.sqrt(start / max(start, step))

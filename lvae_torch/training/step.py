@@ -85,7 +85,7 @@ class TrainStep:
         for k, part in enumerate(parts):
             with self._no_sync_before(last=k == len(parts) - 1):
                 with self.autocast or nullcontext():
-                    x = self.preprocess(part)
+                    x = self.objective.repeated(self.preprocess(part))
                     loss, terms = self.objective(x, self.model(x, posterior_sample), step)
                 (loss / len(parts)).backward()
             losses.append(loss.detach())
