@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample
-from lvae_torch.objectives import ActiveUnits, bits_per_dim, elbo_terms, iw_bound
+from lvae_torch.objectives import Units, UnitStatistics, bits_per_dim, elbo_terms, iw_bound
 from lvae_torch.processes import Processes
 from lvae_torch.seeding import seed_everything
 
@@ -25,8 +25,8 @@ class Evaluation:
     """-log p(x|z), one posterior sample per image."""
     kl: tuple[float, ...]
     """KL(q||p) of each layer in closed form, top first."""
-    active_units: tuple[int, ...]
-    """Latent units in use per layer, top first."""
+    units: Units
+    """What each latent unit does."""
     iw_samples: int = 0
     iw_bound: float | None = None
     """Estimate of -log p(x) with that many samples; None if not asked for."""
@@ -39,8 +39,8 @@ class Evaluation:
         """The numbers under the names they have in every report; layers counted from 0, top first."""
         values = {"nelbo": self.nelbo, "nll": self.nll, "kl": sum(self.kl), "bpd": bits_per_dim(self.nelbo, n_dims)}
         values |= {f"kl/{i:02d}": kl for i, kl in enumerate(self.kl)}
-        values |= {"active_units": float(sum(self.active_units))}
-        values |= {f"active_units/{i:02d}": float(n) for i, n in enumerate(self.active_units)}
+        for name, counts in (("active_units", self.units.active()), ("informative_units", self.units.informative())):
+            values |= {name: float(sum(counts)), **{f"{name}/{i:02d}": float(n) for i, n in enumerate(counts)}}
         if self.iw_bound is not None:
             values |= {"iw_bound": self.iw_bound, "iw_bpd": bits_per_dim(self.iw_bound, n_dims)}
         return values
@@ -62,7 +62,7 @@ def evaluate(
         chunk: images times samples in one pass of that bound.
     """
     totals = torch.zeros(len(model.latent_shapes()) + 3, dtype=torch.float64, device=processes.device)
-    units = ActiveUnits(model.latent_shapes(), processes.device)
+    units = UnitStatistics(model.latent_shapes(), processes.device)
     for j, x in batches:
         seed_everything("evaluation", seed, j)
         out = model(x, posterior_sample)
@@ -77,7 +77,7 @@ def evaluate(
         n_images=int(count),
         nll=nll,
         kl=tuple(kl),
-        active_units=tuple(units.per_layer(processes.sum_)),
+        units=units.result(processes.sum_),
         iw_samples=iw_samples,
         iw_bound=bound_sum if iw_samples else None,
     )

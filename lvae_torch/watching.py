@@ -65,6 +65,8 @@ class TrainingWatch:
         """The validation split, with a grid of samples and one of reconstructions."""
         self.last = evaluation
         self.reporter.scalars(step, {f"val/{k}": v for k, v in evaluation.scalars(self.n_dims).items()})
+        for i, kl in enumerate(evaluation.units.kl):
+            self.reporter.histogram(step, f"val/kl_units/{i:02d}", kl.flatten().cpu().numpy())
         if self.pictures is not None:
             self._show(step, self.pictures)
         self._since = time.monotonic()  # evaluation is no part of the training speed
@@ -134,7 +136,7 @@ def evaluation_rows(evaluation: Evaluation, data: Data, settings: Settings) -> l
         ("-ELBO", nats(evaluation.nelbo)),
         ("NLL + KL", f"{evaluation.nll:.2f} + {sum(evaluation.kl):.2f}"),
         ("KL per layer, top first", "  ".join(f"{kl:.2f}" for kl in evaluation.kl)),
-        ("active units, top first", "  ".join(map(str, evaluation.active_units))),
+        ("active units, top first", "  ".join(map(str, evaluation.units.active()))),
     ]  # fmt: skip
     if evaluation.iw_bound is not None:
         rows.insert(3, (f"-log p(x), {evaluation.iw_samples} samples", nats(evaluation.iw_bound)))

@@ -15,8 +15,8 @@ from lvae_torch.distributions import DiagonalGaussian, GaussianLikelihood
 from lvae_torch.models.contract import Latent, Output, Source
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.objectives import (
-    ActiveUnits,
     Objective,
+    UnitStatistics,
     bits_per_dim,
     constant_beta,
     elbo_terms,
@@ -175,14 +175,55 @@ def test_bits_per_dim() -> None:
 
 
 def test_active_units_are_those_whose_mean_moves() -> None:
-    units = ActiveUnits([(3,)], torch.device("cpu"))
+    units = UnitStatistics([(3,)], torch.device("cpu"))
     means = torch.tensor([[0.0, 1.0, 0.05], [0.0, -1.0, -0.05], [0.0, 1.0, 0.05], [0.0, -1.0, -0.05]])
     for part in means.split(2):
         q = DiagonalGaussian(part, torch.zeros_like(part))
-        units.update((Latent(part, q, q),))
-    assert units.per_layer(lambda tensor: tensor) == [1]  # variances 0, 1, 0.0025 against 0.01
+        p = DiagonalGaussian(torch.tensor([0.0, 0.0, 1.0]), torch.zeros(3))
+        units.update((Latent(part, p, q),))
+    result = units.result(lambda tensor: tensor)
+    assert_close(result.variance[0], torch.tensor([0.0, 1.0, 0.0025], dtype=torch.float64))
+    assert_close(result.kl[0], torch.tensor([0.0, 0.5, (0.95**2 + 1.05**2) / 4], dtype=torch.float64))
+    assert result.active() == (1,)
+    assert result.informative() == (2,)
 
 
 def test_sampled_terms_sum_to_the_log_weight() -> None:
     x, out = terms_and_output()
     assert_close(-elbo_terms(x, out, "sampled").nelbo, log_weight(x, out))
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.25])
+def test_the_importance_weighted_objective_is_its_definition(beta: float) -> None:
+    objective = Objective(constant_beta(beta), mc_samples=2, iw_samples=3)
+    x = objective.repeated(X)
+    assert torch.equal(x.view(2, 3, 5, 1, 1, 1), X.expand(2, 3, 5, 1, 1, 1))
+    torch.manual_seed(0)
+    out = LinearGaussian(posterior_shift=0.4)(x, posterior_sample)
+    loss, terms = objective(x, out, step=0)
+    log_w = (out.likelihood.log_prob(x) - beta * out.latents[0].log_ratio).view(2, 3, 5)
+    bounds = torch.log(torch.exp(log_w).mean(dim=1))  # (2, 5)
+    assert_close(loss, -bounds.mean())
+    assert_close(terms.nelbo, -log_weight(x, out))
+
+
+def test_with_the_true_posterior_every_bound_is_the_evidence() -> None:
+    for mc_samples, iw_samples in ((1, 1), (4, 1), (1, 5), (2, 3)):
+        model = LinearGaussian()
+        objective = Objective(constant_beta(1.0), mc_samples=mc_samples, iw_samples=iw_samples,
+                              kl_estimate="sampled")  # fmt: skip
+        x = objective.repeated(X)
+        loss, _ = objective(x, model(x, posterior_sample), step=0)
+        assert_close(loss, -model.evidence(X).mean())
+
+
+def test_more_importance_samples_give_a_smaller_loss() -> None:
+    torch.manual_seed(0)
+    x = X.repeat(4000, 1, 1, 1)
+    losses = []
+    for iw_samples in (1, 2, 8):
+        objective = Objective(constant_beta(1.0), iw_samples=iw_samples, kl_estimate="sampled")
+        repeated = objective.repeated(x)
+        losses.append(float(objective(repeated, LinearGaussian(posterior_shift=0.8)(repeated, posterior_sample), 0)[0]))
+    evidence = -float(LinearGaussian().evidence(X).mean())
+    assert losses[0] > losses[1] > losses[2] > evidence - 0.01

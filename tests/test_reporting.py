@@ -20,6 +20,7 @@ from lvae_torch.errors import DataError
 from lvae_torch.reporting import console
 from lvae_torch.reporting.console import ConsoleReporter, table
 from lvae_torch.reporting.grids import image_grid, pair_grid, save_png, to_uint8
+from lvae_torch.reporting.history import History
 from lvae_torch.reporting.jsonl import JsonlReporter
 from lvae_torch.reporting.reporter import Reporter, Reporters
 from lvae_torch.reporting.tensorboard import TensorBoardReporter
@@ -54,6 +55,9 @@ class Recorder:
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         self.calls.append(("image", step, tag, grid.shape))
 
+    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
+        self.calls.append(("histogram", step, tag, values.tolist()))
+
     def close(self) -> None:
         self.calls.append(("close",))
 
@@ -66,6 +70,7 @@ class Unwritable(Recorder):
 def report_all(reporter: Reporter) -> None:
     reporter.scalars(3, {"train/loss": 1.5})
     reporter.image(3, "samples", GRID)
+    reporter.histogram(3, "val/kl_units/00", np.array([0.5, 2.0]))
 
 
 def test_each_reporter_is_told_everything() -> None:
@@ -77,6 +82,7 @@ def test_each_reporter_is_told_everything() -> None:
         assert recorder.calls == [
             ("scalars", 3, {"train/loss": 1.5}),
             ("image", 3, "samples", GRID.shape),
+            ("histogram", 3, "val/kl_units/00", [0.5, 2.0]),
             ("close",),
         ]
 
@@ -404,3 +410,31 @@ def test_a_png_is_whole_or_not_there(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(image), GRID)
     with pytest.raises(DataError, match=r"grid\.png/below: cannot be written \(Not a directory"):
         save_png(path / "below" / "a.png", GRID)
+
+
+# Read back
+
+
+def test_a_history_is_what_was_reported(tmp_path: Path) -> None:
+    reporter = JsonlReporter(tmp_path / "m.jsonl")
+    for step in (2, 4, 4):
+        reporter.scalars(step, {"train/nelbo": 100.0 - step, "train/kl": float("inf")})
+        reporter.histogram(step, "val/kl_units/00", np.array([0.123456, np.nan]) * step)
+    reporter.histogram(5, "val/many", np.zeros(5000))
+    with open(tmp_path / "m.jsonl", "a") as file:
+        file.write('{"step": 6, "train/nel')  # as a run in progress leaves it
+    history = History.read(tmp_path / "m.jsonl")
+    steps, values = history.curve("train/nelbo")
+    assert (steps.tolist(), values.tolist()) == ([2, 4], [98, 96])
+    assert len(history.curve("train/kl")[0]) == len(history.curve("val/many")[0]) == 0
+    assert history.last("train/") == {"step": 4, "nelbo": 96, "kl": None}
+    assert history.last("val/kl_units/") == {"step": 4, "00": [0.4938, None]}
+    assert history.last("other/") == {}
+
+
+@pytest.mark.parametrize("text", [None, b"{\n", b"\xff\n"])
+def test_a_history_that_is_none_is_named(tmp_path: Path, text: bytes | None) -> None:
+    if text is not None:
+        (tmp_path / "m.jsonl").write_bytes(text)
+    with pytest.raises(DataError, match=r"m\.jsonl: cannot be read"):
+        History.read(tmp_path / "m.jsonl")

@@ -43,6 +43,9 @@ class ConsoleReporter:
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         """A terminal shows no pictures."""
 
+    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
+        """Nor distributions."""
+
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -12,6 +12,8 @@ from lvae_torch.errors import DataError
 from lvae_torch.files import atomic_write
 from lvae_torch.reporting.reporter import writing_to
 
+MOST_VALUES = 1024  # of a histogram that are written down one by one
+
 
 class JsonlReporter:
     """Appends to ``path``: the step, the time in seconds since 1970, and each number; null where it is not finite.
@@ -33,16 +35,27 @@ class JsonlReporter:
                     file.write(kept)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        record: dict[str, float | None] = {"step": step, "time": round(time.time(), 3)}
-        record |= {key: float(value) if math.isfinite(value) else None for key, value in values.items()}
-        with writing_to(self._path), open(self._path, "ab") as file:
-            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._append(step, {key: _finite(value) for key, value in values.items()})
 
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         """Pictures go elsewhere."""
 
+    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
+        """As a list, where there are not too many."""
+        if len(values) <= MOST_VALUES:
+            self._append(step, {tag: [_finite(float(f"{value:.4g}")) for value in values]})
+
+    def _append(self, step: int, values: Mapping[str, object]) -> None:
+        record = {"step": step, "time": round(time.time(), 3), **values}
+        with writing_to(self._path), open(self._path, "ab") as file:
+            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+
     def close(self) -> None:
         """Each line is already in the file."""
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _until(text: bytes, last_step: int, path: Path) -> bytes:

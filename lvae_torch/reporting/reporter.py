@@ -19,6 +19,9 @@ class Reporter(Protocol):
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         """A picture, uint8 (H, W, 3)."""
 
+    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
+        """Many numbers of one kind, (n,)."""
+
     def close(self) -> None:
         """Nothing more will come."""
 
@@ -36,6 +39,10 @@ class Reporters:
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         for reporter in self.reporters:
             reporter.image(step, tag, grid)
+
+    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
+        for reporter in self.reporters:
+            reporter.histogram(step, tag, values)
 
     def close(self) -> None:
         """Close each, also when another one cannot be."""

@@ -49,6 +49,11 @@ class TensorBoardReporter:
 
         self._add(step, image(tag, grid, dataformats="HWC"))
 
+    def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
+        from torch.utils.tensorboard.summary import histogram
+
+        self._add(step, histogram(tag, values, bins="auto"))
+
     def close(self) -> None:
         """Everything is already in the file."""
 
