@@ -21,6 +21,9 @@ def reestimated(
         sum_over_ranks: adds a tensor up over the processes that share the batches out among them.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        yield
+        return
     before = [(norm.momentum, [buffer.clone() for buffer in norm.buffers()]) for norm in norms]
     try:
         _estimate(norms, passes, sum_over_ranks)

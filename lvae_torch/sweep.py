@@ -1,0 +1,161 @@
+"""``python -m lvae_torch.sweep CFG... [--jobs N] [--mode M]``: train several runs, use each, and compare them.
+
+Every run is a process of its own, started by the ordinary commands: repeating the sweep continues what was interrupted
+and leaves what is finished.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lvae_torch.cli import main
+from lvae_torch.comparison import Result, results_table
+from lvae_torch.errors import CfgError, Preempted
+from lvae_torch.files import write_text
+from lvae_torch.hparams import Settings, load
+from lvae_torch.synthesis import MODES
+from lvae_torch.wiring import run_folder
+
+POLL = 0.2  # seconds
+OUTPUT = "output.log"
+
+
+@dataclass
+class Job:
+    """One run of the sweep: the commands that are still to do, and the one under way."""
+
+    cfg: Path
+    settings: Settings
+    commands: deque[list[str]]
+    process: "subprocess.Popen[bytes] | None" = None
+    status: int = 0
+    """Exit status of the first command that did not succeed."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def name(self) -> str:
+        return self.settings.run.name
+
+    @property
+    def is_done(self) -> bool:
+        return self.process is None and (not self.commands or self.status != 0)
+
+
+def command(argv: Sequence[str]) -> None:
+    """Train and compare the runs that the arguments name."""
+    parser = argparse.ArgumentParser(prog="python -m lvae_torch.sweep", description="Train several runs, and compare.")
+    parser.add_argument("cfgs", nargs="+", type=Path, metavar="CFG", help="the .cfg files")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (default 1)")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
+                        help="use this value in all of them; may be repeated")  # fmt: skip
+    parser.add_argument("--mode", choices=list(MODES), action="append", default=[], dest="modes",
+                        help="what to do with each trained run; may be repeated")  # fmt: skip
+    parser.add_argument("--table", action="store_true", help="only show what there is already")
+    parser.add_argument("--out", type=Path, help="write the table there too, as Markdown")
+    options = parser.parse_args(argv)
+    jobs = plan(options.cfgs, options.overrides, options.modes)
+    if options.jobs < 1:
+        raise CfgError(f"--jobs is {options.jobs}; use a number of runs, at least 1.")
+    if not options.table:
+        work(jobs, options.jobs)
+    table = results_table([Result.of(run_folder(job.settings)) for job in jobs])
+    print(table)
+    if options.out:
+        write_text(options.out, table + "\n")
+    if failed := [job.name for job in jobs if job.status]:
+        raise CfgError(f"not finished: {', '.join(failed)}; see {OUTPUT} in each run's folder.")
+
+
+def plan(cfgs: Sequence[Path], overrides: Sequence[str], modes: Sequence[str]) -> list[Job]:
+    """What to do, every cfg checked before any work starts; runs that begin with another's weights come after it.
+
+    Raises:
+        CfgError: listing the problems of all cfgs, or names that two of them share.
+    """
+    jobs, problems = list[Job](), list[str]()
+    settings_ = ["--set=" + override for override in overrides]
+    for cfg in cfgs:
+        try:
+            settings = load(cfg, overrides)
+        except CfgError as error:
+            problems.append(str(error))
+            continue
+        train = [sys.executable, "-m", "lvae_torch.train", str(cfg), *settings_]
+        use = [sys.executable, "-m", "lvae_torch.synthesize", str(cfg), *settings_, *(f"--mode={m}" for m in modes)]
+        jobs.append(Job(cfg, settings, deque([train, use] if modes else [train])))
+    names = [job.name for job in jobs]
+    problems += [f"{name}: two of the cfgs have this run.name." for name in {n for n in names if names.count(n) > 1}]
+    if problems:
+        raise CfgError("\n".join(problems))
+    return jobs
+
+
+def work(jobs: Sequence[Job], side_by_side: int) -> None:
+    """Do all jobs, at most so many at a time, each with its share of the cores.
+
+    Raises:
+        Preempted: after SIGINT or SIGTERM, once every run has saved and stopped.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // side_by_side)
+    stopped: list[int] = []
+    with ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, lambda n, frame: stopped.append(n)))
+        while not all(job.is_done for job in jobs):
+            running = [job for job in jobs if job.process is not None]
+            if stopped:
+                for job in running:
+                    assert job.process is not None
+                    job.process.terminate()
+                    job.status = job.process.wait()
+                raise Preempted("stopped by a signal; the same command continues.")
+            for job in running:
+                _look_after(job)
+            if len(running) < side_by_side and (waiting := [job for job in jobs if _may_start(job, jobs)]):
+                _start(waiting[0], threads)
+            else:
+                time.sleep(POLL)
+
+
+def _may_start(job: Job, jobs: Sequence[Job]) -> bool:
+    """Whether nothing of it runs, something is left, and the run whose weights it needs is done."""
+    needed = job.settings.train.initial_run
+    blocked = any(other.name == needed and not other.is_done for other in jobs)
+    return job.process is None and not job.is_done and not blocked
+
+
+def _start(job: Job, threads: int) -> None:
+    folder = run_folder(job.settings).path
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = job.commands.popleft()
+    print(f"{job.name}: {' '.join(arguments[1:3])} begins, output in {folder / OUTPUT}", file=sys.stderr, flush=True)
+    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    with open(folder / OUTPUT, "ab") as output:
+        # A group of its own: Ctrl-C comes here, and is passed on once.
+        job.process = subprocess.Popen(
+            arguments, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+
+
+def _look_after(job: Job) -> None:
+    assert job.process is not None
+    status = job.process.poll()
+    if status is None:
+        return
+    job.process, job.status = None, status
+    if status or not job.commands:
+        minutes = (time.monotonic() - job.started) / 60
+        told = f"failed with status {status}" if status else "done"
+        print(f"{job.name}: {told} after {minutes:.1f} min", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main(command)

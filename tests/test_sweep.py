@@ -1,0 +1,103 @@
+"""Several runs, one after the other or side by side, and their table."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import small
+
+from lvae_torch.comparison import Result, results_table
+from lvae_torch.errors import CfgError
+from lvae_torch.files import read_json
+from lvae_torch.run_folder import RunFolder
+from lvae_torch.sweep import command, plan
+
+
+def cfgs(folder: Path, **more: str) -> list[Path]:
+    """Two runs, the second of which begins with the weights of the first."""
+    small.write_dump(folder / "dumps")
+    paths = []
+    for name, extra in (("b", "initial_run = a\n"), ("a", "")):
+        path = folder / f"{name}.cfg"
+        path.write_text(small.CFG.replace("name = small", f"name = {name}").replace("[train]\n", f"[train]\n{extra}"))
+        paths.append(path)
+    return paths
+
+
+def options(folder: Path) -> list[str]:
+    return [f"--set={override}" for override in small.override_list(folder, {})]
+
+
+def test_runs_are_trained_used_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*map(str, cfgs(tmp_path)), *options(tmp_path), "--mode=likelihood", "--jobs=2"]
+    arguments += ["--out", str(tmp_path / "table.md")]
+    command(arguments)
+    printed = capsys.readouterr()
+    rows = (tmp_path / "table.md").read_text().splitlines()
+    assert printed.out.strip().splitlines() == rows
+    assert [row.split()[1] for row in rows[2:]] == ["b", "a"]
+    for name in "ab":
+        folder = RunFolder(tmp_path / "runs", name)
+        result = Result.of(folder)
+        bound = read_json(folder.synthesis("likelihood") / "metrics.json")
+        row = next(row for row in rows if row.startswith(f"| {name} "))
+        assert f"{bound['nll_bound']:.2f} (K = 3, 17 images)" in row
+        assert f"{result.evaluation['nelbo']:.2f}" in row
+        assert len(result.per_layer("kl")) == 2
+        assert (folder.path / "output.log").read_text().count("finished") == 1
+    began = [line.split(":")[0] for line in printed.err.splitlines() if "lvae_torch.train begins" in line]
+    assert began == ["a", "b"], "b needs the weights of a"
+
+
+def test_the_table_alone_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command([*map(str, cfgs(tmp_path)), *options(tmp_path), "--table"])
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [[cell.strip() for cell in row.split("|")[2:-1]] for row in rows] == [["-"] * 5] * 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_failing_run_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = cfgs(tmp_path)
+    paths[0].write_text(paths[0].read_text().replace("dataset = small", "dataset = missing"))
+    with pytest.raises(CfgError, match=r"not finished: b; see output\.log"):
+        command([*map(str, paths), *options(tmp_path)])
+    assert "b: failed with status 3" in capsys.readouterr().err
+    assert "missing: no dump of that name" in (tmp_path / "runs" / "b" / "output.log").read_text()
+    assert read_json(tmp_path / "runs" / "a" / "status.json")["state"] == "finished"
+
+
+def test_all_problems_are_told_before_any_work(tmp_path: Path) -> None:
+    first, second = cfgs(tmp_path)
+    third = tmp_path / "c.cfg"
+    third.write_text(second.read_text())
+    first.write_text(first.read_text() + "columms = 3\n")
+    with pytest.raises(CfgError, match=r"(?s)Did you mean 'columns'.*a: two of the cfgs"):
+        plan([first, second, third], [], [])
+    with pytest.raises(CfgError, match="--jobs is 0"):
+        command([str(second), "--jobs=0"])
+
+
+def test_a_signal_stops_all_and_the_same_command_continues(tmp_path: Path, repository: Path) -> None:
+    paths = cfgs(tmp_path)
+    arguments = [sys.executable, "-m", "lvae_torch.sweep", str(paths[1]), *options(tmp_path)]
+    log = tmp_path / "runs" / "a" / "metrics.jsonl"
+    process = subprocess.Popen([*arguments, "--set=train.steps=100000"], cwd=repository, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not log.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 75
+    status = read_json(tmp_path / "runs" / "a" / "status.json")
+    assert status["state"] == "preempted"
+    more = status["step"] + 3
+    again = subprocess.run([*arguments, f"--set=train.steps={more}"], cwd=repository, capture_output=True, timeout=60)
+    assert again.returncode == 0, again.stderr
+    assert read_json(tmp_path / "runs" / "a" / "status.json")["step"] == more
+
+
+def test_results_of_unknown_runs_are_dashes(tmp_path: Path) -> None:
+    assert results_table([Result.of(RunFolder(tmp_path, "x"))]).splitlines()[-1].count("-") >= 5
