@@ -114,7 +114,7 @@ def _session(
         "mode": name,
         "trained_on": f"{meta['data']['dataset']} {meta['data']['content_hash'][:12]}",
     }
-    images = None
+    images, labels, steps_per_epoch = None, None, 1
     if mode.reads_images:
         dump, split = open_dump(settings), options.split or settings.data.val_split
         if list(dump.image_shape) != meta["data"]["image_shape"]:
@@ -122,6 +122,8 @@ def _session(
                 f"{dump.folder}: images {dump.image_shape}; the run was trained on {meta['data']['image_shape']}."
             )
         images = Images(dump.split(split), make_preprocess(settings, dump.n_levels), options.limit)
+        labels = dump.labels(split)
+        steps_per_epoch = dump.counts.get(settings.data.train_split, 0) // settings.train.batch_size or 1
         identity |= {
             "dataset": dump.dataset,
             "split": split,
@@ -130,7 +132,8 @@ def _session(
         }
         if dump.provenance.get("other_files"):
             identity["source_files"] = "not upstream's"
-    return Session(model, options, processes, run_folder(settings).synthesis(name), identity, images)
+    out = run_folder(settings).synthesis(name)
+    return Session(model, options, processes, out, identity, images, labels, steps_per_epoch)
 
 
 def _rows(metrics: dict[str, object]) -> list[tuple[str, str]]:

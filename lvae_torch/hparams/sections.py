@@ -22,7 +22,7 @@ from lvae_torch.sections import (
     TupleOf,
 )
 
-Mode = Literal["reconstruction", "generation", "encoding", "decoding", "likelihood", "layer_inspection"]
+Mode = Literal["reconstruction", "generation", "encoding", "decoding", "likelihood", "layer_inspection", "analysis"]
 
 
 class RunSection(Section):

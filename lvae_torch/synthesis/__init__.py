@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lvae_torch.synthesis import decoding, encoding, generation, layer_inspection, likelihood, reconstruction
+from lvae_torch.synthesis import analysis, decoding, encoding, generation, layer_inspection, likelihood, reconstruction
 from lvae_torch.synthesis.session import Session
 
 
@@ -21,5 +21,6 @@ MODES: dict[str, Mode] = {
     "encoding": Mode(encoding.run, reads_images=True),
     "decoding": Mode(decoding.run, reads_images=False),
     "likelihood": Mode(likelihood.run, reads_images=True),
+    "analysis": Mode(analysis.run, reads_images=True),
     "layer_inspection": Mode(layer_inspection.run, reads_images=False),
 }

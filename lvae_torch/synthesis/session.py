@@ -29,11 +29,18 @@ class Session:
     identity: Mapping[str, Any]
     """Run, checkpoint and data: everything a number must be read with."""
     given_images: Images | None = None
+    labels: np.ndarray | None = None
+    """Class of each image of the split, where the dump has them."""
+    steps_per_epoch: int = 1
 
     @property
     def images(self) -> Images:
         assert self.given_images is not None, "this mode was opened without a dump"
         return self.given_images
+
+    @property
+    def run_folder(self) -> Path:
+        return self.out.parent.parent
 
     @property
     def n_dims(self) -> int:

@@ -1,0 +1,121 @@
+"""Figures from plain numbers: curves, bars, heat maps, clouds. Drawn without a screen and without global state."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lvae_torch.files import atomic_write
+from lvae_torch.reporting.reporter import writing_to
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Curve = tuple[np.ndarray, np.ndarray]
+"""x and y, (n,) each; or times (t,) and values of several units (t, units)."""
+Groups = Mapping[str, Sequence[float]]
+
+INK, GRID = "#333333", "#dddddd"
+LEAST_KL = 1e-4  # nats, the bottom of the colour scale
+
+
+@contextmanager
+def figure(path: Path, width: float, height: float) -> Iterator["Figure"]:
+    """A figure in inches to draw on, written to ``path`` as a PNG."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    yield drawing
+    with writing_to(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        drawing.savefig(file, format="png")
+
+
+def draw_curves(path: Path, curves: Mapping[str, Curve], x_label: str, y_label: str, title: str) -> None:
+    """Curves over one axis. The y axis leaves the first tenth out of account, where training only begins."""
+    with figure(path, 6.4, 4.2) as drawing:
+        axes = drawing.subplots()
+        for k, (name, (x, y)) in enumerate(curves.items()):
+            axes.plot(x, y, label=name, linestyle=("-", "--", ":")[k % 3], color=f"C{k}", linewidth=1.5)
+        settled = [y[len(y) // 10 :] for _, y in curves.values() if len(y)]
+        if settled:
+            low, high = min(y.min() for y in settled), max(y.max() for y in settled)
+            margin = 0.05 * (high - low) or 1.0
+            axes.set_ylim(low - margin, high + margin)
+        _label(axes, x_label, y_label, title)
+        axes.legend(frameon=False)
+
+
+def draw_bars(
+    path: Path, groups: Mapping[str, Sequence[float]], labels: Sequence[str], y_label: str, title: str
+) -> None:
+    """For each label one bar of each group, with its value above it."""
+    with figure(path, max(4.8, 0.9 * len(labels) * len(groups)), 4.0) as drawing:
+        axes = drawing.subplots()
+        width = 0.8 / len(groups)
+        for k, (name, values) in enumerate(groups.items()):
+            places = np.arange(len(labels)) + (k - (len(groups) - 1) / 2) * width
+            bars = axes.bar(places, values, width, label=name, color=f"C{k}")
+            axes.bar_label(bars, fmt="{:.3g}", fontsize=7, padding=2)
+        axes.set_xticks(np.arange(len(labels)), labels)
+        _label(axes, "", y_label, title)
+        if len(groups) > 1:
+            axes.legend(frameon=False)
+
+
+def draw_unit_history(path: Path, layers: Mapping[str, Curve], x_label: str, title: str) -> None:
+    """log KL of each unit against time, one panel a layer, units sorted by what they end with.
+
+    Args:
+        layers: name -> (times (t,), mean KL (t, units)).
+    """
+    from matplotlib.colors import LogNorm
+
+    with figure(path, 2.6 * len(layers) + 1.2, 3.8) as drawing:
+        panels = np.atleast_1d(drawing.subplots(1, len(layers)))
+        most = max(float(kl.max()) for _, kl in layers.values())
+        norm = LogNorm(LEAST_KL, max(most, 10 * LEAST_KL))
+        picture: Any = None
+        for axes, (name, (times, kl)) in zip(panels, layers.items(), strict=True):
+            order = np.argsort(-kl[-1])
+            edges = np.concatenate([[0.0], times])  # a column reaches from the evaluation before to its own
+            picture = axes.pcolormesh(
+                edges, np.arange(len(order) + 1), kl[:, order].T.clip(LEAST_KL), norm=norm, cmap="magma"
+            )
+            axes.invert_yaxis()
+            axes.set_title(name, fontsize=9)
+            axes.set_xlabel(x_label)
+        panels[0].set_ylabel("unit, sorted")
+        drawing.colorbar(picture, ax=list(panels), label="KL, nats", fraction=0.04)
+        drawing.suptitle(title)
+
+
+def draw_clouds(path: Path, clouds: Mapping[str, np.ndarray], classes: np.ndarray | None, title: str) -> None:
+    """Points of the plane (n, 2), one panel each, coloured by class where there are any."""
+    few = classes is not None and classes.max() < 10
+    colours: dict[str, Any] = {"color": INK}
+    if classes is not None:
+        top = 9.5 if few else classes.max()
+        colours = {"c": classes, "cmap": "tab10" if few else "nipy_spectral", "vmin": -0.5, "vmax": top}
+    with figure(path, 2.8 * len(clouds) + 0.6, 3.2) as drawing:
+        panels = np.atleast_1d(drawing.subplots(1, len(clouds)))
+        for axes, (name, points) in zip(panels, clouds.items(), strict=True):
+            shown = axes.scatter(*points.T, s=3, linewidths=0, **colours)
+            axes.set_title(name, fontsize=9)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        if few and classes is not None:
+            drawing.colorbar(shown, ax=list(panels), label="class", ticks=range(int(classes.max()) + 1), fraction=0.03)
+        drawing.suptitle(title)
+
+
+def _label(axes: Any, x_label: str, y_label: str, title: str) -> None:
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.set_title(title, fontsize=10)
+    axes.grid(color=GRID, linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,76 @@
+"""The analysis mode: its numbers against others, and that every figure is there."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+import torch
+
+from lvae_torch.data.dump import Dump, Layout
+from lvae_torch.data.writing import DumpWriter
+from lvae_torch.files import read_json
+from lvae_torch.reporting.figures import draw_bars, draw_clouds, draw_curves, draw_unit_history
+from lvae_torch.synthesis.analysis import two_principal_components
+from lvae_torch.synthesize import synthesize
+from lvae_torch.train import train
+
+PICTURES = ("learning_curve", "kl_units", "kl_per_layer", "units", "classes", "samples", "reconstructions")
+
+
+@pytest.mark.parametrize("shape", [(50, 7), (7, 50), (20, 2), (20, 1)])
+def test_components_are_those_of_the_singular_value_decomposition(shape: tuple[int, int]) -> None:
+    z = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.linspace(3, 1, shape[1])
+    points = two_principal_components(z)
+    u, s, _ = np.linalg.svd((z - z.mean(0)).double().numpy(), full_matrices=False)
+    for k in range(min(2, shape[1])):
+        by_hand = u[:, k] * s[k]
+        assert np.allclose(points[:, k] * np.sign(points[:, k] @ by_hand), by_hand, atol=1e-6)
+    if shape[1] == 1:
+        assert (points[:, 1] == 0).all()
+
+
+def trained(folder: Path, labelled: bool) -> Any:
+    small.write_dump(folder / "dumps")
+    if labelled:
+        dump = Dump.open(folder / "dumps", "small")
+        images = {split: dump.split(split).gather(np.arange(n)).numpy() for split, n in dump.counts.items()}
+        with DumpWriter(folder / "dumps", "small", Layout(small.IMAGE_SHAPE, 2), {}) as writer:
+            for split, array in images.items():
+                writer.add(split, array, labels=np.arange(len(array)) % 3)
+    settings = small.settings(folder, train__log_every=1)
+    train(settings)
+    return settings
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_every_figure_is_drawn(tmp_path: Path, labelled: bool) -> None:
+    from PIL import Image
+
+    settings = trained(tmp_path, labelled)
+    synthesize(settings, ["analysis", "reconstruction"])
+    folder = tmp_path / "runs" / "small" / "synthesis"
+    for name in PICTURES:
+        with Image.open(folder / "analysis" / f"{name}.png") as picture:
+            assert min(picture.size) > 100, name
+    metrics = read_json(folder / "analysis" / "metrics.json")
+    assert metrics["units"] == [int(np.prod(shape)) for shape in small.model().latent_shapes()]
+    assert len(metrics["kl_per_layer"]) == 2
+    # The top layer's posterior does not depend on a draw.
+    assert metrics["kl_per_layer"][0] == pytest.approx(
+        read_json(folder / "reconstruction" / "metrics.json")["kl_per_layer"][0], rel=1e-5
+    )
+    assert ("notes" in metrics) is not labelled
+    if not labelled:
+        assert "no labels" in metrics["notes"][0]
+
+
+def test_figures_take_what_runs_give(tmp_path: Path) -> None:
+    """A single point, no points, one layer, dead units."""
+    one = np.array([1.0])
+    draw_curves(tmp_path / "a.png", {"train": (one, one), "test": (one[:0], one[:0])}, "epochs", "nats", "a")
+    draw_bars(tmp_path / "b.png", {"KL": [0.0]}, ["z_1"], "nats", "b")
+    draw_unit_history(tmp_path / "c.png", {"z_1": (one, np.zeros((1, 4)))}, "epochs", "c")
+    draw_clouds(tmp_path / "d.png", {"z_1": np.zeros((3, 2))}, np.array([0, 49, 3]), "d")
+    assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in "abcd")
