@@ -1,14 +1,20 @@
 """What several runs reached, side by side."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from lvae_torch.errors import DataError
+import numpy as np
+
+from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
+from lvae_torch.reporting.figures import draw_panels
 from lvae_torch.reporting.history import History
 from lvae_torch.run_folder import RunFolder
 
+DEPTH = re.compile(r"(?P<kind>.+)_(?P<layers>\d+)")
 COLUMNS = ("run", "step", "test -ELBO", "-log p bound", "KL per layer, top first", "units > 0.01 nats, top first")
 
 
@@ -21,22 +27,52 @@ class Result:
     """Keys as in ``metrics.jsonl``, without ``val/``."""
     bound: dict[str, Any]
     """Of the likelihood mode."""
+    training: dict[str, Any]
+    """The last log line of the training, without ``train/``."""
 
     @classmethod
     def of(cls, folder: RunFolder) -> "Result":
-        records = History.read(folder.metrics_jsonl).records if folder.metrics_jsonl.is_file() else ()
-        evaluated = [record for record in records if "val/nelbo" in record]
+        history = History.read(folder.metrics_jsonl) if folder.metrics_jsonl.is_file() else History(())
+        evaluated = [record for record in history.records if "val/nelbo" in record]
         evaluation = {key.removeprefix("val/"): value for key, value in evaluated[-1].items()} if evaluated else {}
         path = folder.synthesis("likelihood") / "metrics.json"
         try:
             bound = read_json(path) if path.is_file() else {}
         except DataError:
             bound = {}  # being written
-        return cls(folder.name, evaluation, bound)
+        return cls(folder.name, evaluation, bound, history.last("train/"))
 
     def per_layer(self, key: str) -> list[float]:
         """Values of ``key/00``, ``key/01`` and so on, top first."""
         return [self.evaluation[k] for k in sorted(self.evaluation) if k.startswith(f"{key}/")]
+
+
+def draw_depths(path: Path, results: Sequence[Result]) -> None:
+    """Bounds on log p(x) against the number of latent layers, one line for each kind of run.
+
+    Kind and number are read from names such as ``mnist_lvae_5``.
+
+    Raises:
+        CfgError: if no run has such a name and an evaluation.
+    """
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {"train, L_1": {}, "test, L_1": {}, "test, L_K": {}}
+    for result in results:
+        if not (match := DEPTH.fullmatch(result.name)):
+            continue
+        found = (result.training.get("nelbo"), result.evaluation.get("nelbo"), result.bound.get("nll_bound"))
+        for panel, value in zip(panels.values(), found, strict=True):
+            if value is not None:
+                panel.setdefault(match["kind"], []).append((int(match["layers"]), -value))
+    drawn = {
+        title: {
+            kind: (np.array(sorted(points))[:, 0], np.array(sorted(points))[:, 1]) for kind, points in lines.items()
+        }
+        for title, lines in panels.items()
+        if lines
+    }
+    if not drawn:
+        raise CfgError("--figure: no run has been evaluated whose name ends in its number of layers, as mnist_lvae_5.")
+    draw_panels(path, drawn, "latent layers", "nats per image")
 
 
 def results_table(results: Sequence[Result]) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lvae_torch.cli import main
-from lvae_torch.comparison import Result, results_table
+from lvae_torch.comparison import Result, draw_depths, results_table
 from lvae_torch.errors import CfgError, Preempted
 from lvae_torch.files import write_text
 from lvae_torch.hparams import Settings, load
@@ -60,16 +60,19 @@ def command(argv: Sequence[str]) -> None:
                         help="what to do with each trained run; may be repeated")  # fmt: skip
     parser.add_argument("--table", action="store_true", help="only show what there is already")
     parser.add_argument("--out", type=Path, help="write the table there too, as Markdown")
+    parser.add_argument("--figure", type=Path, help="draw bounds against the number of layers into this PNG")
     options = parser.parse_args(argv)
     jobs = plan(options.cfgs, options.overrides, options.modes)
     if options.jobs < 1:
         raise CfgError(f"--jobs is {options.jobs}; use a number of runs, at least 1.")
     if not options.table:
         work(jobs, options.jobs)
-    table = results_table([Result.of(run_folder(job.settings)) for job in jobs])
-    print(table)
+    results = [Result.of(run_folder(job.settings)) for job in jobs]
+    print(table := results_table(results))
     if options.out:
         write_text(options.out, table + "\n")
+    if options.figure:
+        draw_depths(options.figure, results)
     if failed := [job.name for job in jobs if job.status]:
         raise CfgError(f"not finished: {', '.join(failed)}; see {OUTPUT} in each run's folder.")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import small
 
-from lvae_torch.comparison import Result, results_table
+from lvae_torch.comparison import Result, draw_depths, results_table
 from lvae_torch.errors import CfgError
 from lvae_torch.files import read_json
 from lvae_torch.run_folder import RunFolder
@@ -101,3 +101,15 @@ def test_a_signal_stops_all_and_the_same_command_continues(tmp_path: Path, repos
 
 def test_results_of_unknown_runs_are_dashes(tmp_path: Path) -> None:
     assert results_table([Result.of(RunFolder(tmp_path, "x"))]).splitlines()[-1].count("-") >= 5
+
+
+def test_bounds_are_drawn_against_depth(tmp_path: Path) -> None:
+    results = [
+        Result(f"mnist_{kind}_{n}", {"step": 1, "nelbo": 90.0 - n}, {"nll_bound": 85.0 - n}, {"step": 1, "nelbo": 91.0})
+        for kind in ("vae", "lvae")
+        for n in (1, 2, 5)
+    ]
+    draw_depths(tmp_path / "depths.png", [*results, Result("other", {}, {}, {})])
+    assert (tmp_path / "depths.png").stat().st_size > 1000
+    with pytest.raises(CfgError, match="--figure: no run has been evaluated"):
+        draw_depths(tmp_path / "none.png", [Result("mnist_vae_3", {}, {}, {})])

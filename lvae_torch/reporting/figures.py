@@ -49,6 +49,19 @@ def draw_curves(path: Path, curves: Mapping[str, Curve], x_label: str, y_label: 
         axes.legend(frameon=False)
 
 
+def draw_panels(path: Path, panels: Mapping[str, Mapping[str, Curve]], x_label: str, y_label: str) -> None:
+    """Panels side by side with one y axis; points of a curve are marked, for there are few."""
+    with figure(path, 3.2 * len(panels) + 1.2, 4.0) as drawing:
+        row = np.atleast_1d(drawing.subplots(1, len(panels), sharey=True))
+        kinds = sorted({kind for curves in panels.values() for kind in curves})
+        for axes, (title, curves) in zip(row, panels.items(), strict=True):
+            for kind, (x, y) in curves.items():
+                axes.plot(x, y, "o-", label=kind, color=f"C{kinds.index(kind)}", markersize=4, linewidth=1.2)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            _label(axes, x_label, y_label if axes is row[0] else "", title)
+        row[0].legend(frameon=False, fontsize=8)
+
+
 def draw_bars(
     path: Path, groups: Mapping[str, Sequence[float]], labels: Sequence[str], y_label: str, title: str
 ) -> None:
