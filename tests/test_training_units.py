@@ -16,7 +16,7 @@ from lvae_torch.processes import Processes
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
-from lvae_torch.training.optimization import OPTIMIZERS, learning_rate, make_optimizer
+from lvae_torch.training.optimization import OPTIMIZERS, GuardedStep, learning_rate, make_optimizer
 from lvae_torch.training.step import TrainStep
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -244,3 +244,21 @@ def test_meter_gives_means_without_the_skipped_steps() -> None:
     assert (reading.nll, reading.nelbo, reading.loss) == (5.0, 8.0, 8.0)
     assert reading.kl == (1.0, 2.0)
     assert meter.read(ALONE).n_steps == 0
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adamax", "radam"])
+@pytest.mark.parametrize("ok", [True, False])
+def test_a_step_that_is_undone_on_the_device_leaves_no_trace(name: str, ok: bool) -> None:
+    """What GPUs do, against what CPUs do: step, or do not."""
+    after = []
+    for way in ("step_and_undo", "__call__"):
+        flat = FlatParameters(small.model())
+        optimizer = make_optimizer(name, flat, (0.9, 0.999), 1e-8, 0.01)
+        guarded = GuardedStep(optimizer, flat)
+        for k, is_good in enumerate((True, ok, True)):
+            flat.gradient.copy_(torch.linspace(-1, 1, len(flat.gradient)) * (k + 1) if is_good else torch.nan)
+            optimizer.param_groups[0]["lr"] = 0.1
+            getattr(guarded, way)(torch.tensor(is_good))
+        after.append([flat.vector.detach().clone(), *optimizer.state[flat.vector].values()])
+    assert all(torch.equal(a, b) for a, b in zip(*after, strict=True))
+    assert after[0][0].isfinite().all()

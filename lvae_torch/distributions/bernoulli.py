@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from lvae_torch.distributions.precision import widened
 
@@ -32,10 +32,11 @@ class Bernoulli:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Nats per image, (B,); x is (B, C, H, W), 0 or 1, or between: then minus the cross-entropy, no log mass."""
-        log_one, log_zero = logsigmoid(self.logits), logsigmoid(-self.logits)
         if self.reference:
-            log_one, log_zero = log_one.clamp(min=FLOOR), log_zero.clamp(min=FLOOR)
-        return (x * log_one + (1 - x) * log_zero).flatten(1).sum(dim=1)
+            log_one, log_zero = (logsigmoid(signed).clamp(min=FLOOR) for signed in (self.logits, -self.logits))
+            return (x * log_one + (1 - x) * log_zero).flatten(1).sum(dim=1)
+        # One logarithm for each value instead of two: they are a tenth of a fully-connected model's step.
+        return -binary_cross_entropy_with_logits(self.logits, x, reduction="none").flatten(1).sum(dim=1)
 
     def mean(self) -> Tensor:
         return torch.sigmoid(self.logits)

@@ -10,6 +10,7 @@ from torch.optim import Adam, Adamax, AdamW, Optimizer, RAdam
 from lvae_torch.training.flat import FlatParameters
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "adamax": Adamax, "radam": RAdam}
+FUSED = {"adam", "adamw"}
 LearningRate = Callable[[int], float]
 
 
@@ -18,10 +19,11 @@ def make_optimizer(
 ) -> Optimizer:
     """A torch optimizer over the flat vector. The learning rate is set at each step."""
     kind: Callable[..., Optimizer] = OPTIMIZERS[name]
-    on_gpu = flat.vector.is_cuda  # there, capturable keeps the step counter on the device, out of the host's sight
-    optimizer = kind(
-        [flat.vector], lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, capturable=on_gpu, foreach=False
-    )
+    # On a GPU, capturable keeps the step counter on the device, out of the host's sight; on a CPU, one fused pass over
+    # the weights costs half of the seven that it replaces.
+    on_cpu: dict[str, bool] = {"fused": True} if name in FUSED else {"foreach": False}
+    how = {"capturable": True, "foreach": False} if flat.vector.is_cuda else on_cpu
+    optimizer = kind([flat.vector], lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, **how)
     # torch makes the moments at the first step; a checkpoint or a skipped first step needs them before.
     optimizer.step()  # learning rate 0, gradient 0
     for state in optimizer.state.values():
@@ -68,7 +70,10 @@ def learning_rate(
 
 
 class GuardedStep:
-    """``optimizer.step()`` that leaves no trace where ``ok`` is false, decided on the device: nothing waits for it."""
+    """``optimizer.step()`` that leaves no trace where ``ok`` is false, decided on the device: nothing waits for it.
+
+    On a CPU ``ok`` is known already, so looking at it costs less than undoing the step.
+    """
 
     def __init__(self, optimizer: Optimizer, flat: FlatParameters) -> None:
         self.optimizer = optimizer
@@ -76,6 +81,14 @@ class GuardedStep:
 
     @torch.no_grad()
     def __call__(self, ok: Tensor) -> None:
+        if ok.is_cuda:
+            self.step_and_undo(ok)
+        elif ok.numpy():
+            self.optimizer.step()
+
+    @torch.no_grad()
+    def step_and_undo(self, ok: Tensor) -> None:
+        """The step, taken back where ``ok`` is false, with nothing read back from the device."""
         tensors = [self.flat.vector.data, *self.optimizer.state[self.flat.vector].values()]
         before = [t.clone() for t in tensors]
         self.optimizer.step()
