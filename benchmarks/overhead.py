@@ -65,7 +65,7 @@ def report(cfg: Path, pairs: int, batch_size: int, folder: Path) -> None:
     alone = Processes(0, 1, torch.device("cpu"))
     split = images(folder, shape, n_levels)
     order = TrainingOrder(len(split), batch_size, seed=0)
-    preprocess = partial(Preprocess(n_levels), training=True)
+    preprocess = Preprocess(n_levels).training
     objective = Objective(constant_beta(1.0))
     step = TrainStep(
         model=model,
