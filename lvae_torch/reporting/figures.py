@@ -99,6 +99,7 @@ def draw_unit_history(path: Path, layers: Mapping[str, Curve], x_label: str, tit
                 edges, np.arange(len(order) + 1), kl[:, order].T.clip(LEAST_KL), norm=norm, cmap="magma"
             )
             axes.invert_yaxis()
+            axes.yaxis.get_major_locator().set_params(integer=True)
             axes.set_title(name, fontsize=9)
             axes.set_xlabel(x_label)
         panels[0].set_ylabel("unit, sorted")
