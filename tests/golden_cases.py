@@ -77,3 +77,16 @@ def function_arrays(name: str) -> dict[str, np.ndarray]:
 def group(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """The arrays below ``prefix/``, without it."""
     return {key.removeprefix(prefix + "/"): a for key, a in arrays.items() if key.startswith(prefix + "/")}
+
+
+def fed_in_order(noise: list[Tensor], n: int) -> Any:
+    """Recorded noise (K, n, ...) handed out pass by pass, as many samples at a time as are asked for."""
+    used = [0] * len(noise)
+
+    def source(i: int, prior: Any, posterior: Any) -> Tensor:
+        k = posterior.mean.shape[0] // n
+        eps = noise[i][used[i] : used[i] + k].flatten(0, 1)
+        used[i] += k
+        return posterior.at_noise(eps)
+
+    return source

@@ -79,11 +79,20 @@ def override_list(folder: Path, overrides: Mapping[str, Any] | None = None) -> l
 
 def model(image_shape: tuple[int, int, int] = IMAGE_SHAPE, n_levels: int = 2, **section: Any) -> Any:
     """A small spatial LVAE with seeded weights."""
-    torch.manual_seed(0)
-    family = FAMILIES["spatial_lvae"]
     values = {
         "z_channels": (2, 3), "downsample": (1, 1), "n_filters": 4, "blocks_per_layer": 1, "dropout": 0.0, **section
     }  # fmt: skip
+    return _built("spatial_lvae", values, image_shape, n_levels)
+
+
+def dense(family: str, image_shape: tuple[int, int, int] = IMAGE_SHAPE, n_levels: int = 2, **section: Any) -> Any:
+    """A small fully-connected model of three rungs with seeded weights."""
+    return _built(family, {"z_dims": (4, 3, 2), "widths": (8, 7, 6), **section}, image_shape, n_levels)
+
+
+def _built(name: str, values: dict[str, Any], image_shape: tuple[int, int, int], n_levels: int) -> Any:
+    torch.manual_seed(0)
+    family = FAMILIES[name]
     built = family.build(family.settings(**values), image_shape, n_levels)
     with torch.no_grad():
         for parameter in built.parameters():  # the top prior begins at zero; every path shall count

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from lvae_torch.distributions import DiagonalGaussian
+from lvae_torch.distributions.gaussian import log_softplus
 
 GOLDEN = Path(__file__).parent / "golden" / "likelihoods.npz"
 
@@ -125,6 +126,37 @@ def test_from_mean_and_log_var_bounds_the_log_std_on_both_sides() -> None:
 def test_half_precision_is_widened(given: torch.dtype, kept: torch.dtype) -> None:
     d = DiagonalGaussian.from_mean_and_log_var(torch.randn(2, 4).to(given))
     assert {d.mean.dtype, d.log_std.dtype, d.rsample().dtype, d.kl(d).dtype, d.log_prob(d.mean).dtype} == {kept}
+
+
+def test_merging_is_the_product_of_the_densities() -> None:
+    """log q - log a - log b is one constant, the logarithm of the normaliser, for every z."""
+    a, b = gaussian(20, 3), gaussian(20, 3, seed=1)
+    q, z = a.merge(b), gaussian(7, 20, 3, seed=2).mean
+    constant = q.log_prob(z) - a.log_prob(z) - b.log_prob(z)
+    torch.testing.assert_close(constant, constant[:1].expand_as(constant), rtol=1e-9, atol=1e-6)
+    overlap = Normal(a.mean, (a.std**2 + b.std**2).sqrt()).log_prob(b.mean)
+    torch.testing.assert_close(constant[0], -overlap, rtol=1e-9, atol=1e-6)
+
+
+def test_merging_widths_far_apart_leaves_the_narrow_one() -> None:
+    narrow = DiagonalGaussian(torch.tensor([1.0]), torch.tensor([-60.0]))
+    wide = DiagonalGaussian(torch.tensor([-5.0], requires_grad=True), torch.tensor([60.0], requires_grad=True))
+    for q in (narrow.merge(wide), wide.merge(narrow)):
+        assert (q.mean.item(), q.log_std.item()) == (1.0, -60.0)
+        assert all(g.isfinite() for g in torch.autograd.grad(q.mean + q.log_std, [wide.mean, wide.log_std]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_softplus_is_finite_everywhere_and_smooth(dtype: torch.dtype) -> None:
+    raw = torch.tensor(
+        [-1e4, -800.0, -30.0 - 1e-4, -30.0 + 1e-4, -1.0, 0.0, 5.0, 800.0], dtype=dtype, requires_grad=True
+    )
+    y = log_softplus(raw)
+    (slope,) = torch.autograd.grad(y.sum(), raw)
+    exact = raw.detach().double().clamp(min=-700).exp().log1p()
+    exact = torch.where(raw > 700, raw.double(), exact).log().where(raw > -700, raw.double())
+    torch.testing.assert_close(y.double(), exact, rtol=1e-6 if dtype == torch.float32 else 1e-12, atol=0)
+    assert slope.isfinite().all() and (slope > 0).all() and (slope <= 1 + 1e-6).all()
 
 
 def test_golden_formulas() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_cases import ModelCase, double, function_arrays, group, model_cases
+from golden_cases import ModelCase, double, fed_in_order, function_arrays, group, model_cases
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -182,24 +182,11 @@ def test_importance_weighted_test_procedure() -> None:
         images = slice(first, first + config["test_batch_size"])
         n = len(x[images])
         noise = [double(arrays[f"eps.{i}"][:, images]) for i in (1, 0)]
-        source = _fed_in_order(noise, n)
+        source = fed_in_order(noise, n)
         bounds.append(iw_bound(model, x[images], k, chunk=3 * n, source=source))
     expected = np.logaddexp.reduce(arrays["log_weights"], axis=1) - math.log(k)
     scalars_close(torch.cat(bounds), expected)
     assert_close(torch.cat(bounds).mean(), double(arrays["metric/elbo/elbo_IW_7"]), rtol=1e-5, atol=0)
-
-
-def _fed_in_order(noise: list[Tensor], n: int) -> Any:
-    """Recorded noise (K, n, ...) handed out pass by pass, as many samples at a time as are asked for."""
-    used = [0] * len(noise)
-
-    def source(i: int, prior: Any, posterior: Any) -> Tensor:
-        k = posterior.mean.shape[0] // n
-        eps = noise[i][used[i] : used[i] + k].flatten(0, 1)
-        used[i] += k
-        return posterior.at_noise(eps)
-
-    return source
 
 
 BLOCKS = function_arrays("fn_blocks")

@@ -42,7 +42,7 @@ ROOMS: dict[str, list[str]] = {
     "training": [*GROUND, *CONTRACT, "objectives", "evaluation", "data"],
     "synthesis": [
         *(*GROUND, "distributions", *CONTRACT, "objectives", "metrics", "evaluation", "data"),
-        *("hparams.sections", "reporting.grids"),
+        *("hparams.sections", "reporting.figures", "reporting.grids", "reporting.history"),
     ],
     # from settings to the things that the rooms ask for
     "wiring": [*GROUND, "run_folder", "models", "objectives", "data", "hparams", "training"],
@@ -56,11 +56,13 @@ ROOMS: dict[str, list[str]] = {
         *(*GROUND, "run_folder", *CONTRACT, "objectives", "evaluation", "data", "hparams", "reporting", "training"),
         *("wiring", "assembled_data", "watching"),
     ],
+    "comparison": ["errors", "files", "run_folder", "reporting.figures", "reporting.history"],
     # entry points: they read the cfg and wire the rooms
     "cli": ["errors", "files", "run_folder", "hparams"],
     "train": ["*"],
     "synthesize": ["*"],
     "info": ["*"],
+    "sweep": ["*"],
     "demo": ["*"],
 }
 DATA_SCRIPTS = ["errors", "files", "seeding", "data", "cli"]  # recipes make dumps and know nothing of models

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
 
 from lvae_torch.distributions.precision import widened
 
 LOG_2PI = math.log(2 * math.pi)
+
+
+def log_softplus(raw: Tensor) -> Tensor:
+    """log(log(1 + e^raw)), finite with a finite gradient for every ``raw``."""
+    floor = -30.0  # below it softplus(raw) is e^raw to the last digit of float64, until it underflows
+    return torch.where(raw < floor, raw, softplus(raw.clamp(min=floor)).log())
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,12 @@ class DiagonalGaussian:
         if max_log_std is not None:
             log_std = log_std.clamp(-max_log_std, max_log_std)
         return cls(mean, log_std)
+
+    @classmethod
+    def from_mean_and_softplus(cls, params: Tensor) -> DiagonalGaussian:
+        """Split a network output (B, 2Z, ...) into mean and what the variance is the softplus of, each (B, Z, ...)."""
+        mean, raw = widened(params).chunk(2, dim=1)
+        return cls(mean, 0.5 * log_softplus(raw))
 
     @property
     def std(self) -> Tensor:
@@ -55,3 +68,12 @@ class DiagonalGaussian:
         shift = (self.mean - p.mean) * (-p.log_std).exp()
         log_ratio = self.log_std - p.log_std
         return 0.5 * (shift**2 + torch.expm1(2 * log_ratio)) - log_ratio  # expm1: exact near q = p
+
+    def merge(self, other: DiagonalGaussian) -> DiagonalGaussian:
+        """The product of both densities, normalised: precisions add, means weigh by them (Sonderby et al. 2016).
+
+        In logarithms, so that no ratio of widths overflows.
+        """
+        log_odds = 2 * (other.log_std - self.log_std)  # of self's share in the sum of precisions
+        mean = torch.lerp(other.mean, self.mean, torch.sigmoid(log_odds))
+        return DiagonalGaussian(mean, self.log_std + 0.5 * logsigmoid(log_odds))

@@ -9,11 +9,9 @@ and ``resample`` for the halving or doubling convolution in front of it.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from lvae_torch.errors import DataError
+from lvae_torch.interop.weights import copy_weights
 from lvae_torch.layers.residual import BlockStyle, Merge, ResidualBlock
 from lvae_torch.models.spatial_lvae import Ladder, SpatialLVAE, Stage
 from lvae_torch.models.spatial_lvae_section import likelihood_head
@@ -38,20 +36,7 @@ def from_reference(config: Mapping[str, Any], weights: Mapping[str, Any]) -> Spa
         DataError: listing every weight that is missing, left over, or of another shape.
     """
     model = _build(config)
-    targets = dict(reference_tensors(model))
-    problems = [f"{name}: missing" for name in targets if name not in weights]
-    problems += [f"{name}: this model has no such weight" for name in weights if name not in targets]
-    values = {name: torch.as_tensor(np.asarray(weights[name])) for name in targets if name in weights}
-    problems += [
-        f"{name}: has shape {tuple(value.shape)}, needs {tuple(targets[name].shape)}"
-        for name, value in values.items()
-        if value.shape != targets[name].shape
-    ]
-    if problems:
-        raise DataError("the weights do not fit the config:\n  " + "\n  ".join(problems))
-    with torch.no_grad():
-        for name, value in values.items():
-            targets[name].copy_(value)
+    copy_weights(dict(reference_tensors(model)), weights)
     return model.eval()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lvae_torch.models import spatial_lvae_section
+from lvae_torch.models import ladder_section, spatial_lvae_section
 from lvae_torch.sections import Section
 
 
@@ -18,5 +18,7 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "ladder": Family(ladder_section.LadderSection, ladder_section.build_ladder),
+    "hierarchical_vae": Family(ladder_section.HierarchicalVAESection, ladder_section.build_hierarchical),
     "spatial_lvae": Family(spatial_lvae_section.SpatialLVAESection, spatial_lvae_section.build),
 }
