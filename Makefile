@@ -13,7 +13,7 @@ PINS := build/requirements.txt
 READY := .venv/.ready
 RUN := .venv/bin/python
 TEST := OMP_NUM_THREADS=$(TEST_THREADS) $(RUN) -m pytest
-SCRIPTS := .ci/run $(wildcard *.sh build/*.sh build/*/*.sh)
+SCRIPTS := .ci/run $(wildcard *.sh build/*.sh build/*/*.sh data_scripts/*.sh)
 # uv installs the same pins in a fraction of the time, where it works.
 INSTALL := $(if $(shell uv --version 2>/dev/null),uv pip install --python $(RUN),$(RUN) -m pip install)
 

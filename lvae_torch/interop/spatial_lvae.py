@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lvae_torch.interop.weights import copy_weights
 from lvae_torch.layers.residual import BlockStyle, Merge, ResidualBlock
+from lvae_torch.models.heads import likelihood_head
 from lvae_torch.models.spatial_lvae import Ladder, SpatialLVAE, Stage
-from lvae_torch.models.spatial_lvae_section import likelihood_head
 
 LIKELIHOODS = {
     "bernoulli": "bernoulli",

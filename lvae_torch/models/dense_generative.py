@@ -16,7 +16,7 @@ from lvae_torch.distributions.gaussian import DiagonalGaussian
 from lvae_torch.distributions.precision import widened
 from lvae_torch.layers.mlp import MLP, DenseStyle
 from lvae_torch.models.contract import Latent, Output, Source
-from lvae_torch.models.spatial_lvae import Head, ImageShape
+from lvae_torch.models.heads import Head, ImageShape
 
 Posterior = Callable[[int, DiagonalGaussian, Tensor | None], DiagonalGaussian]  # (i, prior, z_above) -> q
 gaussian = DiagonalGaussian.from_mean_and_softplus  # (B, 2D) -> mean and log std, each (B, D)

@@ -15,7 +15,7 @@ from lvae_torch.layers.mlp import MLP, DenseStyle
 from lvae_torch.layers.rematerialization import rematerialize
 from lvae_torch.models.contract import Features, Output, Source
 from lvae_torch.models.dense_generative import GenerativeLadder, RungSize, gaussian, gaussian_head, top_down_maps
-from lvae_torch.models.spatial_lvae import Head, ImageShape
+from lvae_torch.models.heads import Head, ImageShape
 
 
 class LadderVAE(nn.Module):

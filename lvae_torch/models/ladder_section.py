@@ -7,10 +7,9 @@ from pydantic import model_validator
 from lvae_torch.distributions import DiagonalGaussian, GaussianLikelihood
 from lvae_torch.layers.mlp import DenseStyle
 from lvae_torch.models.dense_generative import RungSize
+from lvae_torch.models.heads import Head, ImageShape, likelihood_head
 from lvae_torch.models.hierarchical_vae import HierarchicalVAE
 from lvae_torch.models.ladder import LadderVAE
-from lvae_torch.models.spatial_lvae import Head, ImageShape
-from lvae_torch.models.spatial_lvae_section import likelihood_head
 from lvae_torch.sections import Fraction, PositiveInt, Section, TupleOf
 
 

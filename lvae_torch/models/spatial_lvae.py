@@ -4,7 +4,6 @@ Like the Ladder VAE (Sonderby et al. 2016) posterior and prior share one top-dow
 features takes the place of the precision-weighted product. Shapes: B batch, C width, Z latent channels.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -17,10 +16,9 @@ from lvae_torch.layers.geometry import crop_to, pad_to, padded_size
 from lvae_torch.layers.initialization import draw_kaiming, rescale_to_data
 from lvae_torch.layers.rematerialization import rematerialize
 from lvae_torch.layers.residual import BlockStyle, Merge, ResidualBlock, residual_tower
-from lvae_torch.models.contract import Features, Latent, Likelihood, Output, Source
+from lvae_torch.models.contract import Features, Latent, Output, Source
+from lvae_torch.models.heads import Head, ImageShape
 from lvae_torch.models.sources import posterior_sample
-
-ImageShape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,6 @@ class Stage:
     z_channels: int
     halvings: int
     """How often height and width halve on the way up into this layer (and double on the way down out of it)."""
-
-
-@dataclass(frozen=True)
-class Head:
-    """The likelihood's share of the network: how many channels it needs, and what it makes of them."""
-
-    n_params: int
-    likelihood: Callable[[Tensor], Likelihood]
 
 
 @dataclass(frozen=True)

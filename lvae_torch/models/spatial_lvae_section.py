@@ -1,14 +1,13 @@
 """The ``[model]`` section of ``family = spatial_lvae``, and the model it describes."""
 
-from functools import partial
 from typing import Literal
 
 from pydantic import model_validator
 
-from lvae_torch.distributions import Bernoulli, DiscretizedLogistic, GaussianLikelihood, LogisticMixture
 from lvae_torch.errors import CfgError
 from lvae_torch.layers.residual import BlockStyle
-from lvae_torch.models.spatial_lvae import Head, ImageShape, Ladder, SpatialLVAE, Stage
+from lvae_torch.models.heads import ImageShape, likelihood_head
+from lvae_torch.models.spatial_lvae import Ladder, SpatialLVAE, Stage
 from lvae_torch.sections import Count, Fraction, Positive, PositiveInt, Section, TupleOf
 
 
@@ -92,34 +91,6 @@ def build(section: SpatialLVAESection, image_shape: ImageShape, n_levels: int) -
     stages = tuple(Stage(z, d) for z, d in zip(section.z_channels, section.downsample, strict=True))
     head = likelihood_head(section.likelihood, image_shape[0], n_levels, section.n_mixtures)
     return SpatialLVAE(image_shape, stages, ladder, head, data_dependent_init=section.data_dependent_init)
-
-
-def likelihood_head(name: str, channels: int, n_levels: int, n_mixtures: int = 10, reference: bool = False) -> Head:
-    """The named likelihood over ``channels`` colours; ``reference`` keeps the original code's approximations."""
-    if n_levels < 2 and name != "gaussian":
-        raise CfgError(f"[model] likelihood = {name} needs pixels in levels, but this data has none; use gaussian.")
-    match name:
-        case "bernoulli":
-            if n_levels != 2:
-                raise CfgError(
-                    f"[model] likelihood = bernoulli needs binary images, but these have {n_levels} levels; "
-                    "set [data] binarize, or choose discretized_logistic_mixture."
-                )
-            return Head(Bernoulli.n_params(channels), partial(Bernoulli.from_params, reference=reference))
-        case "gaussian":
-            return Head(GaussianLikelihood.n_params(channels), GaussianLikelihood.from_params)
-        case "discretized_logistic":
-            make = partial(DiscretizedLogistic.from_params, n_levels=n_levels, reference=reference)
-            return Head(DiscretizedLogistic.n_params(channels), make)
-        case _:
-            mixture = partial(
-                LogisticMixture.from_params,
-                channels=channels,
-                n_mixtures=n_mixtures,
-                n_levels=n_levels,
-                reference=reference,
-            )
-            return Head(LogisticMixture.n_params(channels, n_mixtures), mixture)
 
 
 def _check_size(section: SpatialLVAESection, image_shape: ImageShape) -> None:
