@@ -2,13 +2,14 @@
 
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from data_scripts import spans
@@ -133,8 +134,13 @@ def _in_tar(path: Path) -> dict[str, Span]:
 def _members(path: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
     with reading(path):
         members = list(tar)
-        # The end of the archive is not that of the file: reading on makes gzip compare its check sum.
-        while tar.fileobj is not None and tar.fileobj.read(CHUNK):
+        file = tar.fileobj
+        assert file is not None, path
+        # Where tarfile finds no member it takes the archive to be at its end, which it is if empty blocks follow.
+        file.seek(tar.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise EOFError("the end is missing")
+        while file.read(CHUNK):  # to the end of the file, where gzip compares its check sum
             pass
     for member in members:
         _check_name(path, member.name, is_link=member.issym() or member.islnk())
@@ -150,7 +156,7 @@ def reading(path: Path, member: str = "") -> Iterator[None]:
         raise
     except (OSError, EOFError, KeyError, ValueError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path}{f': {member}' if member else ''}: damaged or cut off ({error}).") from error
-    except (zipfile.BadZipFile, zlib.error, tarfile.TarError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, tarfile.TarError) as error:
         raise DataError(f"{path}{f': {member}' if member else ''}: damaged or cut off ({error}).") from error
 
 
@@ -168,8 +174,13 @@ def pictures_of(archive: Archive) -> list[str]:
 
 def is_picture(name: str) -> bool:
     """Whether ``name`` is that of a picture, and not of what file managers leave beside them."""
-    hidden = name.startswith((".", "__MACOSX")) or "/." in name or "/__MACOSX" in name
-    return name.rpartition(".")[2].lower() in PICTURES and not hidden
+    return name.rpartition(".")[2].lower() in PICTURES and not is_stray(name)
+
+
+def is_stray(name: str) -> bool:
+    """Whether file managers leave files of that name beside others."""
+    parts = PurePosixPath(name).parts  # without the "." that members of tars often begin with
+    return any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
 def by_number(name: str) -> list[tuple[int, str]]:

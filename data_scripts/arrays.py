@@ -9,6 +9,7 @@ import numpy as np
 from data_scripts.progress import progress
 from data_scripts.recipe import Request
 from lvae_torch.data.dump import Layout
+from lvae_torch.errors import DataError
 
 PART_BYTES = 8 * 2**20
 
@@ -28,7 +29,13 @@ class Stream:
 
 
 def of_array(images: np.ndarray, labels: np.ndarray | None = None, order: np.ndarray | None = None) -> Stream:
-    """The images (n, H, W, C) that ``order`` names, or all; ``images`` may be mapped from disk."""
+    """The images (n, H, W, C) that ``order`` names, or all; ``images`` may be mapped from disk.
+
+    Raises:
+        DataError: if there is not one label for each image.
+    """
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise DataError(f"labels {labels.shape} for {len(images):,} images: not files of one set.")
     chosen = np.arange(len(images)) if order is None else order
 
     def chunks() -> Iterator[Chunk]:

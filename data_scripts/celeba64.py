@@ -86,6 +86,8 @@ def read_partition(path: Path) -> dict[str, str]:
     for number, line in enumerate(lines, 1):
         match line.split():
             case [name, "0" | "1" | "2" as split]:
+                if name in result:
+                    raise DataError(f"{path}: line {number} names {name} twice.")
                 result[name] = SPLITS[int(split)]
             case []:
                 continue

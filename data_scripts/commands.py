@@ -33,7 +33,7 @@ def _add(options: argparse.ArgumentParser, recipe: Recipe) -> None:
     # No default for --dumps: it would replace what was given before the dataset.
     options.add_argument("--dumps", type=Path, default=argparse.SUPPRESS, help="folder of all dumps")
     options.add_argument("--mirror", help="URL or folder with the source files, instead of upstream")
-    options.add_argument("--source", help="file or folder that you have put source files into")
+    options.add_argument("--source", help="folder that you have put source files into (images: or an archive)")
     options.add_argument("--keep-raw", action="store_true", help="keep downloads (in .raw) when the dump is whole")
     recipe.add_options(options)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from data_scripts.archives import Archive
-from data_scripts.render import Pages, Render, render_into
+from data_scripts.render import Pages, Render, end_with_parent, render_into
 from lvae_torch.errors import CfgError, DataError
 
 PAGE_BYTES = 8 * 2**20  # of images, at most, in one piece of work
@@ -74,13 +74,15 @@ def decoders(render: Render, jobs: int, folder: Path) -> Iterator[Decoders]:
     per_page = max(1, min(PAGE_IMAGES, PAGE_BYTES // image_bytes))
     n_pages = max(2 * jobs, WINDOW_BYTES // (per_page * image_bytes))
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("pages_*"):  # by a process that was killed
+        left.unlink()
     with tempfile.NamedTemporaryFile(dir=folder, prefix="pages_") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, n_pages * per_page * image_bytes)
         except OSError as error:
             raise DataError(f"{folder}: cannot be written ({error.strerror}). Make room, and try again.") from error
         # New interpreters rather than copies of this one: it has threads, and libraries that do not outlive a fork.
-        pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+        pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent)
         try:
             yield Decoders(pool, render, Pages(file.name, (n_pages, per_page, *image)))
         finally:

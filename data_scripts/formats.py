@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import math
 import pickle
 import struct
 import zipfile
@@ -12,6 +13,7 @@ from typing import IO, Any, BinaryIO, ClassVar
 
 import numpy as np
 
+from data_scripts import spans
 from data_scripts.archives import reading
 from data_scripts.arrays import PART_BYTES
 from lvae_torch.errors import DataError
@@ -28,8 +30,11 @@ def read_idx(path: Path) -> np.ndarray:
     with reading(path), gzip.open(path) as file:
         magic = int.from_bytes(file.read(4), "big")
         shape = np.frombuffer(file.read(4 * (magic & 0xFF)), dtype=">i4").tolist()
-        data = np.frombuffer(file.read(), dtype=np.uint8)
-    if magic not in (2049, 2051) or data.size != np.prod(shape):
+        size = math.prod(shape)
+        if not 0 < size <= spans.MAX_MEMBER:
+            raise ValueError(f"{size:,} bytes, at most {spans.MAX_MEMBER:,} are read")
+        data = np.frombuffer(file.read(size + 1), dtype=np.uint8)  # reading to the end compares the check sum
+    if magic not in (2049, 2051) or data.size != size:
         raise DataError(f"{path}: not an idx file of images or labels (magic {magic}, {data.size:,} bytes).")
     return data.reshape(shape)
 
@@ -70,6 +75,39 @@ def read_pickle(data: bytes, path: Path) -> dict[str, Any]:
     return value
 
 
+# --- arrays that are read a piece at a time ---------------------------------------------------------------------------
+
+
+def _row_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Bytes of one item of an array.
+
+    Raises:
+        ValueError: for arrays that no dataset has.
+    """
+    row_bytes = math.prod(shape[1:]) * dtype.itemsize
+    if min(shape, default=0) < 1 or not 0 < row_bytes <= spans.MAX_MEMBER:
+        raise ValueError(f"an array {shape}")
+    return row_bytes
+
+
+def _rows(file: IO[bytes] | gzip.GzipFile, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
+    """What is left of ``file``, in pieces along the first axis.
+
+    Raises:
+        EOFError, ValueError: if it is less or more.
+    """
+    row_bytes = _row_bytes(shape, dtype)
+    at_once = max(1, PART_BYTES // row_bytes)
+    for first in range(0, shape[0], at_once):
+        n = min(at_once, shape[0] - first)
+        data = file.read(n * row_bytes)
+        if len(data) != n * row_bytes:
+            raise EOFError("cut off")
+        yield np.frombuffer(data, dtype=dtype).reshape(n, *shape[1:])
+    if file.read(1):  # only at the end is the check sum compared
+        raise ValueError("more bytes than its head says")
+
+
 # --- npz: ImageNet, multi-dSprites ------------------------------------------------------------------------------------
 
 
@@ -89,25 +127,35 @@ class NpyInZip:
             self.shape, fortran, self.dtype = header[np.lib.format.read_magic(file)](file)
             if fortran or self.dtype.hasobject:
                 raise ValueError(f"{self.dtype}, column-major {fortran}")
+            _row_bytes(self.shape, self.dtype)
         return file
 
     def rows(self) -> Iterator[np.ndarray]:
         """The array in pieces along its first axis."""
-        row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        at_once = max(1, PART_BYTES // row_bytes)
-        with self._open() as file:
-            for first in range(0, self.shape[0], at_once):
-                n = min(at_once, self.shape[0] - first)
-                with reading(self.path, self.key):
-                    data = file.read(n * row_bytes)
-                    if len(data) != n * row_bytes:
-                        raise EOFError("cut off")
-                yield np.frombuffer(data, dtype=self.dtype).reshape(n, *self.shape[1:])
+        with self._open() as file, reading(self.path, self.key):
+            yield from _rows(file, self.shape, self.dtype)
 
 
-# --- MATLAB's level 5: SVHN -------------------------------------------------------------------------------------------
+# --- MATLAB's level 5: SVHN, OMNIGLOT ---------------------------------------------------------------------------------
 
-UINT8, INT32, UINT32, MATRIX, COMPRESSED = 2, 5, 6, 14, 15  # types of an element
+UINT8, MATRIX, COMPRESSED = 2, 14, 15  # types of an element
+
+
+def load_mat(path: Path, *names: str) -> list[np.ndarray]:
+    """Arrays of a .mat file that fit into memory.
+
+    Raises:
+        DataError: if it is damaged, or lacks one of them.
+    """
+    from scipy.io import loadmat
+
+    try:
+        values = loadmat(path, variable_names=names)
+    except Exception as error:  # a damaged file may raise anything
+        raise DataError(f"{path}: damaged or cut off ({error}).") from error
+    if missing := [name for name in names if name not in values]:
+        raise DataError(f"{path}: has no array {', '.join(missing)}; another file?")
+    return [values[name] for name in names]
 
 
 class MatArray:
@@ -131,6 +179,7 @@ class MatArray:
             for first in range(0, total, at_once):
                 n = min(at_once, total - first)
                 yield np.frombuffer(data.take(n * item_bytes), dtype=np.uint8).reshape(n, *reversed(axes))
+            data.finish()
 
     def _find(self, file: BinaryIO) -> "tuple[_Bytes, tuple[int, ...]]":
         """The bytes of the array, at their beginning, and its shape."""
@@ -173,13 +222,25 @@ class _Bytes:
         """The next ``n`` bytes."""
         out = bytearray()
         while len(out) < n:
-            tail = self._unpack.unconsumed_tail if self._unpack else b""
-            packed = tail or self._file.read(min(self._left, 2**20 if self._unpack else n - len(out)))
-            self._left -= 0 if tail else len(packed)
-            if not packed:
-                raise EOFError("cut off")
-            out += self._unpack.decompress(packed, n - len(out)) if self._unpack else packed
+            out += self._some(n - len(out))
         return bytes(out)
+
+    def _some(self, n: int) -> bytes:
+        """Up to ``n`` more bytes; perhaps none yet, where they are packed."""
+        tail = self._unpack.unconsumed_tail if self._unpack else b""
+        packed = tail or self._file.read(min(self._left, 2**20 if self._unpack else n))
+        self._left -= 0 if tail else len(packed)
+        if not packed:
+            raise EOFError("cut off")
+        return self._unpack.decompress(packed, n) if self._unpack else packed
+
+    def finish(self) -> None:
+        """Go over what fills up the last eight bytes: at the end of packed bytes, their check sum is compared."""
+        room = 8
+        while self._unpack and not self._unpack.eof:
+            room -= len(self._some(room))
+            if not room:
+                raise ValueError("more bytes than its head says")
 
     def element(self) -> tuple[int, bytes]:
         """Type and bytes of a small element; those of up to four bytes stand inside its head."""
@@ -213,17 +274,10 @@ class NorbArray:
             # At least three dimensions are always written.
             sizes = np.frombuffer(file.read(4 * max(3, n_axes)), dtype="<i4")
             self.dtype, self.shape = NORB_TYPES[magic], tuple(sizes[:n_axes].tolist())
+            _row_bytes(self.shape, self.dtype)
 
     def rows(self) -> Iterator[np.ndarray]:
         """The array in pieces along its first axis."""
-        row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        at_once = max(1, PART_BYTES // row_bytes)
-        with gzip.open(self.path) as file:
+        with gzip.open(self.path) as file, reading(self.path):
             self._head(file)
-            for first in range(0, self.shape[0], at_once):
-                n = min(at_once, self.shape[0] - first)
-                with reading(self.path):
-                    data = file.read(n * row_bytes)
-                    if len(data) != n * row_bytes:
-                        raise EOFError("cut off")
-                yield np.frombuffer(data, dtype=self.dtype).reshape(n, *self.shape[1:])
+            yield from _rows(file, self.shape, self.dtype)

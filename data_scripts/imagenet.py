@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_scripts.archives import by_number, open_archive, pictures_of, reading
+from data_scripts.archives import by_number, is_stray, open_archive, pictures_of, reading
 from data_scripts.arrays import Chunk, Stream, permutation, write_arrays
 from data_scripts.cifar10 import planes
 from data_scripts.download import Source
@@ -94,7 +94,8 @@ def _unpacked(zips: Sequence[Path], raw: Path) -> Iterator[Path]:
     """The .npz files in the zips, by their numbers, one at a time on disk, for reading needs to jump in them."""
     for path in zips:
         with open_archive(path) as archive:
-            names = sorted((name for name in archive.names if name.endswith(".npz")), key=by_number)
+            found = (name for name in archive.names if name.endswith(".npz") and not is_stray(name))
+            names = sorted(found, key=by_number)
         if not names:
             raise DataError(f"{path}: holds no .npz files.")
         for name in names:

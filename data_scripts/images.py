@@ -66,9 +66,10 @@ def by_folder(names: Sequence[str]) -> dict[str, list[str]] | None:
 
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
-    if not match or "0" in match.groups():
+    height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not height or not width:
         raise CfgError(f"--size is {text!r}; use a number such as 64, or HEIGHTxWIDTH such as 64x96.")
-    return int(match[1]), int(match[2] or match[1])
+    return height, width
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -2,12 +2,14 @@
 
 import argparse
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 
-from data_scripts.archives import open_archive, pictures_of, reading
+from data_scripts.archives import open_archive, pictures_of
 from data_scripts.arrays import of_array, padded, permutation, write_arrays
 from data_scripts.download import Source
+from data_scripts.formats import load_mat
 from data_scripts.mnist import add_pad_option
 from data_scripts.pictures import PictureDump, add_picture_options
 from data_scripts.recipe import Recipe, Request
@@ -30,16 +32,10 @@ ZIPS = {
 
 def write(request: Request) -> str:
     """24,345 + 8,070 images of 28x28; with IWAE's 1,345 validation images apart if asked for."""
-    from scipy.io import loadmat
-
     path = request.fetch(CHARDATA, UPSTREAM)
-    with reading(path):
-        file = loadmat(path, variable_names=["data", "target", "testdata", "testtarget"])
-    if missing := {"data", "target", "testdata", "testtarget"} - set(file):
-        raise DataError(f"{path}: has no {', '.join(sorted(missing))}; not IWAE's chardata.mat.")
+    (images, labels), (test, test_labels) = _part(path, "data", "target"), _part(path, "testdata", "testtarget")
     side, keep_valid = request.options["pad"], request.options["keep_valid"]
-    images, test = (padded(upright(file[key]), side) for key in ("data", "testdata"))
-    labels, test_labels = (file[key].argmax(axis=0) for key in ("target", "testtarget"))
+    images, test = padded(images, side), padded(test, side)
     splits = {"train": of_array(images, labels), "test": of_array(test, test_labels)}
     if keep_valid:
         order = permutation(len(images), VALID_SEED)
@@ -54,6 +50,17 @@ def write(request: Request) -> str:
         "splits": iwae if keep_valid else "data, testdata",
     }
     return write_arrays(request, variant, Layout((1, side, side), 256), provenance, splits)
+
+
+def _part(path: Path, data: str, target: str) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 (n, 28, 28, 1), and the number of each one's alphabet."""
+    columns, onehot = load_mat(path, data, target)
+    is_right = columns.ndim == onehot.ndim == 2 and (len(columns), columns.shape[1]) == (28 * 28, onehot.shape[1])
+    if not is_right or not 0 <= columns.min() <= columns.max() <= 1:
+        raise DataError(
+            f"{path}: {data} is {columns.shape} and {target} {onehot.shape}, needs (784, n) from 0 to 1 and (50, n)."
+        )
+    return upright(columns), onehot.argmax(axis=0)
 
 
 def upright(columns: np.ndarray) -> np.ndarray:

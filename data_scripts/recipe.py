@@ -61,11 +61,18 @@ class Request:
         """Several files that no program can fetch; says at once which are missing.
 
         Raises:
-            DataError: naming each file, its size, checksum and origin, and where to put it.
+            DataError: naming each missing file, its size, checksum and origin, and where to put it.
         """
-        if not (self.source or self.mirror):
-            raise DataError(by_hand(sources))
-        return [self.fetch(source) for source in sources]
+        paths, missing, problems = list[Path](), list[Source](), list[str]()
+        for source in sources:
+            try:
+                paths.append(self.fetch(source))
+            except DataError as error:
+                missing.append(source)
+                problems += [str(error)] if self.source or self.mirror else []
+        if missing:
+            raise DataError("\n".join([*problems, by_hand(missing)]))
+        return paths
 
     def chosen(self, n_images: int) -> np.ndarray:
         """Indices of the images to keep of a split: all, or ``limit`` of them evenly spread, for some are sorted."""

@@ -1,6 +1,9 @@
 """From the bytes of a picture file to an image of a dump. Light to import, for it runs in many processes."""
 
 import io
+import multiprocessing
+import os
+import threading
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -132,3 +135,15 @@ def render_into(
         except BadFileError as error:
             problems[name] = str(error)
     return names, problems
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it ends, however it does: it would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

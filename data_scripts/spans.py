@@ -3,6 +3,7 @@
 import os
 import struct
 import zlib
+from pathlib import Path
 from typing import NamedTuple
 
 MAX_MEMBER = 256 * 2**20  # of one unpacked file that is read into memory; the largest picture has a few MB
@@ -63,13 +64,15 @@ class Span(NamedTuple):
         return data[begin : begin + self.length]
 
 
-_last: list[tuple[str, int]] = []  # the file that was read last: mostly the next one is the same archive
+_last: list[tuple[tuple[object, ...], int]] = []  # the file that was read last: mostly the next one is the same archive
 
 
 def _opened(path: str) -> int:
-    if not _last or _last[0][0] != path:
+    now = Path(path).stat()
+    file = (path, now.st_dev, now.st_ino, now.st_mtime_ns)  # another one may have taken its place
+    if not _last or _last[0][0] != file:
         opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         while _last:
             os.close(_last.pop()[1])
-        _last.append((path, opened))
+        _last.append((file, opened))
     return _last[0][1]

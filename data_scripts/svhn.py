@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_scripts.archives import reading
 from data_scripts.arrays import Chunk, Stream, write_arrays
 from data_scripts.download import Source
-from data_scripts.formats import MatArray
+from data_scripts.formats import MatArray, load_mat
 from data_scripts.recipe import Recipe, Request
 from lvae_torch.data.dump import Layout
 from lvae_torch.errors import DataError
@@ -32,11 +31,9 @@ def write(request: Request) -> str:
 
 
 def _split(path: Path) -> Stream:
-    from scipy.io import loadmat
-
     images = MatArray(path, "X")
-    with reading(path):
-        labels = loadmat(path, variable_names=["y"])["y"].flatten() % 10
+    (column,) = load_mat(path, "y")
+    labels = column.flatten() % 10
     if images.shape != (32, 32, 3, len(labels)):
         raise DataError(f"{path}: X is {images.shape} and y has {len(labels):,}, needs (32, 32, 3, N) and N.")
     return Stream(lambda: len(labels), partial(_chunks, images, labels))

@@ -1,7 +1,9 @@
 """What all tests share. Warnings are errors: see ``pyproject.toml``."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from sites import Site, served
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -30,3 +33,41 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared, which is not part of the repository")
     return folder
+
+
+@pytest.fixture
+def empty_site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A web server on the loopback without files; fetching from it does not pause."""
+    from data_scripts import download
+
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(variable, "127.0.0.1")
+    monkeypatch.setattr(download, "PAUSE", 0)
+    with served(Site()) as site:
+        yield site
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """``data_scripts`` decodes pictures in this process: the start of others takes a second each."""
+    from making import AtOnce
+
+    from data_scripts import decoding, render
+
+    monkeypatch.setattr(decoding, "ProcessPoolExecutor", AtOnce)
+    yield
+    render.opened.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def small_mirror(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path], Any]], tuple[Path, Any]]:
+    """Makes the folder that a function lays out, once for each, and gives it with what the function tells of it."""
+    made: dict[str, tuple[Path, Any]] = {}
+
+    def make(lay_out: Callable[[Path], Any]) -> tuple[Path, Any]:
+        if repr(lay_out) not in made:
+            folder = tmp_path_factory.mktemp("mirror")
+            made[repr(lay_out)] = folder, lay_out(folder)
+        return made[repr(lay_out)]
+
+    return make

@@ -4,16 +4,13 @@ import gzip
 import hashlib
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sites import Site
 
 import data_scripts
 from data_scripts import binarized_mnist, download, mnist, multi_mnist
@@ -37,77 +34,11 @@ def sha256(data: bytes) -> str:
 BLOB_SOURCE = Source("a.bin", len(BLOB), sha256(BLOB))
 
 
-# --- a server with faults ---------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Site:
-    """What the server holds, how it misbehaves, and what it was asked."""
-
-    url: str = ""
-    files: dict[str, bytes] = field(default_factory=dict)
-    cuts: list[int] = field(default_factory=list)
-    """Bytes after which the connection is cut, one for each of the next answers."""
-    statuses: list[int] = field(default_factory=list)
-    """Errors to answer with first."""
-    ranges: bool = True
-    says_length: bool = True
-    continues_at: int = 0
-    """By how much a continued answer begins at the wrong place."""
-    asked: list[str] = field(default_factory=list)
-    """Name and range of each request."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.0"
-
-    def __init__(self, site: Site, *arguments: object) -> None:
-        self.site = site
-        super().__init__(*arguments)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        site, name, wanted = self.site, self.path.lstrip("/"), self.headers.get("Range")
-        site.asked.append(f"{name} {wanted}" if wanted else name)
-        if site.statuses:
-            return self._answer(site.statuses.pop(0), b"")
-        if name not in site.files:
-            return self._answer(404, b"")
-        data = site.files[name]
-        if not wanted or not site.ranges:
-            return self._answer(200, data)
-        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        if start >= len(data):
-            return self._answer(416, b"", f"bytes */{len(data)}")
-        start += site.continues_at
-        return self._answer(206, data[start:], f"bytes {start}-{len(data) - 1}/{len(data)}")
-
-    def _answer(self, status: int, body: bytes, content_range: str | None = None) -> None:
-        self.send_response(status)
-        if self.site.says_length:
-            self.send_header("Content-Length", str(len(body)))
-        if content_range:
-            self.send_header("Content-Range", content_range)
-        self.end_headers()
-        self.wfile.write(body[: self.site.cuts.pop(0)] if self.site.cuts and body else body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    for variable in ("no_proxy", "NO_PROXY"):
-        monkeypatch.setenv(variable, "127.0.0.1")
-    monkeypatch.setattr(download, "PAUSE", 0)
-    site = Site(files={"a.bin": BLOB})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, site))
-    site.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield site
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def site(empty_site: Site) -> Site:
+    """A server that holds one file."""
+    empty_site.files["a.bin"] = BLOB
+    return empty_site
 
 
 # --- fetching ---------------------------------------------------------------------------------------------------------

@@ -92,7 +92,13 @@ class DumpWriter:
         self._held.enter_context(only_one(self.folder.with_name(f".{self.dataset}.lock"), f"the dump {self.dataset}"))
         if not (self.continued and self._take_up()):
             shutil.rmtree(self._aside, ignore_errors=True)  # what a killed process left
-            self._aside.mkdir()
+            try:
+                self._aside.mkdir()
+            except OSError as error:
+                self._held.close()
+                raise DataError(
+                    f"{self._aside}: cannot be made ({error.strerror}). Make room, and try again."
+                ) from error
         return self
 
     def count(self, split: str) -> int:
