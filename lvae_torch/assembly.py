@@ -35,8 +35,8 @@ def assemble(
 ) -> Run:
     """A run at step 0: model initialised, nothing trained."""
     bare = _initial_model(settings, data, processes)
-    if settings.train.initial_run and not folder.checkpoints.is_dir():
-        bare.load_state_dict(_weights_of(settings, settings.train.initial_run))
+    if settings.train.initial_run and not folder.has_checkpoints:
+        bare.load_state_dict(_weights_of(settings, settings.train.initial_run, data))
     flat = FlatParameters(bare)
     ema = Ema(bare, settings.train.ema_decay) if settings.train.ema_decay > 0 else None
     model = _as_called(bare, settings, processes)
@@ -72,7 +72,7 @@ def _initial_model(settings: Settings, data: Data, processes: Processes) -> Any:
     return model.train()
 
 
-def _weights_of(settings: Settings, name: str) -> dict[str, Tensor]:
+def _weights_of(settings: Settings, name: str, data: Data) -> dict[str, Tensor]:
     """The weights that another run was evaluated with.
 
     Raises:
@@ -86,6 +86,9 @@ def _weights_of(settings: Settings, name: str) -> dict[str, Tensor]:
     trained = load_text(checkpoint["meta"]["settings"], f"{folder.path}: the checkpoint's settings")
     if trained.model != settings.model:
         raise CfgError(f"[train] initial_run = {name}: that run has another [model] section.")
+    known, ours = checkpoint["meta"]["data"], (list(data.dump.image_shape), data.preprocess.levels_after)
+    if (known["image_shape"], known["n_levels"]) != ours:
+        raise CfgError(f"[train] initial_run = {name}: that run's images are {known['image_shape']}, ours {ours[0]}.")
     weights: dict[str, Tensor] = checkpoint["ema"] or checkpoint["model"]
     return weights
 

@@ -35,7 +35,7 @@ def load_run_or_cfg(run_or_cfg: str, overrides: Sequence[str], runs: str = "runs
     path = Path(run_or_cfg)
     if path.suffix == ".cfg":
         return load(path, overrides)
-    folder = path if path.is_dir() else RunFolder(Path(runs), check_name(run_or_cfg, "the run")).path
+    folder = path if (path / "hparams.cfg").is_file() else RunFolder(Path(runs), check_name(run_or_cfg, "the run")).path
     saved = folder / "hparams.cfg"
     if not saved.is_file():
         raise CfgError(f"{run_or_cfg}: neither a .cfg file nor a run ({saved} does not exist). Train it first.")

@@ -84,7 +84,8 @@ def results_table(results: Sequence[Result]) -> str:
 
 
 def _row(result: Result) -> tuple[str, ...]:
-    known, bound = result.evaluation, result.bound
+    known = result.evaluation
+    bound = result.bound if result.bound.get("step") == known.get("step") else {}  # of other weights otherwise
     told = f"{bound['nll_bound']:.2f} (K = {bound['iw_samples']:,}, {bound['n_images']:,} images)" if bound else "-"
     return (
         result.name,

@@ -10,12 +10,13 @@ from lvae_torch.run_folder import RunFolder
 
 
 def begin_or_continue(folder: RunFolder, settings: Settings) -> None:
-    """Keep the resolved settings with the run; hold them against those it began with.
+    """Keep the resolved settings with the run; hold them against those it began with, if it has begun.
 
     Raises:
         CfgError: with a table, if a key changed that would change the model or the data.
     """
-    if folder.hparams_cfg.is_file():
+    # Before its first checkpoint a run has not begun: its cfg may still have been one that no model could be made of.
+    if folder.hparams_cfg.is_file() and folder.has_checkpoints:
         _compare(folder, settings)
     write_text(folder.hparams_cfg, to_cfg(settings))
 

@@ -1,5 +1,6 @@
 """``make demo``: data, training, likelihood and pictures, in minutes on a CPU, with the ordinary commands' own code."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ MODES = ("reconstruction", "generation", "layer_inspection", "likelihood")
 
 def command(argv: Sequence[str]) -> None:
     """Everything from nothing; repeated, it continues or shows what is there."""
+    parser = argparse.ArgumentParser(prog="python -m lvae_torch.demo", description=__doc__)
+    parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE", help="instead of egs/quickstart.cfg's")
+    argv = parser.parse_args(argv).overrides
     settings = load(CFG, argv)
     dump = _dump(settings)
     train(settings)

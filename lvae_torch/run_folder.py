@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def has_checkpoints(self) -> bool:
+        """Whether anything was ever saved."""
+        return any(self.checkpoints.glob("step_*.json*"))
+
+    @property
     def lock_file(self) -> Path:
         return self.path / "run.lock"
 

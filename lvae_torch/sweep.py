@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,10 +95,22 @@ def plan(cfgs: Sequence[Path], overrides: Sequence[str], modes: Sequence[str]) -
         use = [sys.executable, "-m", "lvae_torch.synthesize", str(cfg), *settings_, *(f"--mode={m}" for m in modes)]
         jobs.append(Job(cfg, settings, deque([train, use] if modes else [train])))
     names = [job.name for job in jobs]
+    needed = {job.name: job.settings.train.initial_run for job in jobs}
+    problems += [
+        f"{name}: begins, by way of initial_run, with its own weights." for name in names if _loops(name, needed)
+    ]
     problems += [f"{name}: two of the cfgs have this run.name." for name in {n for n in names if names.count(n) > 1}]
     if problems:
         raise CfgError("\n".join(problems))
     return jobs
+
+
+def _loops(name: str, needed: Mapping[str, str | None]) -> bool:
+    seen, at = set[str](), needed[name]
+    while at is not None and at in needed and at not in seen:
+        seen.add(at)
+        at = needed[at]
+    return name in seen
 
 
 def work(jobs: Sequence[Job], side_by_side: int) -> None:
@@ -122,10 +134,20 @@ def work(jobs: Sequence[Job], side_by_side: int) -> None:
                 raise Preempted("stopped by a signal; the same command continues.")
             for job in running:
                 _look_after(job)
+            for job in jobs:
+                _give_up_if_unfounded(job, jobs)
             if len(running) < side_by_side and (waiting := [job for job in jobs if _may_start(job, jobs)]):
                 _start(waiting[0], threads)
             else:
                 time.sleep(POLL)
+
+
+def _give_up_if_unfounded(job: Job, jobs: Sequence[Job]) -> None:
+    """Do not start what needs the weights of a run that failed."""
+    needed = job.settings.train.initial_run
+    if job.process is None and not job.is_done and any(other.name == needed and other.status for other in jobs):
+        job.status = 1
+        print(f"{job.name}: not started, for {needed} failed", file=sys.stderr, flush=True)
 
 
 def _may_start(job: Job, jobs: Sequence[Job]) -> bool:

@@ -121,14 +121,25 @@ def _session(
             raise DataError(
                 f"{dump.folder}: images {dump.image_shape}; the run was trained on {meta['data']['image_shape']}."
             )
-        images = Images(dump.split(split), make_preprocess(settings, dump.n_levels), options.limit)
+        preprocess = make_preprocess(settings, dump.n_levels)
+        if preprocess.levels_after != meta["data"]["n_levels"]:
+            raise DataError(
+                f"{dump.folder}: {preprocess.levels_after} levels after [data] binarize and n_bits, but the run was "
+                f"trained on {meta['data']['n_levels']}. Set them as they were."
+            )
+        images = Images(dump.split(split), preprocess, options.limit)
         labels = dump.labels(split)
-        steps_per_epoch = dump.counts.get(settings.data.train_split, 0) // settings.train.batch_size or 1
+        n_training = dump.counts.get(settings.data.train_split, 0)
+        n_training = min(n_training, settings.data.limit_train or n_training)
+        steps_per_epoch = n_training // settings.train.batch_size or 1
         identity |= {
             "dataset": dump.dataset,
             "split": split,
             "n_images": len(images.indices),
             "content": dump.content_hash[:12],
+            "preprocessing": f"binarize {preprocess.binarize}, n_bits {preprocess.n_bits}, "
+            f"dequantize {preprocess.dequantize}",
+            "batch_norm": settings.val.batch_norm,
         }
         if dump.provenance.get("other_files"):
             identity["source_files"] = "not upstream's"
@@ -140,11 +151,16 @@ def _rows(metrics: dict[str, object]) -> list[tuple[str, str]]:
     def text(value: object) -> str:
         if isinstance(value, float):
             return f"{value:.4f}"
+        if isinstance(value, list) and value and all(isinstance(item, list) for item in value):
+            return "  ".join("x".join(map(str, item)) for item in value)
         if isinstance(value, list):
             return f"{len(value)} items" if len(str(value)) > 200 else "  ".join(map(text, value))
         return str(value)
 
-    return [(name, text(value)) for name, value in metrics.items()]
+    records = [
+        name for name, value in metrics.items() if isinstance(value, list) and value and isinstance(value[0], dict)
+    ]
+    return [(name, text(value)) for name, value in metrics.items() if name not in records]
 
 
 if __name__ == "__main__":

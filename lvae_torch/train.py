@@ -1,9 +1,10 @@
 """``python -m lvae_torch.train CFG``, or the same under ``torchrun``: train, or continue where the run stopped."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from lvae_torch.assembled_data import Data
 from lvae_torch.assembly import assemble
@@ -11,8 +12,8 @@ from lvae_torch.cli import main, parser
 from lvae_torch.continuing import begin_or_continue
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.loader import training_batches
-from lvae_torch.errors import Preempted
-from lvae_torch.hparams import Settings, in_steps, load
+from lvae_torch.errors import DataError, Preempted
+from lvae_torch.hparams import Settings, in_steps, load, load_text
 from lvae_torch.processes import start_processes
 from lvae_torch.reporting.reporter import Reporters
 from lvae_torch.run_folder import RunFolder, RunState
@@ -49,7 +50,7 @@ def train(settings: Settings) -> None:
         reporters = stack.enter_context(closing(Reporters()))
         run = assemble(settings, data, processes, stop, folder, reporters)
         with _status(folder, run):
-            _continue(run, dump)
+            _continue(run, dump, settings)
             if processes.is_main:
                 reporters.reporters += training_reporters(folder, settings, run.state.step)
             with training_batches(
@@ -61,13 +62,27 @@ def train(settings: Settings) -> None:
             print(training_summary(run, settings, data, folder))
 
 
-def _continue(run: Run, dump: Dump) -> None:
+def _continue(run: Run, dump: Dump, settings: Settings) -> None:
     """Restore the newest whole checkpoint, if there is one. Rank 0 looks first, and sets damaged ones aside."""
     for is_my_turn in (run.processes.is_main, not run.processes.is_main):
         if is_my_turn and (checkpoint := run.store.load_newest(_warn)) is not None:
             check_same_data(checkpoint["meta"], dump)
+            _check_same_model(checkpoint["meta"], run, settings)
             restore(run, checkpoint)
         run.processes.barrier()
+
+
+def _check_same_model(meta: Mapping[str, Any], run: Run, settings: Settings) -> None:
+    """Refuse weights of another model.
+
+    Raises:
+        DataError: naming the folder that they lie in.
+    """
+    if load_text(meta["settings"], "the checkpoint's settings").model != settings.model:
+        raise DataError(
+            f"{run.store.folder}: its newest checkpoint is of another [model] section than this run's. Put back the "
+            "right one, or remove the run with ./reset.sh to begin anew."
+        )
 
 
 def _warn(message: str) -> None:

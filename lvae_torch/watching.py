@@ -38,8 +38,9 @@ class TrainingWatch:
     seed: int
     last: Evaluation | None = None
 
-    def __post_init__(self) -> None:
-        self._since = time.monotonic()
+    def begins(self, step: int) -> None:
+        """Training goes on from ``step``."""
+        self._since, self._counted = time.monotonic(), step
 
     def logged(self, step: int, reading: Reading, learning_rate: float, images_per_step: int) -> None:
         """Means since the last log line."""
@@ -56,20 +57,20 @@ class TrainingWatch:
             "train/grad_norm": reading.grad_norm,
             "train/skipped_steps": float(reading.skipped),
             "train/learning_rate": learning_rate,
-            "speed/images_per_second": self._images_per_second(reading, images_per_step),
+            "speed/images_per_second": self._images_per_second(step, images_per_step),
             "speed/peak_memory_gib": peak_memory_gib(next(iter(self._parameters())).device),
         }
         self.reporter.scalars(step, values)
 
-    def evaluated(self, step: int, evaluation: Evaluation, last: bool) -> None:
-        """The validation split, with a grid of samples and one of reconstructions."""
-        self.last = evaluation
+    def evaluated(self, step: int, evaluation: Evaluation, seconds: float) -> None:
+        """The validation split, which took so long, with a grid of samples and one of reconstructions."""
+        start, self.last = time.monotonic(), evaluation
         self.reporter.scalars(step, {f"val/{k}": v for k, v in evaluation.scalars(self.n_dims).items()})
         for i, kl in enumerate(evaluation.units.kl):
             self.reporter.histogram(step, f"val/kl_units/{i:02d}", kl.flatten().cpu().numpy())
         if self.pictures is not None:
             self._show(step, self.pictures)
-        self._since = time.monotonic()  # evaluation is no part of the training speed
+        self._since += seconds + time.monotonic() - start  # evaluation is no part of the training speed
 
     @torch.no_grad()
     def _show(self, step: int, x: Tensor) -> None:
@@ -81,10 +82,11 @@ class TrainingWatch:
         self.reporter.image(step, "samples", image_grid(samples, columns))
         self.reporter.image(step, "reconstructions", pair_grid(x, reconstruction, columns))
 
-    def _images_per_second(self, reading: Reading, images_per_step: int) -> float:
+    def _images_per_second(self, step: int, images_per_step: int) -> float:
         now = time.monotonic()
         elapsed, self._since = now - self._since, now
-        return reading.n_steps * images_per_step / max(elapsed, 1e-9)
+        n_steps, self._counted = step - self._counted, step
+        return n_steps * images_per_step / max(elapsed, 1e-9)
 
     def _parameters(self) -> list[Tensor]:
         assert isinstance(self.model, nn.Module)
@@ -119,7 +121,8 @@ def training_summary(run: Run, settings: Settings, data: Data, folder: RunFolder
     rows.append(("parameters", f"{run.train_step.flat.vector.numel():,}"))
     if isinstance(run.watcher, TrainingWatch) and run.watcher.last is not None:
         rows += evaluation_rows(run.watcher.last, data, settings)
-    rows.append(("best", f"-ELBO {run.state.best_nelbo:.2f} at step {run.state.best_step:,}"))
+    if math.isfinite(run.state.best_nelbo):
+        rows.append(("best", f"-ELBO {run.state.best_nelbo:.2f} at step {run.state.best_step:,}"))
     return table(f"{folder.name}: finished", rows)
 
 

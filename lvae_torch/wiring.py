@@ -40,6 +40,17 @@ def make_preprocess(settings: Settings, n_levels: int) -> Preprocess:
         given = {"binarize": data.binarize != "none", "n_bits": data.n_bits != 8, "dequantize": data.dequantize}
         if wrong := [key for key, is_given in given.items() if is_given]:
             raise CfgError(f"[data] {', '.join(wrong)}: {data.dataset} has values without levels; leave it out.")
+    elif data.n_bits != 8 and n_levels != 256:
+        raise CfgError(
+            f"[data] n_bits = {data.n_bits}: {data.dataset} has {n_levels} levels, not 8 bits; leave it out."
+        )
+    if data.dequantize and data.binarize != "none":
+        raise CfgError("[data] dequantize and binarize exclude each other; leave one out.")
+    if data.dequantize and getattr(settings.model, "likelihood", "gaussian") != "gaussian":
+        raise CfgError(
+            f"[data] dequantize: [model] likelihood = {settings.model.likelihood} is of levels, not a density; "
+            "leave it out, or use gaussian."
+        )
     return Preprocess(
         n_levels=n_levels, n_bits=data.n_bits, binarize=data.binarize, flip=data.flip, dequantize=data.dequantize
     )

@@ -73,3 +73,9 @@ def test_any_arithmetic_is_pythons_own_or_refused(text: str) -> None:
         return
     assert value == eval(text)  # made of the atoms above
     assert not hasattr(value, "__len__") or len(value) <= MAX_SIZE
+
+
+@pytest.mark.parametrize("text", ["round(5, -10**7)", "round(0.5, 10**9)", "[[1] * 9990] * 9990", "[[1] * 99] * 999"])
+def test_what_would_take_minutes_is_refused_at_once(text: str) -> None:
+    with pytest.raises(CfgError, match=r"digits|elements"):
+        evaluate(text)

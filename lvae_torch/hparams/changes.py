@@ -21,14 +21,14 @@ class Difference:
 
     @property
     def is_refused(self) -> bool:
-        """Whether it would make another model or other data of the same run."""
+        """Whether it would make another model or other data of the same run, or leave its moments without a meaning."""
         match self.section:
             case "model":
                 return True
             case "data":
                 return self.key not in FREE_DATA_KEYS
             case _:
-                return (self.section, self.key) == ("run", "seed")
+                return (self.section, self.key) in {("run", "seed"), ("optimizer", "name")}
 
 
 def differences(saved: Settings, new: Settings) -> list[Difference]:

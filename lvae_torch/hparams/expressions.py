@@ -19,8 +19,17 @@ MAX_BITS = 256  # of an integer
 
 WORD = re.compile(r"(\.{0,2}/)*[A-Za-z_][A-Za-z0-9_.\-/]*")  # a word, or a path
 LITERAL_WORDS = {"True": True, "False": False, "None": None}
+MOST_DIGITS = 64  # that round() may be asked for: rounding to millions of them takes minutes
+
+
+def _round(number: Any, digits: Any = None) -> Any:
+    if digits is not None and abs(digits) > MOST_DIGITS:
+        raise CfgError(f"rounds to more than {MOST_DIGITS} digits.")
+    return round(number, digits)
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "abs": abs, "len": len, "max": max, "min": min, "round": round, "sum": sum,
+    "abs": abs, "len": len, "max": max, "min": min, "round": _round, "sum": sum,
 }  # fmt: skip
 UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -87,7 +96,7 @@ def _binary(op: type[ast.operator], left: Any, right: Any) -> Any:
     elif op is ast.Mult:
         for sequence, times in ((left, right), (right, left)):
             if isinstance(sequence, list | tuple | str) and isinstance(times, int):
-                _check_size(len(sequence) * times)
+                _check_size((len(sequence) if isinstance(sequence, str) else _size(sequence)) * times)
     elif op is ast.Mod and isinstance(left, str):
         raise CfgError("formats text, which is not allowed.")
     return _apply(BINARY[op], left, right)

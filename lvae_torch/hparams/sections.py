@@ -87,9 +87,9 @@ class LossSection(Section):
     free_bits: NonNegative = 0.0
     """Nats of KL per layer that cost nothing."""
     free_bits_mode: Literal["per_example", "batch_mean"] = "per_example"
-    """Whether each image has its free bits, or the mean of a batch."""
+    """Whether each image has its free bits, or the mean of a batch (of the part that a process computes at once)."""
     kl_estimate: Literal["analytic", "sampled"] = "analytic"
-    """The KL in closed form, or log q(z) - log p(z) at the sample (noisier)."""
+    """The KL in closed form, or log q(z) - log p(z) at the sample (noisier; always so with iw_samples)."""
     per_dimension: bool = False
     """Divide the loss by the number of pixels and colours (smaller gradients, same optimum)."""
 
@@ -213,7 +213,7 @@ class SynthesisSection(Section):
     columns: PositiveInt = 8
     """Columns of picture grids; layer_inspection draws as many rows."""
     temperature: Positive | tuple[Literal["linear"], Positive, Positive] | TupleOf[NonNegative] = 1.0
-    """generation: factor on prior stds: a number, one per layer (top first), or ('linear', top, bottom)."""
+    """Factor on prior stds where z is drawn from p: a number, one per layer (top first), or ('linear', top, bottom)."""
     draw: Literal["mean", "sample", "mode"] = "mean"
     """What is shown of p(x|z)."""
     save_singles: bool = False
@@ -227,7 +227,7 @@ class SynthesisSection(Section):
     shard_format: Literal["safetensors", "npz"] = "safetensors"
     """encoding: file format."""
     shard_size: PositiveInt = 1000
-    """encoding, likelihood: images per file; an interrupted mode continues after the last whole file."""
+    """encoding: images per file; an interrupted mode continues after the last whole file."""
     source: str | None = None
     """decoding: folder of encodings; None for this run's own."""
 

@@ -89,6 +89,7 @@ def draw_unit_history(path: Path, layers: Mapping[str, Curve], x_label: str, tit
 
     with figure(path, 2.6 * len(layers) + 1.2, 3.8) as drawing:
         panels = np.atleast_1d(drawing.subplots(1, len(layers)))
+        layers = {name: (times, np.nan_to_num(kl, nan=0.0, posinf=0.0)) for name, (times, kl) in layers.items()}
         most = max(float(kl.max()) for _, kl in layers.values())
         norm = LogNorm(LEAST_KL, max(most, 10 * LEAST_KL))
         picture: Any = None

@@ -52,7 +52,8 @@ class TensorBoardReporter:
     def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
         from torch.utils.tensorboard.summary import histogram
 
-        self._add(step, histogram(tag, values, bins="auto"))
+        if len(finite := values[np.isfinite(values)]):
+            self._add(step, histogram(tag, finite, bins="auto"))
 
     def close(self) -> None:
         """Everything is already in the file."""

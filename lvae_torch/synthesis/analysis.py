@@ -94,7 +94,8 @@ def _draw_classes(session: Session, labels: list[str]) -> list[str]:
 
 def two_principal_components(z: Tensor) -> np.ndarray:
     """(n, D) -> (n, 2): the coordinates of largest variance; 0 where there is none."""
-    centred = (z - z.mean(dim=0)).double()
+    z = z.double().nan_to_num(posinf=0.0, neginf=0.0)  # a diverged model is drawn too
+    centred = z - z.mean(dim=0)
     # From the products of the points: n x n, however many units there are.
     variances, directions = torch.linalg.eigh(centred @ centred.T)
     scores = directions[:, -2:].flip(1) * variances[-2:].flip(0).clamp(min=0).sqrt()

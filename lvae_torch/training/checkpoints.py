@@ -112,13 +112,22 @@ class CheckpointStore:
         if which == "last":
             wanted = manifests[:1]
         elif which == "best":
-            wanted = [path for path in manifests if _manifest(path).is_best][:1]
+            known = [(path, _manifest_or_none(path)) for path in manifests]
+            wanted = [path for path, manifest in known if manifest is not None and manifest.is_best][:1]
+            # One that cannot be read may be the best: then it is what must be told.
+            wanted = wanted or [path for path, manifest in known if manifest is None][:1]
         else:
             wanted = [path for path in manifests if _step(path) == which]
         if not wanted:
             steps = ", ".join(str(_step(path)) for path in manifests) or "none"
             raise DataError(f"{self.folder}: no checkpoint {which!r}; there are: {steps}.")
-        return self._load(wanted[0])
+        try:
+            return self._load(wanted[0])
+        except DataError as error:
+            others = ", ".join(str(_step(path)) for path in manifests if path != wanted[0]) or "none"
+            raise DataError(
+                f"{error} Repeat the training command, which goes on from an older one, or use one: {others}."
+            ) from error
 
     def _manifest_path(self, step: int) -> Path:
         return self.folder / f"step_{step:08d}.json"

@@ -1,12 +1,13 @@
 """The loop: evaluate, save, stop or step, until the last step. Calling it again after a stop continues the same run."""
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from lvae_torch.errors import NumericalError, Preempted
+from lvae_torch.errors import CfgError, NumericalError, Preempted
 from lvae_torch.evaluation import Evaluation
 from lvae_torch.processes import Processes
 from lvae_torch.seeding import seed_everything
@@ -43,9 +44,11 @@ class State:
 class Watcher(Protocol):
     """Who is told what happened, on rank 0."""
 
+    def begins(self, step: int) -> None: ...
+
     def logged(self, step: int, reading: Reading, learning_rate: float, images_per_step: int) -> None: ...
 
-    def evaluated(self, step: int, evaluation: Evaluation, last: bool) -> None: ...
+    def evaluated(self, step: int, evaluation: Evaluation, seconds: float) -> None: ...
 
 
 @dataclass
@@ -69,15 +72,24 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
     """Train from ``run.state.step`` to ``run.plan.steps``; ``batches`` begins there and never ends.
 
     Raises:
+        CfgError: if the run has taken more steps already.
         Preempted: after a signal, on every rank at the same step, with everything saved.
         NumericalError: if too many steps in a row had no finite gradient below the skip threshold.
     """
     state, plan = run.state, run.plan
+    if state.step > plan.steps:
+        raise CfgError(f"[train] steps = {plan.steps}, but this run has taken {state.step} already; raise it.")
     images, saved_at = iter(batches), state.step
+    if run.processes.is_main:
+        run.watcher.begins(state.step)
     while True:
+        evaluated_before = state.evaluated_at
         is_best = _evaluate_if_due(run)
         is_done = state.step == plan.steps
-        if is_best or (saved_at != state.step and (is_done or state.step % plan.checkpoint_every == 0)):
+        is_new = saved_at != state.step
+        # An evaluation of a restored step is saved too, so that a kill does not repeat it.
+        evaluated_again = not is_new and state.evaluated_at != evaluated_before
+        if is_best or evaluated_again or (is_new and (is_done or state.step % plan.checkpoint_every == 0)):
             save(run, is_best)
             saved_at = state.step
         if is_done:
@@ -116,6 +128,7 @@ def _evaluate_if_due(run: Run) -> bool:
     is_due = is_last or (plan.evaluate_every > 0 and state.step % plan.evaluate_every == 0)
     if not is_due or state.evaluated_at == state.step:
         return False
+    start = time.monotonic()
     try:
         evaluation = run.evaluate(is_last)
     except Preempted:
@@ -123,7 +136,7 @@ def _evaluate_if_due(run: Run) -> bool:
         raise
     state.evaluated_at = state.step
     if run.processes.is_main:
-        run.watcher.evaluated(state.step, evaluation, is_last)
+        run.watcher.evaluated(state.step, evaluation, time.monotonic() - start)
     is_best = evaluation.nelbo < state.best_nelbo
     if is_best:
         state.best_step, state.best_nelbo = state.step, evaluation.nelbo

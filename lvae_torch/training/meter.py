@@ -1,5 +1,6 @@
 """What happened since the last log line, as one vector that stays on the device."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +53,7 @@ class Meter:
         loss, nll, *kl, grad_norm, count = self.sums.tolist()
         skipped, in_a_row = self.skips.tolist()
         self.sums.zero_()
-        n = max(count, 1.0)
+        n = count or math.nan  # of skipped steps alone there is no mean
         return Reading(
             loss / n, nll / n, tuple(v / n for v in kl), grad_norm / n, int(count), int(skipped), int(in_a_row)
         )

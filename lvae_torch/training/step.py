@@ -21,7 +21,10 @@ from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_whe
 
 @dataclass
 class TrainStep:
-    """Raw uint8 batch -> updated weights. A step with a bad gradient changes nothing but the count of skipped steps."""
+    """Raw uint8 batch -> updated weights. A step with a bad gradient changes no weight, moment or statistic.
+
+    It counts as skipped, and the average goes on towards the weights that stayed.
+    """
 
     model: nn.Module
     """As it is called: wrapped in DDP or compiled, if it is."""
@@ -75,7 +78,9 @@ class TrainStep:
         self.bare.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.model.load_state_dict(state["ema"] or state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # Moments from the checkpoint; betas, weight decay and what suits this device from today's settings.
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         self.meter.load_state_dict(state["meter"])
 
     def _backward(self, raw: Tensor, step: int) -> tuple[Tensor, Terms]:
