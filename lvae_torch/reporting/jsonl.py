@@ -1,7 +1,6 @@
 """``metrics.jsonl``: every number of a run, one JSON object per line, for machines."""
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lvae_torch.errors import DataError
-from lvae_torch.files import atomic_write
+from lvae_torch.files import atomic_write, finite
 from lvae_torch.reporting.reporter import writing_to
 
 MOST_VALUES = 1024  # of a histogram that are written down one by one
@@ -35,7 +34,7 @@ class JsonlReporter:
                     file.write(kept)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._append(step, {key: _finite(value) for key, value in values.items()})
+        self._append(step, {key: float(value) for key, value in values.items()})
 
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         """Pictures go elsewhere."""
@@ -43,19 +42,15 @@ class JsonlReporter:
     def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
         """As a list, where there are not too many."""
         if len(values) <= MOST_VALUES:
-            self._append(step, {tag: [_finite(float(f"{value:.4g}")) for value in values]})
+            self._append(step, {tag: [float(f"{value:.4g}") for value in values]})
 
     def _append(self, step: int, values: Mapping[str, object]) -> None:
-        record = {"step": step, "time": round(time.time(), 3), **values}
+        record = finite({"step": step, "time": round(time.time(), 3), **values})
         with writing_to(self._path), open(self._path, "ab") as file:
             file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
 
     def close(self) -> None:
         """Each line is already in the file."""
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _until(text: bytes, last_step: int, path: Path) -> bytes:
