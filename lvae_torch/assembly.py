@@ -4,10 +4,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from lvae_torch.assembled_data import Data, evaluation_statistics
 from lvae_torch.data.images import Images
@@ -21,13 +21,13 @@ from lvae_torch.seeding import seed_everything
 from lvae_torch.training.checkpoints import CheckpointStore
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.loop import Plan, Run, State
+from lvae_torch.training.loop import Plan, Run, State, load_finished
 from lvae_torch.training.meter import Meter
-from lvae_torch.training.optimization import make_optimizer
-from lvae_torch.training.step import TrainStep
+from lvae_torch.training.optimization import decay_before_steps, make_optimizer
+from lvae_torch.training.step import TrainStep, evaluated_weights
 from lvae_torch.training.stopping import StopRequest
 from lvae_torch.watching import TrainingWatch
-from lvae_torch.wiring import build_model, checkpoint_meta, make_learning_rate, make_objective
+from lvae_torch.wiring import build_model, checkpoint_meta, data_meta, make_learning_rate, make_objective
 
 
 def assemble(
@@ -44,7 +44,6 @@ def assemble(
     watcher = TrainingWatch(
         reporter,
         evaluated,
-        int(np.prod(data.dump.image_shape)),
         _pictures(settings, data, processes),
         settings.run.seed,
     )
@@ -54,7 +53,7 @@ def assemble(
         train_step=_train_step(settings, data, processes, model, bare, flat, ema),
         evaluate=partial(_evaluate, settings, data, processes, stop, evaluated),
         store=CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints),
-        meta=checkpoint_meta(to_cfg(settings), data.dump, data.preprocess.levels_after),
+        meta=checkpoint_meta(to_cfg(settings), data_meta(data.dump, data.preprocess.levels_after)),
         watcher=watcher,
         processes=processes,
         stop=stop,
@@ -82,15 +81,14 @@ def _weights_of(settings: Settings, name: str, data: Data) -> dict[str, Tensor]:
     folder = RunFolder(Path(settings.run.runs), name)
     if not folder.checkpoints.is_dir():
         raise DataError(f"[train] initial_run = {name}: {folder.path} has no checkpoints. Train it first.")
-    checkpoint = CheckpointStore(folder.checkpoints).load("last")
+    checkpoint = load_finished(CheckpointStore(folder.checkpoints))
     trained = load_text(checkpoint["meta"]["settings"], f"{folder.path}: the checkpoint's settings")
     if trained.model != settings.model:
         raise CfgError(f"[train] initial_run = {name}: that run has another [model] section.")
     known, ours = checkpoint["meta"]["data"], (list(data.dump.image_shape), data.preprocess.levels_after)
     if (known["image_shape"], known["n_levels"]) != ours:
         raise CfgError(f"[train] initial_run = {name}: that run's images are {known['image_shape']}, ours {ours[0]}.")
-    weights: dict[str, Tensor] = checkpoint["ema"] or checkpoint["model"]
-    return weights
+    return evaluated_weights(checkpoint)
 
 
 def _as_called(bare: Any, settings: Settings, processes: Processes) -> nn.Module:
@@ -128,15 +126,35 @@ def _train_step(
         flat=flat,
         ema=ema,
         objective=make_objective(settings, data.dump.image_shape),
-        optimizer=make_optimizer(optimizer.name, flat, optimizer.betas, optimizer.eps, optimizer.weight_decay),
+        optimizer=_optimizer(settings, bare, flat),
         learning_rate=make_learning_rate(settings),
         meter=Meter(len(bare.latent_shapes()), processes.device),
         preprocess=data.preprocess.training,
         accumulate=settings.train.accumulate,
         clip_norm=optimizer.clip_norm,
         skip_norm=optimizer.skip_norm,
+        max_skips_in_a_row=optimizer.max_skips_in_a_row,
         autocast=autocast,
     )
+
+
+def _optimizer(settings: Settings, bare: Any, flat: FlatParameters) -> Optimizer:
+    """With the L2 penalty or the decoupled decay that the settings ask for.
+
+    Raises:
+        CfgError: if only the weights of blocks are to decay, but the family has no such.
+    """
+    section = settings.optimizer
+    on_all = section.weight_decay if section.weight_decay_on == "all" else 0.0
+    optimizer = make_optimizer(section.name, flat, section.betas, section.eps, on_all)
+    if section.weight_decay_on == "blocks":
+        if not hasattr(bare, "block_weights"):
+            raise CfgError(
+                f"[optimizer] weight_decay_on = blocks: family {settings.model.family} does not say which weights "
+                "those are; use all."
+            )
+        decay_before_steps(optimizer, bare.block_weights(), section.weight_decay)
+    return optimizer
 
 
 def _plan(settings: Settings) -> Plan:
@@ -148,6 +166,7 @@ def _plan(settings: Settings) -> Plan:
         evaluate_every=whole(settings.val.every),
         checkpoint_every=whole(train.checkpoint_every),
         max_skips_in_a_row=settings.optimizer.max_skips_in_a_row,
+        patience=settings.val.patience,
     )
 
 

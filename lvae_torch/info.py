@@ -2,36 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from lvae_torch.cli import main, parser
-from lvae_torch.data.catalogue import CATALOGUE
+from lvae_torch.costs import PRECISIONS, flops_per_image, kept_for_backward
+from lvae_torch.data.catalogue import CATALOGUE, CODES
 from lvae_torch.data.dump import Dump
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.hparams import Settings, load
-from lvae_torch.models.sources import posterior_sample
-from lvae_torch.objectives import elbo_terms
 from lvae_torch.reporting.console import table
 from lvae_torch.wiring import build_model, make_preprocess
-
-MEASURED_BATCH = 2
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What one image costs."""
-
-    forward_flops: int
-    train_flops: int
-    """Forward and backward."""
-    saved_bytes: int
-    """Kept for the backward pass, float32."""
 
 
 def command(argv: Sequence[str]) -> None:
@@ -46,27 +29,39 @@ def describe(settings: Settings) -> str:
     image_shape, n_levels = shape_of_data(settings)
     model = meta_model(settings, image_shape, n_levels)
     shapes = model.latent_shapes()
-    n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    costs = costs_per_image(model, image_shape)
     latents = [
         (f"z_{len(shapes) - i}" + (" (top)" if i == 0 else ""), f"{' x '.join(map(str, s))} = {math.prod(s):,}")
         for i, s in enumerate(shapes)
     ]
-    batch = settings.train.batch_size
-    # Weights, gradients, two moments, and the EMA where there is one.
-    copies = 5 if settings.train.ema_decay else 4
-    memory = 4 * n_parameters * copies + batch * costs.saved_bytes
+    forward, training = flops_per_image(model, image_shape)
+    n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     rows = [
         ("images", f"{' x '.join(map(str, image_shape))}, {n_levels} levels"),
         *latents,
         ("latents in all", f"{sum(map(math.prod, shapes)):,} for {math.prod(image_shape):,} pixel values"),
         ("parameters", f"{n_parameters:,}"),
-        ("forward", f"{costs.forward_flops / 1e9:.3f} GFLOP per image"),
-        ("training", f"{costs.train_flops / 1e9:.3f} GFLOP per image"),
-        ("kept for backward", f"{costs.saved_bytes / 2**20:.1f} MiB per image, float32"),
-        ("training memory", f"about {memory / 2**30:.2f} GiB for a batch of {batch} on one device, float32"),
+        ("forward", f"{forward / 1e9:.3f} GFLOP per image"),
+        ("training", f"{training / 1e9:.3f} GFLOP per image"),
+        *_memory(settings, image_shape, n_levels, n_parameters),
     ]
     return table(f"{settings.run.name}: {settings.model.family}", rows)
+
+
+def _memory(
+    settings: Settings, image_shape: tuple[int, int, int], n_levels: int, n_parameters: int
+) -> list[tuple[str, str]]:
+    """What each switch of [train] keeps per image, and what the settings as they are come to."""
+    train = settings.train
+    kept = kept_for_backward(lambda: build_model(settings, image_shape, n_levels), image_shape)
+    # Weights, gradients, two moments, and the EMA where there is one.
+    copies = 5 if train.ema_decay else 4
+    images = train.batch_size // train.accumulate
+    total = 4 * n_parameters * copies + images * kept[train.activation_checkpointing, train.precision]
+    rows = [
+        (name, ", ".join(f"{kept[checkpointing, p] / 2**20:.1f} MiB per image in {p}" for p in PRECISIONS))
+        for name, checkpointing in (("kept for backward", False), ("activation_checkpointing", True))
+    ]
+    return [*rows, ("training memory", f"about {total / 2**30:.2f} GiB for {images} images at once on one device")]
 
 
 def shape_of_data(settings: Settings) -> tuple[tuple[int, int, int], int]:
@@ -79,9 +74,10 @@ def shape_of_data(settings: Settings) -> tuple[tuple[int, int, int], int]:
         dump = Dump.open(Path(settings.data.dumps), settings.data.dataset)
         image_shape, n_levels = dump.image_shape, dump.n_levels
     except DataError as error:
-        if settings.data.dataset not in CATALOGUE:
+        known = CATALOGUE | CODES
+        if settings.data.dataset not in known:
             raise CfgError(f"[data] dataset: its image shape is unknown without the dump. {error}") from error
-        image_shape, n_levels = CATALOGUE[settings.data.dataset]
+        image_shape, n_levels = known[settings.data.dataset]
     return image_shape, make_preprocess(settings, n_levels).levels_after
 
 
@@ -89,30 +85,6 @@ def meta_model(settings: Settings, image_shape: tuple[int, int, int], n_levels: 
     """The model without its memory: shapes only."""
     with torch.device("meta"):
         return build_model(settings, image_shape, n_levels)
-
-
-def costs_per_image(model: Any, image_shape: tuple[int, int, int]) -> Costs:
-    """Count multiply-adds (2 FLOP each) of convolutions and matrix products, and bytes kept for the backward pass."""
-    model.train()
-    x = torch.empty(MEASURED_BATCH, *image_shape, device="meta")
-    saved: dict[int, int] = {}
-    own = {p.untyped_storage()._cdata for p in model.parameters()}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            saved[storage._cdata] = storage.nbytes()
-        alive.append(tensor)  # or its address might be used again
-        return tensor
-
-    alive: list[Tensor] = []
-    with FlopCounterMode(display=False) as counter:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            terms = elbo_terms(x, model(x, posterior_sample))
-        forward = counter.get_total_flops()
-        terms.nelbo.mean().backward()
-    total = counter.get_total_flops()
-    return Costs(forward // MEASURED_BATCH, total // MEASURED_BATCH, sum(saved.values()) // MEASURED_BATCH)
 
 
 if __name__ == "__main__":

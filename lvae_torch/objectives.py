@@ -1,18 +1,21 @@
 """From nats per image and layer to a loss, a bound, or a number for a report. Written once, for every family."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from lvae_torch.distributions.codes import CertainCodes, perplexity, used_fraction
 from lvae_torch.models.contract import Latent, Model, Output, Shape, Source
 from lvae_torch.models.sources import posterior_sample
 
 Schedule = Callable[[int], float]
 KLEstimate = Literal["analytic", "sampled"]
+Balance = Literal["none", "kl_per_unit", "kl"]
 
 
 def constant_beta(value: float) -> Schedule:
@@ -34,16 +37,50 @@ def logistic_warmup(steps: int, sharpness: float = 10.0) -> Schedule:
     return lambda step: (sigmoid(min(1.0, step / steps)) - low) / (high - low)
 
 
+def linear_between(first: int, last: int, minimum: float = 0.0) -> Schedule:
+    """β from 0 at step ``first`` to 1 at step ``last``, never below ``minimum``."""
+    return lambda step: min(1.0, max(minimum, (step - first) / (last - first)))
+
+
+def logistic_growth(middle: float, rate: float) -> Schedule:
+    """β = sigmoid(rate * (step - middle)), which is 1/2 at step ``middle``."""
+    return lambda step: 0.5 * (1.0 + math.tanh(0.5 * rate * (step - middle)))  # tanh does not overflow
+
+
 @dataclass(frozen=True)
 class Terms:
     """What one batch contributed: each (B,) or (B, L), nats, before any training trick."""
 
     nll: Tensor  # (B,)    -log p(x|z)
     kl: Tensor  # (B, L)  top layer first
+    penalties: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) each
+    usage: Mapping[int, Tensor] = field(default_factory=dict)  # (K,): how often each code occurs, by layer of codes
 
     @property
     def nelbo(self) -> Tensor:
         return self.nll + self.kl.sum(dim=1)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Terms]") -> "Terms":
+        """Of a batch that was computed in parts; no gradient flows through them."""
+        first = parts[0]
+        return cls(
+            torch.cat([part.nll.detach() for part in parts]),
+            torch.cat([part.kl.detach() for part in parts]),
+            {name: torch.cat([part.penalties[name].detach() for part in parts]) for name in first.penalties},
+            {i: torch.stack([part.usage[i] for part in parts]).sum(dim=0) for i in first.usage},
+        )
+
+    @property
+    def extras(self) -> dict[str, Tensor]:
+        """Numbers of the batch that only some families have, (), under the names they have in every report."""
+        return {**{f"penalty/{name}": term.mean() for name, term in self.penalties.items()}, **code_usage(self.usage)}
+
+
+def code_usage(usage: Mapping[int, Tensor]) -> dict[str, Tensor]:
+    """How varied the codes of each layer are, (), from how often each occurs, (K,)."""
+    numbers = (("perplexity", perplexity), ("used_fraction", used_fraction))
+    return {f"{name}/{i:02d}": number(counts) for name, number in numbers for i, counts in usage.items()}
 
 
 @dataclass(frozen=True)
@@ -60,6 +97,10 @@ class Objective:
     """Estimates averaged over, each of a sample or of an importance-weighted bound of its own."""
     iw_samples: int = 1
     """Samples in each importance-weighted bound (Burda et al. 2016); 1 is the ELBO."""
+    balance: Balance = "none"
+    """How the KL is shared out over the layers at first (Vahdat & Kautz 2020, where the shares are called gamma)."""
+    balance_steps: int = 0
+    """The last step that does so."""
     n_dims: int = 1
     """Divides the loss: 1 for nats per image, C * H * W for nats per dimension."""
 
@@ -71,7 +112,11 @@ class Objective:
         """The loss, and the terms it was made of, for ``repeated`` x at ``step``."""
         if self.iw_samples == 1:
             terms = elbo_terms(x, out, self.kl_estimate)
-            loss = terms.nll.mean() + self.beta(step) * self.paid(terms.kl).sum()
+            paid = self.paid(terms.kl)
+            if self.balance != "none" and step <= self.balance_steps:
+                units = [latent.z[0].numel() if self.balance == "kl_per_unit" else 1 for latent in out.latents]
+                paid = paid * layer_shares(terms.kl.detach().mean(dim=0), units)
+            loss = terms.nll.mean() + self.beta(step) * paid.sum()
         else:
             terms = elbo_terms(x, out, "sampled")
             # As the Ladder VAE's authors do, warm-up weighs the latents inside the importance weights too.
@@ -96,12 +141,32 @@ def elbo_terms(x: Tensor, out: Output, kl_estimate: KLEstimate = "analytic") -> 
     per_layer: Callable[[Latent], Tensor] = (
         (lambda latent: latent.kl) if kl_estimate == "analytic" else (lambda latent: latent.log_ratio)
     )
-    return Terms(-out.likelihood.log_prob(x), torch.stack([per_layer(latent) for latent in out.latents], dim=1))
+    nll = -out.likelihood.log_prob(x)
+    kl = torch.stack([per_layer(latent) for latent in out.latents], dim=1) if out.latents else nll.new_zeros(len(x), 0)
+    posteriors = [latent.posterior for latent in out.latents]
+    usage = {i: q.counts() for i, q in enumerate(posteriors) if isinstance(q, CertainCodes)}
+    return Terms(nll, kl, out.penalties, usage)
+
+
+def layer_shares(kl: Tensor, units: Sequence[int]) -> Tensor:
+    """Weights of the layers' KL, mean 1, in proportion to the KL that one of a layer's ``units`` has, (L,).
+
+    Expensive layers pay more, so none is given up before it has learned something.
+    """
+    per_unit = (kl / _on_device(tuple(units), kl.device)).clamp(min=0)
+    return len(units) * per_unit / per_unit.sum().clamp(min=torch.finfo(kl.dtype).tiny)
+
+
+@lru_cache(maxsize=64)
+def _on_device(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Copied once: a copy in every step would wait for the device."""
+    return torch.tensor(numbers, device=device)
 
 
 def log_weight(x: Tensor, out: Output) -> Tensor:
     """log w = log p(x, z) - log q(z | x) at the pass's own sample, nats, (B,)."""
-    return out.likelihood.log_prob(x) - torch.stack([latent.log_ratio for latent in out.latents]).sum(dim=0)
+    terms = elbo_terms(x, out, "sampled")
+    return -terms.nelbo
 
 
 def iw_bound(model: Model, x: Tensor, iw_samples: int, chunk: int = 100, source: Source = posterior_sample) -> Tensor:
@@ -136,6 +201,16 @@ def bits_per_dim(nats: float, n_dims: int) -> float:
     return nats / (n_dims * math.log(2))
 
 
+def dims_of_bits(model: Model) -> int | None:
+    """C * H * W, to report bits per dimension with; None where the model's likelihood has no such."""
+    return math.prod(model.image_shape) if model.in_bits else None
+
+
+def bits_entry(name: str, nats: float, n_dims: int | None) -> dict[str, float]:
+    """Bits per dimension under ``name``, for a report; nothing if ``dims_of_bits`` was None."""
+    return {} if n_dims is None else {name: bits_per_dim(nats, n_dims)}
+
+
 class UnitStatistics:
     """What each latent unit does over a data set: its mean KL, and how much its posterior mean varies."""
 
@@ -148,9 +223,9 @@ class UnitStatistics:
         """Add one encoded batch."""
         for sums, latent in zip(self.sums, latents, strict=True):
             mean = latent.encoded.mean.double()
-            kl = latent.encoded.kl(latent.prior).sum(dim=0, dtype=torch.float64)
+            kl = latent.kl_of_units.sum(dim=0, dtype=torch.float64)
             sums += torch.stack([mean.sum(dim=0), (mean**2).sum(dim=0), kl])
-        self.count += latents[0].z.shape[0]
+        self.count += latents[0].z.shape[0] if latents else 0
 
     def result(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> "Units":
         """Means over the batches of all ranks."""

@@ -13,7 +13,7 @@ from lvae_torch.evaluation import Evaluation
 from lvae_torch.hparams import Settings, to_cfg, whole
 from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample, prior_sample
-from lvae_torch.objectives import bits_per_dim
+from lvae_torch.objectives import bits_entry, bits_per_dim, dims_of_bits
 from lvae_torch.reporting.console import ConsoleReporter, table
 from lvae_torch.reporting.grids import image_grid, pair_grid
 from lvae_torch.reporting.jsonl import JsonlReporter
@@ -21,7 +21,7 @@ from lvae_torch.reporting.reporter import Reporter
 from lvae_torch.reporting.tensorboard import TensorBoardReporter
 from lvae_torch.run_folder import RunFolder
 from lvae_torch.seeding import seed_everything
-from lvae_torch.training.loop import Run
+from lvae_torch.training.loop import Run, has_lost_patience
 from lvae_torch.training.meter import Reading
 
 
@@ -32,11 +32,14 @@ class TrainingWatch:
     reporter: Reporter
     model: Model
     """The model that is evaluated."""
-    n_dims: int
     pictures: Tensor | None
     """Images to reconstruct, (B, C, H, W) in [0, 1]; None for no pictures."""
     seed: int
     last: Evaluation | None = None
+
+    @property
+    def n_dims(self) -> int | None:
+        return dims_of_bits(self.model)
 
     def begins(self, step: int) -> None:
         """Training goes on from ``step``."""
@@ -48,11 +51,12 @@ class TrainingWatch:
         values = {
             "train/loss": reading.loss,
             "train/nelbo": nelbo,
-            "train/bpd": bits_per_dim(nelbo, self.n_dims),
+            **bits_entry("train/bpd", nelbo, self.n_dims),
             "train/nll": reading.nll,
             "train/kl": sum(reading.kl),
         }
         values |= {f"train/kl/{i:02d}": kl for i, kl in enumerate(reading.kl)}
+        values |= {f"train/{name}": value for name, value in reading.extras.items()}
         values |= {
             "train/grad_norm": reading.grad_norm,
             "train/skipped_steps": float(reading.skipped),
@@ -75,9 +79,12 @@ class TrainingWatch:
     @torch.no_grad()
     def _show(self, step: int, x: Tensor) -> None:
         seed_everything("pictures", self.seed)  # the same noise each time, so that pictures of two steps compare
+        was_training = self.model.training
+        self.model.eval()  # looking changes no statistic
         reconstruction = self.model(x, posterior_sample).likelihood.mean()
         at_full_width = prior_sample([1.0] * len(self.model.latent_shapes()))
         samples = self.model(None, at_full_width, n=x.shape[0]).likelihood.mean()
+        self.model.train(was_training)
         columns = max(1, int(x.shape[0] ** 0.5))
         self.reporter.image(step, "samples", image_grid(samples, columns))
         self.reporter.image(step, "reconstructions", pair_grid(x, reconstruction, columns))
@@ -115,23 +122,26 @@ def _flat(settings: Settings) -> dict[str, str | float]:
 
 def training_summary(run: Run, settings: Settings, data: Data, folder: RunFolder) -> str:
     """What came out, as a table: the numbers, what they were measured on, and where everything is."""
-    rows = [("run", str(folder.path)), ("steps", f"{run.state.step:,}")]
+    ended = f" of {run.plan.steps:,}: ended by [val] patience = {run.plan.patience}" if has_lost_patience(run) else ""
+    rows = [("run", str(folder.path)), ("steps", f"{run.state.step:,}{ended}")]
     if skipped := run.train_step.meter.skipped():
         rows.append(("skipped steps", f"{skipped:,}"))
     rows.append(("parameters", f"{run.train_step.flat.vector.numel():,}"))
     if isinstance(run.watcher, TrainingWatch) and run.watcher.last is not None:
-        rows += evaluation_rows(run.watcher.last, data, settings)
+        rows += evaluation_rows(run.watcher.last, run.watcher.n_dims, data, settings)
     if math.isfinite(run.state.best_nelbo):
-        rows.append(("best", f"-ELBO {run.state.best_nelbo:.2f} at step {run.state.best_step:,}"))
+        chosen = ", whose weights the run goes by" if run.state.chosen_step else ""
+        rows.append(("best", f"-ELBO {run.state.best_nelbo:.2f} at step {run.state.best_step:,}{chosen}"))
     return table(f"{folder.name}: finished", rows)
 
 
-def evaluation_rows(evaluation: Evaluation, data: Data, settings: Settings) -> list[tuple[str, str]]:
+def evaluation_rows(
+    evaluation: Evaluation, n_dims: int | None, data: Data, settings: Settings
+) -> list[tuple[str, str]]:
     """The likelihood with everything a reader must know to compare it."""
-    n_dims = math.prod(data.dump.image_shape)
 
     def nats(value: float) -> str:
-        return f"{value:.2f} nats ({bits_per_dim(value, n_dims):.4f} bits/dim)"
+        return f"{value:.2f} nats" + (f" ({bits_per_dim(value, n_dims):.4f} bits/dim)" if n_dims else "")
 
     rows = [
         ("data", f"{data.dump.identity}, {evaluation.n_images:,} images of {settings.data.val_split}"),
@@ -143,6 +153,20 @@ def evaluation_rows(evaluation: Evaluation, data: Data, settings: Settings) -> l
     ]  # fmt: skip
     if evaluation.iw_bound is not None:
         rows.insert(3, (f"-log p(x), {evaluation.iw_samples} samples", nats(evaluation.iw_bound)))
+    rows += _rows_of_some_families(evaluation, math.prod(data.dump.image_shape))
+    return [(name, value) for name, value in rows if value]
+
+
+def _rows_of_some_families(evaluation: Evaluation, n_values: int) -> list[tuple[str, str]]:
+    """Penalties beside the likelihood, the usage of codes; of models without latents the nats of one value."""
+    terms = {name: value for name, value in evaluation.extras.items() if name.startswith("penalty/")}
+    rows = [(name, f"{value:.4f}") for name, value in evaluation.extras.items() if name not in terms]
+    if terms:
+        told = "".join(f" + {value / n_values:.4f} {name.removeprefix('penalty/')}" for name, value in terms.items())
+        total = (evaluation.nll + sum(terms.values())) / n_values
+        rows.append(("per dimension", f"{total:.4f} = {evaluation.nll / n_values:.4f} NLL{told}"))
+    if not evaluation.kl:
+        rows.append(("per dimension", f"{evaluation.nelbo / n_values:.4f} nats"))
     return rows
 
 

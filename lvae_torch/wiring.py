@@ -14,7 +14,15 @@ from lvae_torch.errors import CfgError, DataError
 from lvae_torch.hparams import Settings, whole
 from lvae_torch.models import FAMILIES
 from lvae_torch.models.contract import Model
-from lvae_torch.objectives import Objective, Schedule, constant_beta, linear_warmup, logistic_warmup
+from lvae_torch.objectives import (
+    Objective,
+    Schedule,
+    constant_beta,
+    linear_between,
+    linear_warmup,
+    logistic_growth,
+    logistic_warmup,
+)
 from lvae_torch.run_folder import RunFolder
 from lvae_torch.training.optimization import LearningRate, learning_rate
 
@@ -71,15 +79,24 @@ def make_objective(settings: Settings, image_shape: ImageShape) -> Objective:
         kl_estimate=loss.kl_estimate,
         mc_samples=loss.mc_samples,
         iw_samples=loss.iw_samples,
+        balance=loss.balance,
+        balance_steps=whole(loss.balance_steps),
         n_dims=math.prod(image_shape) if loss.per_dimension else 1,
     )
 
 
 def _beta(beta: Any) -> Schedule:
-    if isinstance(beta, tuple):
-        kind, steps = beta
-        return {"linear": linear_warmup, "logistic": logistic_warmup}[kind](steps)
-    return constant_beta(beta)
+    match beta:
+        case ("linear", steps):
+            return linear_warmup(steps)
+        case ("linear", first, last, minimum):
+            return linear_between(first, last, minimum)
+        case ("logistic", steps):
+            return logistic_warmup(steps)
+        case ("logistic", middle, rate):
+            return logistic_growth(middle, rate)
+        case _:
+            return constant_beta(beta)
 
 
 def make_learning_rate(settings: Settings) -> LearningRate:
@@ -90,6 +107,7 @@ def make_learning_rate(settings: Settings) -> LearningRate:
         total_steps=whole(settings.train.steps),
         warmup_steps=whole(optimizer.warmup_steps),
         decay_start=whole(optimizer.decay_start),
+        decay_end=whole(optimizer.decay_end),
         final=optimizer.final_learning_rate,
         decay_rate=optimizer.decay_rate,
         decay_steps=whole(optimizer.decay_steps),
@@ -110,17 +128,23 @@ def check_batch_shares(settings: Settings, world: int) -> None:
         )
 
 
-def checkpoint_meta(settings_text: str, dump: Dump, n_levels: int) -> dict[str, Any]:
+UNKNOWN = "unknown"  # the content hash of a run that was taken over without its dump
+
+
+def checkpoint_meta(settings_text: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says about itself: enough to build the model without the dump."""
+    versions = {"lvae_torch": __version__, "torch": str(torch.__version__)}
+    return {"settings": settings_text, "data": dict(data), "versions": versions}
+
+
+def data_meta(dump: Dump, n_levels: int) -> dict[str, Any]:
+    """What a checkpoint says about the images it was trained on."""
     return {
-        "settings": settings_text,
-        "data": {
-            "dataset": dump.dataset,
-            "content_hash": dump.content_hash,
-            "image_shape": list(dump.image_shape),
-            "n_levels": n_levels,
-        },
-        "versions": {"lvae_torch": __version__, "torch": str(torch.__version__)},
+        "dataset": dump.dataset,
+        "content_hash": dump.content_hash,
+        "image_shape": list(dump.image_shape),
+        "n_levels": n_levels,
+        "codes_of": dump.provenance.get("codes_of"),
     }
 
 
@@ -131,7 +155,7 @@ def check_same_data(meta: Mapping[str, Any], dump: Dump) -> None:
         DataError: naming the dump.
     """
     began = meta["data"]
-    if began["content_hash"] != dump.content_hash:
+    if began["content_hash"] not in (UNKNOWN, dump.content_hash):
         raise DataError(
             f"{dump.folder}: this dump is not the one the run began with ({began['dataset']}, content hash "
             f"{began['content_hash'][:12]}; here {dump.content_hash[:12]}). Restore it, or start a run of another name."

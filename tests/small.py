@@ -90,6 +90,34 @@ def dense(family: str, image_shape: tuple[int, int, int] = IMAGE_SHAPE, n_levels
     return _built(family, {"z_dims": (4, 3, 2), "widths": (8, 7, 6), **section}, image_shape, n_levels)
 
 
+def one_latent(family: str, image_shape: tuple[int, int, int] = IMAGE_SHAPE, n_levels: int = 2, **section: Any) -> Any:
+    """A small VAE or VLAE with seeded weights."""
+    flow = {"prior_widths": (7, 6)} if family == "vlae" else {}
+    return _built(family, {"z_dim": 3, "widths": (5, 4, 6), **flow, **section}, image_shape, n_levels)
+
+
+def vqvae(image_shape: tuple[int, int, int] = (3, 8, 8), n_levels: int = 256, **section: Any) -> Any:
+    """A small VQ-VAE with seeded weights."""
+    own = {} if "levels" in section else {"n_codes": 5}
+    return _built("vqvae", {"width": 6, "residual_blocks": 1, **own, **section}, image_shape, n_levels)
+
+
+def pixelcnn(image_shape: tuple[int, int, int] = (1, 4, 4), n_levels: int = 32, **section: Any) -> Any:
+    """A small PixelCNN with seeded weights."""
+    values = {"width": 6, "layers": 2, "embedding": 3, "out_width": 7, **section}
+    return _built("pixelcnn", values, image_shape, n_levels)
+
+
+def very_deep(image_shape: tuple[int, int, int] = IMAGE_SHAPE, n_levels: int = 2, **section: Any) -> Any:
+    """A small Efficient-VDVAE with seeded weights: four stages on three scales, seven latent layers."""
+    values = {
+        "scales": (1, 2, 4), "bottom_up": ((2,), (1, 1), (1,)), "top_down": ((2,), (1, 2), (2,)),
+        "widths": (6, 8, 10), "ratios": 0.5, "kernels": (3, 3, 1), "z_channels": (2, (3, 2), 4),
+        "likelihood": "bernoulli" if n_levels == 2 else "discretized_logistic_mixture", "n_mixtures": 3, **section
+    }  # fmt: skip
+    return _built("efficient_vdvae", values, image_shape, n_levels)
+
+
 def _built(name: str, values: dict[str, Any], image_shape: tuple[int, int, int], n_levels: int) -> Any:
     torch.manual_seed(0)
     family = FAMILIES[name]

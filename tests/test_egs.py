@@ -1,12 +1,22 @@
 """Every example parses and builds, and those of published results have the published size."""
 
+from math import prod
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from efficient_vdvae_cases import PUBLISHED
+from torch import Tensor, nn
 
+from lvae_torch.costs import flops_per_image, kept_for_backward
+from lvae_torch.distributions import DiagonalGaussian
 from lvae_torch.hparams import load, load_text, to_cfg
 from lvae_torch.hparams.reference import reference
-from lvae_torch.info import costs_per_image, describe, meta_model, shape_of_data
+from lvae_torch.info import describe, meta_model, shape_of_data
+from lvae_torch.interop.efficient_vdvae import section_from_reference
+from lvae_torch.layers.rematerialization import rematerialize
+from lvae_torch.models.contract import Latent, Output, Source
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((REPOSITORY / "egs").rglob("*.cfg"))
@@ -35,10 +45,16 @@ def test_example(path: Path) -> None:
     model = meta_model(settings, *shape_of_data(settings))
     if path.stem in PARAMETERS:
         assert sum(p.numel() for p in model.parameters() if p.requires_grad) == PARAMETERS[path.stem]
+    if path.stem in PUBLISHED:
+        published = PUBLISHED[path.stem]
+        assert settings.model == section_from_reference(published.model, published.data, published.loss)
+        assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == published.millions
+        shapes = model.latent_shapes()
+        assert (len(shapes), sum(map(prod, shapes))) == (published.layers, published.latents)
 
 
 def test_every_published_result_has_an_example() -> None:
-    assert set(PARAMETERS) <= {path.stem for path in EXAMPLES}
+    assert set(PARAMETERS) | set(PUBLISHED) <= {path.stem for path in EXAMPLES}
 
 
 def test_top_maps_are_2x2_as_published() -> None:
@@ -51,10 +67,34 @@ def test_costs_are_those_of_the_convolutions() -> None:
     """1.04 GFLOP forward and three times that for a step: counted independently for the 3-layer MNIST model."""
     settings = load(REPOSITORY / "egs" / "spatial_lvae" / "static_mnist_3.cfg", ["data.dumps=nowhere"])
     shape, levels = shape_of_data(settings)
-    costs = costs_per_image(meta_model(settings, shape, levels), shape)
-    assert costs.forward_flops == pytest.approx(1.04e9, rel=0.01)
-    assert costs.train_flops == pytest.approx(3.1e9, rel=0.02)
-    assert 10e6 < costs.saved_bytes < 20e6
+    forward, training = flops_per_image(meta_model(settings, shape, levels), shape)
+    assert forward == pytest.approx(1.04e9, rel=0.01)
+    assert training == pytest.approx(3.1e9, rel=0.02)
+
+
+def test_kept_memory_is_that_of_the_tensors_that_autograd_saves() -> None:
+    """The input of the block, 100 floats, and inside it what tanh gives, 200; the loss keeps single numbers only."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Linear(300, 100)
+            self.block = nn.Sequential(nn.Linear(100, 200), nn.Tanh(), nn.Linear(200, 1))
+
+        def rematerialize(self) -> None:
+            rematerialize(self, nn.Sequential)
+
+        def forward(self, x: Tensor, source: Source) -> Output:
+            h = self.block(self.stem(x.flatten(1)))
+            zero = h * 0
+            likelihood: Any = SimpleNamespace(log_prob=lambda x: h.flatten())
+            return Output(likelihood, (Latent(zero, DiagonalGaussian(zero, zero), DiagonalGaussian(zero, zero)),))
+
+    kept = kept_for_backward(Model, (3, 10, 10))
+    few = 30 * 4  # of single numbers
+    assert 300 * 4 <= kept[False, "float32"] <= 300 * 4 + few  # the image is given, not made
+    assert 100 * 4 <= kept[True, "float32"] <= 100 * 4 + few
+    assert 300 * 2 <= kept[False, "bfloat16"] < kept[False, "float32"] + 300 * 2  # and the image in half precision
 
 
 def test_info_shows_what_a_reader_asks_for() -> None:

@@ -16,7 +16,13 @@ from lvae_torch.processes import Processes
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
-from lvae_torch.training.optimization import OPTIMIZERS, GuardedStep, learning_rate, make_optimizer
+from lvae_torch.training.optimization import (
+    OPTIMIZERS,
+    GuardedStep,
+    decay_before_steps,
+    learning_rate,
+    make_optimizer,
+)
 from lvae_torch.training.step import TrainStep
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -215,12 +221,46 @@ def test_ema_averages_batch_norm_statistics_too() -> None:
     [
         ("constant", [1.0, 1.0, 1.0, 1.0]),
         ("cosine", [1.0, 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)), 0.55, 0.1]),
-        ("exponential", [1.0, 0.5**2.5, 0.5**5, 0.5**10]),
+        ("exponential", [1.0, 0.5**2.5, 0.1, 0.1]),
     ],
 )
 def test_schedules(schedule: str, expected: list[float]) -> None:
     rate = learning_rate(schedule, 1.0, 100, final=0.1, decay_rate=0.5, decay_steps=10)
     assert [rate(step) for step in (0, 25, 50, 100)] == pytest.approx(expected)
+
+
+def test_a_gradient_that_stays_too_large_is_taken_at_the_length_of_the_limit() -> None:
+    """Otherwise the weights, and with them the gradients, would stay the same for ever."""
+    model = small.model(batch_norm=False).train()
+    step = train_step(model, skip_norm=1e-3, max_skips_in_a_row=2)
+    torch.manual_seed(0)
+    raw = torch.rand(4, 1, 8, 8)
+    lengths = []
+    step.optimizer.register_step_pre_hook(lambda *_: lengths.append(float(step.flat.gradient.norm())))
+    before = step.flat.vector.detach().clone()
+    moved = []
+    for k in range(6):
+        step(raw, k)
+        moved.append(not torch.equal(step.flat.vector, before))
+        before = step.flat.vector.detach().clone()
+    assert moved == [False, False, True, False, False, True]
+    assert lengths == pytest.approx([1e-3, 1e-3], rel=1e-3)
+
+
+def test_only_the_weights_of_blocks_decay_and_apart_from_the_gradient() -> None:
+    """p <- p - lr (direction + rate p), as the JAX Efficient-VDVAE has it."""
+    decayed, plain = (small.model(batch_norm=False).train() for _ in range(2))
+    steps = [train_step(model) for model in (decayed, plain)]
+    chosen = next(p for p in decayed.parameters() if p.dim() == 4)
+    decay_before_steps(steps[0].optimizer, [chosen], rate=0.1)
+    start = [p.detach().clone() for p in decayed.parameters()]
+    torch.manual_seed(0)
+    raw = torch.rand(4, 1, 8, 8)
+    for step in steps:
+        torch.manual_seed(1)
+        step(raw, 0)
+    for p, q, old in zip(decayed.parameters(), plain.parameters(), start, strict=True):
+        assert_close(p, q - 1e-3 * 0.1 * old if p is chosen else q)
 
 
 def test_warmup_rises_to_the_peak_and_noam_falls_from_it() -> None:

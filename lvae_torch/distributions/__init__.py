@@ -1,9 +1,20 @@
 """Formulas on tensors, in nats. Each distribution is a few tensors and what follows from them."""
 
+from lvae_torch.distributions.autoregressive_flow import AutoregressiveFlow
 from lvae_torch.distributions.bernoulli import Bernoulli
 from lvae_torch.distributions.discretized_logistic import DiscretizedLogistic
-from lvae_torch.distributions.gaussian import DiagonalGaussian
+from lvae_torch.distributions.gaussian import DiagonalGaussian, SmoothScale
 from lvae_torch.distributions.logistic_mixture import LogisticMixture
 from lvae_torch.distributions.normal import GaussianLikelihood
+from lvae_torch.distributions.squared_error import SquaredError
 
-__all__ = ["Bernoulli", "DiagonalGaussian", "DiscretizedLogistic", "GaussianLikelihood", "LogisticMixture"]
+__all__ = [
+    "AutoregressiveFlow",
+    "Bernoulli",
+    "DiagonalGaussian",
+    "DiscretizedLogistic",
+    "GaussianLikelihood",
+    "LogisticMixture",
+    "SmoothScale",
+    "SquaredError",
+]

@@ -45,7 +45,7 @@ class Bernoulli:
         """1 where that is the likelier value, (B, C, H, W); 0 at a tie."""
         return (self.logits > 0).to(self.logits.dtype)
 
-    def sample(self, noise: Tensor | None = None) -> Tensor:
-        """A draw, (B, C, H, W); ``noise``: uniforms of that shape to draw it from."""
+    def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """A draw, (B, C, H, W); ``noise``: uniforms of that shape to draw it from; ``temperature`` divides logits."""
         u = torch.rand_like(self.logits) if noise is None else noise
-        return (u < self.mean()).to(self.logits.dtype)
+        return (u < torch.sigmoid(self.logits / temperature)).to(self.logits.dtype)

@@ -87,10 +87,10 @@ class DiscretizedLogistic:
         """The location's level: the likeliest, unless the scale is so wide that an open end holds more."""
         return self.location if self.reference else self._quantised(self.location)
 
-    def sample(self, noise: Tensor | None = None) -> Tensor:
-        """A draw, (B, C, H, W), in [0, 1]; ``noise``: uniforms of that shape to draw it from."""
+    def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """A draw, (B, C, H, W), in [0, 1]; ``noise``: uniforms to draw it from; ``temperature`` scales the scale."""
         u = torch.rand_like(self.location) if noise is None else noise
-        x = self.location + self.log_scale.exp() * logistic_noise(u, NOISE_EDGE)
+        x = self.location + temperature * self.log_scale.exp() * logistic_noise(u, NOISE_EDGE)
         return x.clamp(0, 1) if self.reference else self._quantised(x)
 
     def _quantised(self, x: Tensor) -> Tensor:

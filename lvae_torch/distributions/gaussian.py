@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,10 +15,24 @@ from lvae_torch.distributions.precision import widened
 LOG_2PI = math.log(2 * math.pi)
 
 
-def log_softplus(raw: Tensor) -> Tensor:
-    """log(log(1 + e^raw)), finite with a finite gradient for every ``raw``."""
+def log_softplus(raw: Tensor, beta: float = 1.0) -> Tensor:
+    """log(log(1 + e^(beta raw)) / beta), finite with a finite gradient for every ``raw``."""
     floor = -30.0  # below it softplus(raw) is e^raw to the last digit of float64, until it underflows
-    return torch.where(raw < floor, raw, softplus(raw.clamp(min=floor)).log())
+    raw = beta * raw
+    return torch.where(raw < floor, raw, softplus(raw.clamp(min=floor)).log()) - math.log(beta)
+
+
+@dataclass(frozen=True)
+class SmoothScale:
+    """How a network's output becomes a scale; ``beta`` < 1 flattens it ("gradient smoothing", Hazami et al. 2022)."""
+
+    kind: Literal["std", "logstd"] = "logstd"
+    """std: log(1 + e^(beta raw)) / beta; logstd: e^(beta raw)."""
+    beta: float = 1.0
+
+    def log(self, raw: Tensor) -> Tensor:
+        """The logarithm of the scale, in the shape of ``raw``."""
+        return log_softplus(raw, self.beta) if self.kind == "std" else self.beta * raw
 
 
 @dataclass(frozen=True)
@@ -41,10 +56,21 @@ class DiagonalGaussian:
         return cls(mean, log_std)
 
     @classmethod
+    def from_mean_and_log_std(cls, params: Tensor) -> DiagonalGaussian:
+        """Split a network output (B, 2Z, ...) into mean and log standard deviation, each (B, Z, ...)."""
+        return cls(*widened(params).chunk(2, dim=1))
+
+    @classmethod
     def from_mean_and_softplus(cls, params: Tensor) -> DiagonalGaussian:
         """Split a network output (B, 2Z, ...) into mean and what the variance is the softplus of, each (B, Z, ...)."""
         mean, raw = widened(params).chunk(2, dim=1)
         return cls(mean, 0.5 * log_softplus(raw))
+
+    @classmethod
+    def from_mean_and_scale(cls, params: Tensor, scale: SmoothScale) -> DiagonalGaussian:
+        """Split a network output (B, 2Z, ...) into mean and what ``scale`` makes a std of, each (B, Z, ...)."""
+        mean, raw = widened(params).chunk(2, dim=1)
+        return cls(mean, scale.log(raw))
 
     @property
     def std(self) -> Tensor:
@@ -77,3 +103,7 @@ class DiagonalGaussian:
         log_odds = 2 * (other.log_std - self.log_std)  # of self's share in the sum of precisions
         mean = torch.lerp(other.mean, self.mean, torch.sigmoid(log_odds))
         return DiagonalGaussian(mean, self.log_std + 0.5 * logsigmoid(log_odds))
+
+    def relative_to(self, base: DiagonalGaussian) -> DiagonalGaussian:
+        """Read as a correction of ``base``: means add, stds multiply."""
+        return DiagonalGaussian(base.mean + self.mean, base.log_std + self.log_std)

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from lvae_torch.distributions.discretized_logistic import MIN_LOG_SCALE, log_bin_mass, logistic_noise
+from lvae_torch.distributions.gaussian import SmoothScale
 from lvae_torch.distributions.precision import widened
 
 NOISE_EDGE = 1e-5  # as published
+PLAIN_LOG = SmoothScale()
+Bins = Literal["exact", "overlapping"]
+
+
+def eight_bit_span(n_levels: int) -> float:
+    """How far apart the outer levels lie on the axis (v - 127.5) / 127.5 of 8-bit values v that are cut to n levels.
+
+    Cutting keeps the lower end of each range of values: of 256 levels the last is 255 (at 1), of 32 it is 248.
+    """
+    return (256 - 256 / n_levels) / 127.5
 
 
 @dataclass(frozen=True)
 class LogisticMixture:
     """A pixel's colours share one mixture component; each colour's mean leans on the colours before it.
 
-    Locations are on the scale y = 2x - 1. Bins of width 2 / (n_levels - 1) sit around the levels; the outer are open.
+    Locations are on the scale y = span * x - 1, where bins sit around the levels; the outer are open.
     """
 
     mix_logits: Tensor  # (B, K, H, W)
@@ -29,6 +41,11 @@ class LogisticMixture:
     n_levels: int = 256
     reference: bool = False
     """The published approximation of bin masses below 1e-5, by the density; modes and samples not quantised."""
+    span: float = 2.0
+    bins: Bins = "exact"
+    """exact: they tile the axis; overlapping: 2 / (n_levels - 1) wide, too much where ``span`` < 2 (as published)."""
+    density_beta: float = 1.0
+    """With ``reference``: that approximation reads log_scales / density_beta, as an original that left beta out."""
 
     @staticmethod
     def n_params(channels: int, n_mixtures: int) -> int:
@@ -37,31 +54,54 @@ class LogisticMixture:
 
     @classmethod
     def from_params(
-        cls, params: Tensor, channels: int, n_mixtures: int, n_levels: int = 256, reference: bool = False
+        cls,
+        params: Tensor,
+        channels: int,
+        n_mixtures: int,
+        n_levels: int = 256,
+        reference: bool = False,
+        scale: SmoothScale = PLAIN_LOG,
+        min_log_scale: float = MIN_LOG_SCALE,
+        span: float = 2.0,
+        bins: Bins = "exact",
     ) -> LogisticMixture:
         """From a head's (B, n_params, H, W).
 
-        Channels are K logits, then for each colour K means, K log scales and K coefficients: the published
-        layout for RGB, whose three colours have as many coefficients. For one colour there are none; for other
-        numbers of colours all coefficients come last.
+        Channels are K logits, then for each colour K means, K scales as ``scale`` reads them, and K coefficients: the
+        published layout for RGB, whose three colours have as many coefficients. For one colour there are none; for
+        other numbers of colours all coefficients come last.
         """
         params = widened(params)
         logits, rest = params[:, :n_mixtures], params[:, n_mixtures:]
         batch, _, *size = rest.shape
         if channels == 3:
             groups = rest.reshape(batch, 3, 3, n_mixtures, *size)
-            means, log_scales, coefficients = groups.unbind(dim=2)
+            means, raw_scales, coefficients = groups.unbind(dim=2)
         else:
             pairs, others = rest.split([2 * channels * n_mixtures, rest.shape[1] - 2 * channels * n_mixtures], dim=1)
-            means, log_scales = pairs.reshape(batch, channels, 2, n_mixtures, *size).unbind(dim=2)
+            means, raw_scales = pairs.reshape(batch, channels, 2, n_mixtures, *size).unbind(dim=2)
             coefficients = others.reshape(batch, -1, n_mixtures, *size) if others.shape[1] else means[:, :0]
-        return cls(logits, means, log_scales.clamp(min=MIN_LOG_SCALE), torch.tanh(coefficients), n_levels, reference)
+        # Narrower than any float can tell; without it 1 / scale overflows.
+        least = max(min_log_scale, -0.7 * math.log(torch.finfo(params.dtype).max))
+        density_beta = scale.beta if scale.kind == "logstd" else 1.0
+        return cls(
+            logits, means, scale.log(raw_scales).clamp(min=least), torch.tanh(coefficients),
+            n_levels, reference, span, bins, density_beta,
+        )  # fmt: skip
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Nats per image, (B,); x is (B, C, H, W), one of the levels k / (n_levels - 1)."""
-        y = (2 * x - 1).unsqueeze(2)  # (B, C, 1, H, W)
+        k = torch.round(x * (self.n_levels - 1)).unsqueeze(2)  # (B, C, 1, H, W)
+        y = (self.span * x - 1).unsqueeze(2)
         distance = y - self._conditional_means(y)  # (B, C, K, H, W)
-        log_mass = self._published_mass(y, distance) if self.reference else self._exact_mass(y, distance)
+        inverse_scale = torch.exp(-self.log_scales)
+        half = self._half_width
+        below, above = (distance - half) * inverse_scale, (distance + half) * inverse_scale
+        is_first, is_last = k < 1, k > self.n_levels - 2
+        if self.reference:
+            log_mass = self._published_mass(below, distance * inverse_scale, above, is_first, is_last)
+        else:
+            log_mass = log_bin_mass(below, above, math.log(2 * half) - self.log_scales, is_first, is_last)
         per_component = log_mass.sum(dim=1) + torch.log_softmax(self.mix_logits, dim=1)  # (B, K, H, W)
         return per_component.logsumexp(dim=1).flatten(1).sum(dim=1)
 
@@ -77,21 +117,21 @@ class LogisticMixture:
         x = self._to_unit(_choose(self._conditional_means(None), component))
         return x if self.reference else self._quantised(x)
 
-    def sample(self, noise: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """A draw, (B, C, H, W), in [0, 1].
+    def sample(self, noise: tuple[Tensor, Tensor] | None = None, temperature: float = 1.0) -> Tensor:
+        """A draw, (B, C, H, W), in [0, 1]; ``temperature`` divides the logits and scales the scales.
 
         ``noise``: uniforms (B, H, W, K) to choose the component with, and (B, H, W, C) for the colours.
         Each colour is drawn given the levels of those before it, as ``log_prob`` conditions on them.
         """
         u_mix, u_colours = (u.movedim(-1, 1) for u in (self._noise() if noise is None else noise))
         gumbel = -torch.log(-torch.log(u_mix.clamp(NOISE_EDGE, 1 - NOISE_EDGE)))
-        component = (self.mix_logits + gumbel).argmax(dim=1)  # a draw from softmax(mix_logits)
-        scales = _choose(self.log_scales, component).exp()
+        component = (self.mix_logits / temperature + gumbel).argmax(dim=1)  # a draw from softmax(mix_logits)
+        scales = temperature * _choose(self.log_scales, component).exp()
         values = _choose(self.means, component) + scales * logistic_noise(u_colours, NOISE_EDGE)
         coefficients = _choose(self.coefficients, component)
         colours: list[Tensor] = []  # in [0, 1]
         for c in range(values.shape[1]):
-            lean = sum(coefficients[:, _first(c) + b] * (2 * colours[b] - 1) for b in range(c))
+            lean = sum(coefficients[:, _first(c) + b] * (self.span * colours[b] - 1) for b in range(c))
             x = self._to_unit(values[:, c] + lean)
             colours.append(x if self.reference else self._quantised(x))
         return torch.stack(colours, dim=1)
@@ -112,26 +152,23 @@ class LogisticMixture:
             means.append(self.means[:, c] + lean)
         return torch.stack(means, dim=1)
 
-    def _exact_mass(self, y: Tensor, distance: Tensor) -> Tensor:
-        inverse_scale = torch.exp(-self.log_scales)
-        half = 1 / (self.n_levels - 1)
-        is_first, is_last = y < -1 + half, y > 1 - half
-        below, above = (distance - half) * inverse_scale, (distance + half) * inverse_scale
-        return log_bin_mass(below, above, math.log(2 * half) - self.log_scales, is_first, is_last)
+    @property
+    def _half_width(self) -> float:
+        """Of a bin, on the scale of y."""
+        return 1 / (self.n_levels - 1) if self.bins == "overlapping" else 0.5 * self.span / (self.n_levels - 1)
 
-    def _published_mass(self, y: Tensor, distance: Tensor) -> Tensor:
+    def _published_mass(
+        self, below: Tensor, middle: Tensor, above: Tensor, is_first: Tensor, is_last: Tensor
+    ) -> Tensor:
         """Mass from a difference of sigmoids, or where that is below 1e-5, the density at the middle of the bin."""
-        inverse_scale = torch.exp(-self.log_scales)
-        half = 1 / (self.n_levels - 1)
-        above, below = (distance + half) * inverse_scale, (distance - half) * inverse_scale
-        middle = distance * inverse_scale
         mass = torch.sigmoid(above) - torch.sigmoid(below)
-        density = middle - self.log_scales - 2 * softplus(middle) + math.log(2 * half)
+        log_scales = self.log_scales / self.density_beta
+        density = middle - log_scales - 2 * softplus(middle) + math.log(2 * self._half_width)
         between = torch.where(mass > 1e-5, mass.clamp(min=1e-12).log(), density)
-        return torch.where(y < -0.999, above - softplus(above), torch.where(y > 0.999, -softplus(below), between))
+        return torch.where(is_first, above - softplus(above), torch.where(is_last, -softplus(below), between))
 
     def _to_unit(self, y: Tensor) -> Tensor:
-        return (y.clamp(-1, 1) + 1) / 2
+        return ((y + 1) / self.span).clamp(0, 1)
 
     def _quantised(self, x: Tensor) -> Tensor:
         """The level nearest to x."""

@@ -36,6 +36,7 @@ class GaussianLikelihood:
     def mode(self) -> Tensor:
         return self.gaussian.mean
 
-    def sample(self, noise: Tensor | None = None) -> Tensor:
-        """A draw, (B, C, H, W); ``noise``: standard normal of that shape to draw it from."""
-        return self.gaussian.at_noise(torch.randn_like(self.gaussian.mean) if noise is None else noise)
+    def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """A draw, (B, C, H, W); ``noise``: standard normal to draw it from; ``temperature`` scales the std."""
+        eps = torch.randn_like(self.gaussian.mean) if noise is None else noise
+        return self.gaussian.at_noise(temperature * eps)

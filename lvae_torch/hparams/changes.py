@@ -8,6 +8,8 @@ from lvae_torch.hparams.settings import SECTIONS, Settings
 
 FREE_DATA_KEYS = {"dumps", "on_device", "val_split", "limit_val"}
 """Keys of [data] that leave the training data as they are."""
+REFUSED_KEYS = {("run", "seed"), ("optimizer", "name"), ("train", "channels_last")}
+"""Beside [model] and [data]: what the order of the data and the meaning of the optimizer's moments depend on."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Difference:
             case "data":
                 return self.key not in FREE_DATA_KEYS
             case _:
-                return (self.section, self.key) in {("run", "seed"), ("optimizer", "name")}
+                return (self.section, self.key) in REFUSED_KEYS
 
 
 def differences(saved: Settings, new: Settings) -> list[Difference]:

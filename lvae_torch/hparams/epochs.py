@@ -10,8 +10,8 @@ from lvae_torch.sections import EPOCHS
 KEYS = {
     "train": ("steps", "log_every", "checkpoint_every"),
     "val": ("every",),
-    "optimizer": ("warmup_steps", "decay_start", "decay_steps"),
-    "loss": ("beta",),
+    "optimizer": ("warmup_steps", "decay_start", "decay_end", "decay_steps"),
+    "loss": ("beta", "balance_steps"),
 }
 """Every key that may be given in epochs."""
 

@@ -23,5 +23,5 @@ def _table(title: str, section: type[Section]) -> str:
     lines = [f"## {title}\n", "| key | default | meaning |", "| --- | --- | --- |"]
     for key, field in section.model_fields.items():
         default = "(required)" if field.is_required() else f"`{field.default!r}`"
-        lines.append(f"| `{key}` | {default} | {field.description} |")
+        lines.append(f"| `{key}` | {default} | {' '.join((field.description or '').split())} |")
     return "\n".join(lines) + "\n"

@@ -19,10 +19,7 @@ from lvae_torch.sections import (
     PositiveSteps,
     Section,
     Steps,
-    TupleOf,
 )
-
-Mode = Literal["reconstruction", "generation", "encoding", "decoding", "likelihood", "layer_inspection", "analysis"]
 
 
 class RunSection(Section):
@@ -78,8 +75,14 @@ class DataSection(Section):
 class LossSection(Section):
     """[loss]: how the terms of the ELBO become the training loss."""
 
-    beta: NonNegative | tuple[Literal["linear", "logistic"], PositiveSteps] = 1.0
-    """Weight of the KL: a number, or ('linear', 1000) or ('logistic', '20 epochs') for a warm-up from 0 to 1."""
+    beta: (
+        NonNegative
+        | tuple[Literal["linear", "logistic"], PositiveSteps]
+        | tuple[Literal["linear"], Steps, PositiveSteps, Fraction]
+        | tuple[Literal["logistic"], Steps, Positive]
+    ) = 1.0
+    """Weight of the KL: a number; ('linear', 1000) or ('logistic', '20 epochs') for a warm-up from 0 to 1;
+    ('linear', first step, last step, minimum); or ('logistic', middle step, growth rate)."""
     mc_samples: PositiveInt = 1
     """Posterior samples per image and step, averaged over."""
     iw_samples: PositiveInt = 1
@@ -89,7 +92,11 @@ class LossSection(Section):
     free_bits_mode: Literal["per_example", "batch_mean"] = "per_example"
     """Whether each image has its free bits, or the mean of a batch (of the part that a process computes at once)."""
     kl_estimate: Literal["analytic", "sampled"] = "analytic"
-    """The KL in closed form, or log q(z) - log p(z) at the sample (noisier; always so with iw_samples)."""
+    """The KL in closed form where there is one, or log q(z) - log p(z) at the sample (always so with iw_samples)."""
+    balance: Literal["none", "kl_per_unit", "kl"] = "none"
+    """Let layers with much KL (per latent unit, or as it is) pay more of it at first, so that none is given up."""
+    balance_steps: Steps = 0
+    """The last step that balances; also '2 epochs'."""
     per_dimension: bool = False
     """Divide the loss by the number of pixels and colours (smaller gradients, same optimum)."""
 
@@ -100,8 +107,10 @@ class LossSection(Section):
 
     @model_validator(mode="after")
     def _fit_together(self) -> "LossSection":
-        if self.iw_samples > 1 and self.free_bits:
-            raise ValueError("free_bits and iw_samples exclude each other: that bound has no KL term of its own.")
+        if self.iw_samples > 1 and (self.free_bits or self.balance != "none"):
+            raise ValueError(
+                "iw_samples excludes free_bits and balance: that bound has no KL term of its own; leave them out."
+            )
         return self
 
 
@@ -117,15 +126,19 @@ class OptimizerSection(Section):
     eps: Positive = 1e-8
     """Added where a moment divides."""
     weight_decay: NonNegative = 0.0
-    """L2 penalty; decoupled with adamw."""
+    """Weight decay: an L2 penalty; decoupled with adamw, and where only blocks decay."""
+    weight_decay_on: Literal["all", "blocks"] = "all"
+    """All weights, or only the convolutions inside blocks (efficient_vdvae)."""
     schedule: Literal["constant", "cosine", "linear", "exponential", "staircase", "noam"] = "constant"
     """How the learning rate goes on after the warm-up."""
     warmup_steps: Steps = 0
     """Steps of linear rise to the peak; also '2 epochs'."""
     decay_start: Steps = 0
-    """cosine, linear: where the fall begins, if that is later than the warm-up's end."""
+    """Where the fall begins, if that is later than the warm-up's end."""
+    decay_end: Steps = 0
+    """cosine, linear: where the fall ends; 0 for the last step."""
     final_learning_rate: NonNegative = 0.0
-    """Where cosine and linear end, at the last step."""
+    """Where cosine and linear end, and below which exponential and staircase never fall."""
     decay_rate: Annotated[Float, Field(gt=0, le=1)] = 0.5
     """exponential, staircase: factor per decay_steps."""
     decay_steps: PositiveSteps = 100_000
@@ -135,7 +148,7 @@ class OptimizerSection(Section):
     skip_norm: Positive | None = None
     """Skip steps whose gradient norm is above this; None skips only those that are not finite."""
     max_skips_in_a_row: PositiveInt = 100
-    """Give up, with advice, after so many skipped steps in a row."""
+    """After so many, one is taken at length skip_norm; more that are not finite end the run, with advice."""
 
 
 class TrainSection(Section):
@@ -181,6 +194,8 @@ class ValSection(Section):
 
     every: Steps = 5000
     """Steps between evaluations, or '10 epochs'; 0 for the end only."""
+    patience: Count = 0
+    """Evaluations without a better -ELBO that end training; any run with patience goes by its best weights. 0: none."""
     batch_norm: Literal["running", "reestimated"] = "running"
     """Statistics for evaluation and inference: those that trail the training, or taken anew over the training split."""
     batch_size: PositiveInt = 250
@@ -189,62 +204,3 @@ class ValSection(Section):
     """Samples of the importance-weighted bound computed once, at the end; 0 for none."""
     images: Count = 64
     """Samples and reconstructions in the pictures; 0 for no pictures."""
-
-
-class SynthesisSection(Section):
-    """[synthesis]: what ``python -m lvae_torch.synthesize`` does with a trained run. May always be overridden."""
-
-    mode: Mode | TupleOf[Mode] = "reconstruction"
-    """One mode, or several in a list."""
-    checkpoint: str = "last"
-    """last, best, or the number of a step."""
-    use_ema: bool = True
-    """Use the averaged weights, where the run has them."""
-    split: str | None = None
-    """Split to read; None for [data] val_split."""
-    limit: Count = 0
-    """Read only N images, spread evenly over the split; 0 for all."""
-    batch_size: PositiveInt = 100
-    """Images per pass."""
-    seed: Int = 0
-    """Of all noise in this mode."""
-    n_images: PositiveInt = 64
-    """generation: how many."""
-    columns: PositiveInt = 8
-    """Columns of picture grids; layer_inspection draws as many rows."""
-    temperature: Positive | tuple[Literal["linear"], Positive, Positive] | TupleOf[NonNegative] = 1.0
-    """Factor on prior stds where z is drawn from p: a number, one per layer (top first), or ('linear', top, bottom)."""
-    draw: Literal["mean", "sample", "mode"] = "mean"
-    """What is shown of p(x|z)."""
-    save_singles: bool = False
-    """generation, reconstruction, decoding: write each image as a PNG of its own too."""
-    pairs: PositiveInt = 32
-    """reconstruction: pairs in the picture."""
-    iw_samples: Annotated[Int, Field(ge=1, le=10_000)] = 100
-    """likelihood: K."""
-    chunk: PositiveInt = 500
-    """likelihood: images times samples in one pass; bounds the memory."""
-    shard_format: Literal["safetensors", "npz"] = "safetensors"
-    """encoding: file format."""
-    shard_size: PositiveInt = 1000
-    """encoding: images per file; an interrupted mode continues after the last whole file."""
-    source: str | None = None
-    """decoding: folder of encodings; None for this run's own."""
-
-    @field_validator("mode", "temperature", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("checkpoint", mode="before")
-    @classmethod
-    def _step(cls, value: object) -> object:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @model_validator(mode="after")
-    def _possible(self) -> "SynthesisSection":
-        if self.mode == ():
-            raise ValueError("mode is an empty list; name at least one mode.")
-        if self.checkpoint not in ("last", "best") and not self.checkpoint.isdecimal():
-            raise ValueError(f"checkpoint is {self.checkpoint!r}; use last, best, or the number of a step.")
-        return self

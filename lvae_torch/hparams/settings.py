@@ -1,6 +1,8 @@
 """All sections of a run, checked together: every problem is reported in one go, before any work starts."""
 
 import difflib
+import os
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -9,18 +11,18 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from lvae_torch.cfg.expressions import evaluate, without_comment
+from lvae_torch.cfg.reader import Entries, parse, parse_overrides, read_file
 from lvae_torch.errors import CfgError
-from lvae_torch.hparams.expressions import evaluate
-from lvae_torch.hparams.reader import Entries, parse, parse_overrides, read_file
 from lvae_torch.hparams.sections import (
     DataSection,
     LossSection,
     OptimizerSection,
     RunSection,
-    SynthesisSection,
     TrainSection,
     ValSection,
 )
+from lvae_torch.hparams.synthesis_section import SynthesisSection
 from lvae_torch.sections import Section
 
 SYNONYMS = {
@@ -77,7 +79,7 @@ def load_text(
 
 
 def _check(entries: Entries, name: str, overrides: Sequence[str], families: Mapping[str, Family] | None) -> Settings:
-    entries = entries | parse_overrides(overrides)
+    entries = _ours(entries | parse_overrides(overrides), name)
     if families is None:
         from lvae_torch.models import FAMILIES
 
@@ -101,16 +103,36 @@ def _check(entries: Entries, name: str, overrides: Sequence[str], families: Mapp
         settings = Settings(**sections)
         problems += cross_checks(settings)
     if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise CfgError(f"{name}: {count}\n" + "\n".join(f"  {problem}" for problem in problems))
+        raise _refusal(name, problems)
     return settings
+
+
+def _ours(entries: Entries, name: str) -> Entries:
+    """The entries, translated where they are those of another program; what differs is said once, on rank 0."""
+    from lvae_torch.interop.efficient_vdvae_cfg import is_original, native_entries
+
+    if not is_original(entries):
+        return entries
+    try:
+        entries, notes = native_entries(entries)
+    except CfgError as error:
+        raise _refusal(name, str(error).splitlines()) from error
+    if os.environ.get("RANK", "0") == "0":
+        told = ["settings of the original Efficient-VDVAE, translated (docs/efficient_vdvae.md):", *notes]
+        print(f"{name}: " + "\n  ".join(told), file=sys.stderr, flush=True)
+    return entries
+
+
+def _refusal(name: str, problems: Sequence[str]) -> CfgError:
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return CfgError(f"{name}: {count}\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
 def _evaluate(entries: Entries, problems: list[str]) -> defaultdict[str, dict[str, Any]]:
     values: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for (section, key), entry in entries.items():
         if (section, key) == ("run", "name"):  # always text, even where it looks like a number
-            values[section][key] = entry.text.strip("'\"")
+            values[section][key] = without_comment(entry.text).strip("'\"")
             continue
         try:
             values[section][key] = evaluate(entry.text)
@@ -207,6 +229,16 @@ def cross_checks(settings: Settings) -> list[str]:
         problems.append(
             f"[optimizer] final_learning_rate = {optimizer.final_learning_rate} is above learning_rate = "
             f"{optimizer.learning_rate}; cosine and linear only fall."
+        )
+    match settings.loss.beta:
+        case ("linear", int(first), int(last), _) if last <= first:
+            problems.append(f"[loss] beta rises from step {first} to step {last}; give the later step second.")
+    start, end = optimizer.decay_start, optimizer.decay_end
+    if isinstance(start, int) and isinstance(end, int) and 0 < end <= start:
+        problems.append(f"[optimizer] decay_end = {end} is not after decay_start = {start}; 0 is the last step.")
+    if settings.val.patience and settings.val.every == 0:
+        problems.append(
+            f"[val] patience = {settings.val.patience} counts evaluations, but every = 0 has but one; set every."
         )
     for key in ("warmup_steps", "decay_start"):
         steps = getattr(optimizer, key)

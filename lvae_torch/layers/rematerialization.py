@@ -16,11 +16,11 @@ def rematerialize(model: nn.Module, block_type: type[nn.Module]) -> None:
             block.forward = partial(_checkpointed, block, block.forward)
 
 
-def _checkpointed(block: nn.Module, forward, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-    if not (block.training and x.requires_grad):
-        return forward(x)
+def _checkpointed(block: nn.Module, forward, *inputs: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    if not (block.training and any(x.requires_grad for x in inputs)):
+        return forward(*inputs)
     contexts: partial[tuple[AbstractContextManager[None], AbstractContextManager[None]]] = partial(_contexts, block)
-    return checkpoint(forward, x, use_reentrant=False, context_fn=contexts)
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

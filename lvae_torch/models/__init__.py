@@ -4,7 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lvae_torch.models import ladder_section, spatial_lvae_section
+from lvae_torch.models import (
+    efficient_vdvae_section,
+    ladder_section,
+    pixelcnn_section,
+    spatial_lvae_section,
+    vae_section,
+    vqvae_section,
+)
 from lvae_torch.sections import Section
 
 
@@ -20,5 +27,10 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "ladder": Family(ladder_section.LadderSection, ladder_section.build_ladder),
     "hierarchical_vae": Family(ladder_section.HierarchicalVAESection, ladder_section.build_hierarchical),
+    "vae": Family(vae_section.VAESection, vae_section.build_vae),
+    "vlae": Family(vae_section.VLAESection, vae_section.build_vlae),
     "spatial_lvae": Family(spatial_lvae_section.SpatialLVAESection, spatial_lvae_section.build),
+    "efficient_vdvae": Family(efficient_vdvae_section.EfficientVDVAESection, efficient_vdvae_section.build),
+    "vqvae": Family(vqvae_section.VQVAESection, vqvae_section.build),
+    "pixelcnn": Family(pixelcnn_section.PixelCNNSection, pixelcnn_section.build),
 }

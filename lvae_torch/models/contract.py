@@ -13,11 +13,32 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from lvae_torch.distributions.codes import CertainCodes, UniformCodes
 from lvae_torch.distributions.gaussian import DiagonalGaussian
 
-Source = Callable[[int, DiagonalGaussian, DiagonalGaussian | None], Tensor]  # (i, prior, posterior) -> z_i
 Shape = tuple[int, ...]
 Features = tuple[Tensor, ...]  # bottom-up activations, top layer first, each (B, ...)
+
+
+class Prior(Protocol):
+    """p(z_i | z_above): ``DiagonalGaussian``, ``UniformCodes``, or what else can be drawn from and measured."""
+
+    @property
+    def mean(self) -> Tensor:
+        """What is shown where nothing is drawn, (B, ...): the mean, or the draw of zero noise if none is known."""
+
+    def at_noise(self, eps: Tensor) -> Tensor:
+        """The draw that standard normal noise ``eps``, (B, ...), stands for."""
+
+    def rsample(self, temperature: float = 1.0) -> Tensor:
+        """A draw, (B, ...); ``temperature`` scales its noise."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Terms whose sum over a draw's entries is log p(z), nats, (B, ...)."""
+
+
+Posterior = DiagonalGaussian | CertainCodes
+Source = Callable[[int, Prior, Posterior | None], Tensor]  # (i, prior, posterior) -> z_i
 
 
 class Likelihood(Protocol):
@@ -32,8 +53,8 @@ class Likelihood(Protocol):
     def mode(self) -> Tensor:
         """A most probable x, (B, C, H, W)."""
 
-    def sample(self) -> Tensor:
-        """One draw of x, (B, C, H, W)."""
+    def sample(self, *, temperature: float = 1.0) -> Tensor:
+        """One draw of x, (B, C, H, W); ``temperature`` > 0 widens or narrows what it is drawn from."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +62,39 @@ class Latent:
     """One latent layer as the top-down pass left it."""
 
     z: Tensor  # (B, Z, H, W), or (B, D) in fully-connected models
-    prior: DiagonalGaussian  # p(z_i | z_above)
-    posterior: DiagonalGaussian | None = None  # q(z_i | z_above, x); None if x was not given
+    prior: Prior  # p(z_i | z_above)
+    posterior: Posterior | None = None  # q(z_i | z_above, x); None if x was not given
 
     @property
     def kl(self) -> Tensor:
-        """KL(q || p) in closed form, nats, (B,)."""
-        return self.encoded.kl(self.prior).flatten(1).sum(dim=1)
+        """KL(q || p), nats, (B,)."""
+        return self.kl_of_units.flatten(1).sum(dim=1)
+
+    @property
+    def kl_of_units(self) -> Tensor:
+        """KL(q || p), nats, element-wise: in closed form between Gaussians, and between codes.
+
+        To any other prior there is none, and log q - log p at the sample stands for it: right on average, and a single
+        one can be negative.
+        """
+        match self.encoded, self.prior:
+            case DiagonalGaussian() as q, DiagonalGaussian() as p:
+                return q.kl(p)
+            case CertainCodes() as q, UniformCodes() as p:
+                return q.kl(p)
+        return self._log_ratio_of_units
 
     @property
     def log_ratio(self) -> Tensor:
         """log q(z) - log p(z) at the sample, nats, (B,). What an importance weight needs."""
-        return (self.encoded.log_prob(self.z) - self.prior.log_prob(self.z)).flatten(1).sum(dim=1)
+        return self._log_ratio_of_units.flatten(1).sum(dim=1)
 
     @property
-    def encoded(self) -> DiagonalGaussian:
+    def _log_ratio_of_units(self) -> Tensor:
+        return self.encoded.log_prob(self.z) - self.prior.log_prob(self.z)
+
+    @property
+    def encoded(self) -> Posterior:
         """The posterior of a pass that was given x."""
         assert self.posterior is not None, "no posterior: this pass was given no x"
         return self.posterior
@@ -74,6 +113,9 @@ class Model(Protocol):
     """A family, as training and synthesis see it (also an ``nn.Module``)."""
 
     image_shape: tuple[int, int, int]
+    in_bits: bool
+    """Whether p(x|z) is a probability of pixel levels: bits per dimension can be made of nothing else."""
+    training: bool
 
     def __call__(self, x: Tensor | None, source: Source, n: int | None = None) -> Output: ...
 

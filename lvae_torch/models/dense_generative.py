@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lvae_torch.distributions.gaussian import DiagonalGaussian
 from lvae_torch.distributions.precision import widened
 from lvae_torch.layers.mlp import MLP, DenseStyle
+from lvae_torch.models.checks import batch_size, check_images
 from lvae_torch.models.contract import Latent, Output, Source
 from lvae_torch.models.heads import Head, ImageShape
 
@@ -66,8 +67,7 @@ class GenerativeLadder(nn.Module):
 
     def forward(self, source: Source, n: int | None, posterior: Posterior | None = None) -> Output:
         """``n`` images; ``posterior`` gives q(z_i | ...) where an image was encoded."""
-        if n is None:
-            raise ValueError("say how many images to generate: model(None, source, n=16).")
+        n = batch_size(None, n)
         above: Tensor | None = None
         latents: list[Latent] = []
         for i in range(len(self.latent_shapes)):
@@ -85,8 +85,7 @@ class GenerativeLadder(nn.Module):
         Raises:
             ValueError: if x has another shape than the model was built for.
         """
-        if tuple(x.shape[1:]) != self.image_shape:
-            raise ValueError(f"images of shape {tuple(x.shape[1:])} given to a model built for {self.image_shape}.")
+        check_images(x, self.image_shape)
         return x.flatten(1)
 
     def _standard_normal(self, n: int) -> DiagonalGaussian:

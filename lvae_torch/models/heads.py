@@ -3,15 +3,20 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Literal
 
 from torch import Tensor
 
-from lvae_torch.distributions import Bernoulli, DiscretizedLogistic, GaussianLikelihood, LogisticMixture
+from lvae_torch.distributions import Bernoulli, DiscretizedLogistic, GaussianLikelihood, LogisticMixture, SquaredError
 from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import Likelihood
+from lvae_torch.models.scales import FixedScale, LearnedScale, OptimalScale
+from lvae_torch.models.slices import in_slices
 
 ImageShape = tuple[int, int, int]
 """(C, H, W)."""
+Std = float | Literal["per_output", "learned", "optimal"]
+"""Where a Gaussian likelihood has its standard deviation from."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +25,25 @@ class Head:
 
     n_params: int
     likelihood: Callable[[Tensor], Likelihood]
+    """Where it has weights of its own it is a module, and becomes part of the model that keeps it."""
+    in_bits: bool = True
+    """Whether it is a probability of pixel levels; of densities and other scores there are no bits per dimension."""
 
 
-def likelihood_head(name: str, channels: int, n_levels: int, n_mixtures: int = 10, reference: bool = False) -> Head:
-    """The named likelihood over ``channels`` colours; ``reference`` keeps the original code's approximations."""
+def likelihood_head(
+    name: str,
+    channels: int,
+    n_levels: int,
+    n_mixtures: int = 10,
+    reference: bool = False,
+    std: Std = "per_output",
+    **mixture_options: Any,
+) -> Head:
+    """The named likelihood over ``channels`` colours; ``reference`` keeps the original code's approximations.
+
+    ``std`` is that of the Gaussian: a number, an output of the network for each value, or one for all.
+    ``mixture_options`` are further arguments of ``LogisticMixture.from_params``.
+    """
     if n_levels < 2 and name != "gaussian":
         raise CfgError(f"[model] likelihood = {name} needs pixels in levels, but this data has none; use gaussian.")
     match name:
@@ -35,7 +55,9 @@ def likelihood_head(name: str, channels: int, n_levels: int, n_mixtures: int = 1
                 )
             return Head(Bernoulli.n_params(channels), partial(Bernoulli.from_params, reference=reference))
         case "gaussian":
-            return Head(GaussianLikelihood.n_params(channels), GaussianLikelihood.from_params)
+            return gaussian_head(channels, std)
+        case "recon_sse":
+            return Head(SquaredError.n_params(channels), SquaredError.from_params, in_bits=False)
         case "discretized_logistic":
             make = partial(DiscretizedLogistic.from_params, n_levels=n_levels, reference=reference)
             return Head(DiscretizedLogistic.n_params(channels), make)
@@ -46,5 +68,19 @@ def likelihood_head(name: str, channels: int, n_levels: int, n_mixtures: int = 1
                 n_mixtures=n_mixtures,
                 n_levels=n_levels,
                 reference=reference,
+                **mixture_options,
             )
-            return Head(LogisticMixture.n_params(channels, n_mixtures), mixture)
+            return Head(LogisticMixture.n_params(channels, n_mixtures), partial(in_slices, mixture))
+
+
+def gaussian_head(channels: int, std: Std) -> Head:
+    """A Gaussian over ``channels`` colours."""
+    match std:
+        case "per_output":
+            return Head(GaussianLikelihood.n_params(channels), GaussianLikelihood.from_params, in_bits=False)
+        case "learned":
+            return Head(channels, LearnedScale(), in_bits=False)
+        case "optimal":
+            return Head(channels, OptimalScale(), in_bits=False)
+        case number:
+            return Head(channels, FixedScale(number), in_bits=False)

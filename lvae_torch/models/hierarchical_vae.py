@@ -44,6 +44,7 @@ class HierarchicalVAE(nn.Module):
     def __init__(self, image_shape: ImageShape, sizes: Sequence[RungSize], style: DenseStyle, head: Head) -> None:
         super().__init__()
         self.image_shape = image_shape
+        self.in_bits = head.in_bits
         self.generative = GenerativeLadder(image_shape, sizes, style, head)
         n_ins = (prod(image_shape), *(size.z_dim for size in sizes[:-1]))
         self.bottom_up = nn.ModuleList(

@@ -34,6 +34,7 @@ class LadderVAE(nn.Module):
         posterior has top-down maps of its own (both are options of the authors' code)."""
         super().__init__()
         self.image_shape = image_shape
+        self.in_bits = head.in_bits
         self.narrow_upward = narrow_upward
         self.generative = GenerativeLadder(image_shape, sizes, style, head)
         passed_up = [size.z_dim if narrow_upward else size.width for size in sizes]

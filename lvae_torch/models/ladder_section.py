@@ -98,5 +98,6 @@ def _head(section: DenseSection, image_shape: ImageShape, n_levels: int) -> Head
         return Head(
             GaussianLikelihood.n_params(channels),
             lambda params: GaussianLikelihood(DiagonalGaussian.from_mean_and_softplus(params)),
+            in_bits=False,
         )
     return likelihood_head(section.likelihood, channels, n_levels, section.n_mixtures)

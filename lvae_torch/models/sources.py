@@ -8,21 +8,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lvae_torch.distributions.gaussian import DiagonalGaussian
-from lvae_torch.models.contract import Source
+from lvae_torch.models.contract import Posterior, Prior, Source
 
 
-def posterior_sample(i: int, prior: DiagonalGaussian, posterior: DiagonalGaussian | None) -> Tensor:
+def posterior_sample(i: int, prior: Prior, posterior: Posterior | None) -> Tensor:
     """z ~ q: training, evaluation, reconstruction."""
     return _given(posterior, i).rsample()
 
 
-def posterior_mean(i: int, prior: DiagonalGaussian, posterior: DiagonalGaussian | None) -> Tensor:
+def posterior_mean(i: int, prior: Prior, posterior: Posterior | None) -> Tensor:
     """The mean of q: deterministic encodings."""
     return _given(posterior, i).mean
 
 
-def prior_mean(i: int, prior: DiagonalGaussian, posterior: DiagonalGaussian | None) -> Tensor:
+def prior_mean(i: int, prior: Prior, posterior: Posterior | None) -> Tensor:
     """The mean of p: what lower layers show when nothing is drawn."""
     return prior.mean
 
@@ -40,6 +39,11 @@ def masked(keep: Sequence[Tensor]) -> Source:
 def given_latents(latents: Sequence[Tensor]) -> Source:
     """The given values, top first: decoding."""
     return lambda i, prior, posterior: latents[i]
+
+
+def filled(latents: Sequence[Tensor], keep: Sequence[Tensor], fill: Source) -> Source:
+    """The given values where ``keep[i]`` (broadcastable to z_i) is on, ``fill`` elsewhere: pruned latents decoded."""
+    return lambda i, prior, posterior: torch.where(keep[i], latents[i], fill(i, prior, posterior))
 
 
 def given_noise(noise: Sequence[Tensor]) -> Source:
@@ -61,7 +65,7 @@ def _first(z: Tensor) -> Tensor:
     return z[:1].expand_as(z)
 
 
-def _given(posterior: DiagonalGaussian | None, i: int) -> DiagonalGaussian:
+def _given(posterior: Posterior | None, i: int) -> Posterior:
     if posterior is None:
         raise ValueError(
             f"layer {i}: a posterior is asked for, but the model was given no image; pass x, "

@@ -16,6 +16,7 @@ from lvae_torch.layers.geometry import crop_to, pad_to, padded_size
 from lvae_torch.layers.initialization import draw_kaiming, rescale_to_data
 from lvae_torch.layers.rematerialization import rematerialize
 from lvae_torch.layers.residual import BlockStyle, Merge, ResidualBlock, residual_tower
+from lvae_torch.models.checks import batch_size, check_images
 from lvae_torch.models.contract import Features, Latent, Output, Source
 from lvae_torch.models.heads import Head, ImageShape
 from lvae_torch.models.sources import posterior_sample
@@ -94,6 +95,7 @@ class SpatialLVAE(nn.Module):
         super().__init__()
         self.data_dependent_init = data_dependent_init
         self.image_shape = image_shape
+        self.in_bits = head.in_bits
         self.stages = stages
         self.ladder = ladder
         self._likelihood = head.likelihood
@@ -124,8 +126,7 @@ class SpatialLVAE(nn.Module):
         Raises:
             ValueError: if x has another shape than the model was built for.
         """
-        if tuple(x.shape[1:]) != self.image_shape:
-            raise ValueError(f"images of shape {tuple(x.shape[1:])} given to a model built for {self.image_shape}.")
+        check_images(x, self.image_shape)
         h = self.stem(pad_to(x, self._padded_size(self.image_shape)))
         features = []
         for layer in self.bottom_up:
@@ -135,10 +136,7 @@ class SpatialLVAE(nn.Module):
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
         """The one top-down pass; ``n`` images where there are no features."""
-        if features is not None:
-            n = features[0].shape[0]
-        if n is None:
-            raise ValueError("say how many images to generate: model(None, source, n=16).")
+        n = batch_size(features, n)
         h: Tensor | None = None
         latents: list[Latent] = []
         for i, rung in enumerate(self.rungs):

@@ -145,7 +145,7 @@ class CheckpointStore:
         path = self.folder / manifest.file
         if damage := _damage(path, manifest):
             raise DataError(f"{path}: damaged ({damage}).")
-        return _state(path)
+        return read_safely(path)
 
     def _set_aside(self, damaged: list[Path]) -> None:
         steps = {_step(path) for path in damaged}
@@ -225,8 +225,12 @@ def _damage(path: Path, manifest: Manifest) -> str:
         return f"cannot be read: {error.strerror}"
 
 
-def _state(path: Path) -> dict[str, Any]:
-    """Raises DataError for anything that ``save`` does not write; no code in the file is run."""
+def read_safely(path: Path) -> dict[str, Any]:
+    """The dict of tensors, numbers and texts that ``torch.save`` wrote; no code in the file is run.
+
+    Raises:
+        DataError: if it is anything else, or not there.
+    """
     state = None
     try:
         if zipfile.is_zipfile(path):  # as torch.save has written since 2020; older files are bare pickles

@@ -18,6 +18,7 @@ class FlatParameters:
 
     def __init__(self, model: nn.Module, with_gradient: bool = True) -> None:
         parameters = [p for p in model.parameters() if p.requires_grad]
+        self._parameters = parameters
         total = sum(p.numel() for p in parameters)
         self.vector = nn.Parameter(torch.empty(total, dtype=parameters[0].dtype, device=parameters[0].device))
         for parameter, view in zip(parameters, _views(self.vector.data, parameters), strict=True):
@@ -27,6 +28,10 @@ class FlatParameters:
             self.vector.grad = torch.zeros_like(self.vector)
             for parameter, view in zip(parameters, _views(self.vector.grad, parameters), strict=True):
                 parameter.grad = view
+
+    def pieces(self, vector: Tensor) -> list[Tensor]:
+        """``vector``, one number per trainable one, as views shaped like the parameters, in their order."""
+        return _views(vector, self._parameters)
 
     @property
     def gradient(self) -> Tensor:

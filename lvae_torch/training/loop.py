@@ -28,6 +28,8 @@ class Plan:
     """0: only at the end."""
     checkpoint_every: int
     max_skips_in_a_row: int = 100
+    patience: int = 0
+    """Evaluations without a better -ELBO that end the run, which then goes by its best weights; 0 for no such end."""
 
 
 @dataclass
@@ -39,6 +41,9 @@ class State:
     evaluated_at: int = 0
     best_step: int = 0
     best_nelbo: float = float("inf")
+    evaluations_since_best: int = 0
+    chosen_step: int = 0
+    """Whose weights a finished run goes by, where that is not its last step; 0 until then."""
 
 
 class Watcher(Protocol):
@@ -69,12 +74,12 @@ class Run:
 
 
 def fit(run: Run, batches: Iterable[Tensor]) -> None:
-    """Train from ``run.state.step`` to ``run.plan.steps``; ``batches`` begins there and never ends.
+    """Train from ``run.state.step`` to ``run.plan.steps``, or until patience ends; ``batches`` never end.
 
     Raises:
         CfgError: if the run has taken more steps already.
         Preempted: after a signal, on every rank at the same step, with everything saved.
-        NumericalError: if too many steps in a row had no finite gradient below the skip threshold.
+        NumericalError: if too many steps in a row had no finite gradient.
     """
     state, plan = run.state, run.plan
     if state.step > plan.steps:
@@ -85,7 +90,7 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
     while True:
         evaluated_before = state.evaluated_at
         is_best = _evaluate_if_due(run)
-        is_done = state.step == plan.steps
+        is_done = state.step == plan.steps or has_lost_patience(run)
         is_new = saved_at != state.step
         # An evaluation of a restored step is saved too, so that a kill does not repeat it.
         evaluated_again = not is_new and state.evaluated_at != evaluated_before
@@ -93,7 +98,9 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
             save(run, is_best)
             saved_at = state.step
         if is_done:
+            _choose_best(run)
             return
+        state.chosen_step = 0  # of a finished run that was told to go on
         run.stop.ask()
         raw = next(images)
         seed_everything("train", plan.seed, run.processes.rank, state.step)  # a resumed step draws what it would have
@@ -104,6 +111,11 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
         if run.stop.agreed():
             save(run)
             raise Preempted(f"stopped at step {state.step} of {plan.steps} by {run.stop.reason}.")
+
+
+def has_lost_patience(run: Run) -> bool:
+    """Whether the evaluations have not become better for too long. All ranks have the same numbers, so they agree."""
+    return 0 < run.plan.patience <= run.state.evaluations_since_best
 
 
 def save(run: Run, is_best: bool = False) -> None:
@@ -121,6 +133,17 @@ def restore(run: Run, checkpoint: dict[str, Any]) -> None:
         setattr(run.state, name, value)
 
 
+def load_finished(store: CheckpointStore) -> dict[str, Any]:
+    """What a run goes by: its last checkpoint, or the best one, where the run was finished with patience.
+
+    Raises:
+        DataError: if there is none, or it is damaged.
+    """
+    last = store.load("last")
+    chosen = last["state"].get("chosen_step", 0)
+    return store.load(chosen) if chosen else last
+
+
 def _evaluate_if_due(run: Run) -> bool:
     """Evaluate where the plan says so, once per step also over restarts. Whether this is the best so far."""
     state, plan = run.state, run.plan
@@ -130,7 +153,7 @@ def _evaluate_if_due(run: Run) -> bool:
         return False
     start = time.monotonic()
     try:
-        evaluation = run.evaluate(is_last)
+        evaluation = run.evaluate(is_last and not plan.patience)  # with patience, the chosen weights come last
     except Preempted:
         save(run)
         raise
@@ -138,18 +161,38 @@ def _evaluate_if_due(run: Run) -> bool:
     if run.processes.is_main:
         run.watcher.evaluated(state.step, evaluation, time.monotonic() - start)
     is_best = evaluation.nelbo < state.best_nelbo
+    state.evaluations_since_best += 1
     if is_best:
-        state.best_step, state.best_nelbo = state.step, evaluation.nelbo
+        state.best_step, state.best_nelbo, state.evaluations_since_best = state.step, evaluation.nelbo, 0
     return is_best
+
+
+def _choose_best(run: Run) -> None:
+    """Where the plan has patience, evaluate the best weights as the finished run's own, once also over restarts.
+
+    The last checkpoint keeps the weights of its step, to train on from, and names the step of the best.
+    """
+    state = run.state
+    if run.plan.patience == 0 or state.best_step == 0 or state.chosen_step == state.best_step:
+        return
+    run.store.wait()  # the best checkpoint may still be on its way
+    run.processes.barrier()
+    start = time.monotonic()
+    with run.train_step.evaluated_with(run.store.load(state.best_step)):
+        evaluation = run.evaluate(True)
+        if run.processes.is_main:
+            run.watcher.evaluated(state.best_step, evaluation, time.monotonic() - start)
+    state.chosen_step = state.best_step
+    save(run, is_best=state.best_step == state.step)
 
 
 def _log(run: Run, images_per_step: int) -> None:
     reading = run.train_step.meter.read(run.processes)
     if run.processes.is_main:
         run.watcher.logged(run.state.step, reading, run.train_step.learning_rate(run.state.step - 1), images_per_step)
-    if reading.skipped_in_a_row >= run.plan.max_skips_in_a_row:
+    if reading.skipped_in_a_row > run.plan.max_skips_in_a_row:
         raise NumericalError(
             f"step {run.state.step}: {reading.skipped_in_a_row} steps in a row were skipped, for gradients that were "
-            "not finite or above [optimizer] skip_norm. The last checkpoint is good. Raise skip_norm, lower "
-            "learning_rate, or set clip_norm, and repeat the command."
+            "not finite. The last checkpoint is good. Lower [optimizer] learning_rate or set clip_norm, and repeat the "
+            "command."
         )

@@ -1,7 +1,9 @@
 """What happened since the last log line, as one vector that stays on the device."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +24,8 @@ class Reading:
     skipped: int
     """Steps skipped since the run began."""
     skipped_in_a_row: int
+    extras: Mapping[str, float]
+    """What only some families have, under the names it has in every report."""
 
     @property
     def nelbo(self) -> float:
@@ -35,13 +39,23 @@ class Meter:
         self.n_layers = n_layers
         self.sums = torch.zeros(n_layers + 4, device=device)  # loss, nll, kl..., gradient norm, number of steps
         self.skips = torch.zeros(2, device=device)  # since the run began, in a row
+        self.extras: list[str] = []  # names of what ``sums`` has beside these; the first step tells
 
     def add(self, loss: Tensor, terms: Terms, grad_norm: Tensor, ok: Tensor) -> None:
         """One step; a skipped one (``ok`` false) counts as skipped and leaves the means alone."""
-        means = torch.stack([loss, terms.nll.mean(), *terms.kl.mean(dim=0).unbind(), grad_norm, torch.ones_like(loss)])
+        extras = terms.extras
+        if not self.extras and extras:
+            self.extras, self.sums = list(extras), torch.cat([self.sums, self.sums.new_zeros(len(extras))])
+        known = [loss, terms.nll.mean(), *terms.kl.mean(dim=0).unbind(), grad_norm, torch.ones_like(loss)]
+        means = torch.stack([*known, *extras.values()])
         self.sums += torch.where(ok, means.detach(), 0.0)
         skipped = (~ok).float()
         self.skips = torch.stack([self.skips[0] + skipped, (self.skips[1] + 1) * skipped])
+
+    @property
+    def skipped_in_a_row(self) -> Tensor:
+        """Steps skipped since the last one taken, a scalar on the device."""
+        return self.skips[1]
 
     def share(self, processes: Processes) -> None:
         """Give every rank the mean of all ranks, so that one rank's numbers speak for all."""
@@ -50,21 +64,24 @@ class Meter:
     def read(self, processes: Processes) -> Reading:
         """Means since the last call, and begin anew."""
         self.share(processes)
-        loss, nll, *kl, grad_norm, count = self.sums.tolist()
+        sums = self.sums.tolist()
+        loss, nll, *kl, grad_norm, count = sums[: self.n_layers + 4]
         skipped, in_a_row = self.skips.tolist()
         self.sums.zero_()
         n = count or math.nan  # of skipped steps alone there is no mean
         return Reading(
-            loss / n, nll / n, tuple(v / n for v in kl), grad_norm / n, int(count), int(skipped), int(in_a_row)
-        )
+            loss / n, nll / n, tuple(v / n for v in kl), grad_norm / n, int(count), int(skipped), int(in_a_row),
+            dict(zip(self.extras, (v / n for v in sums[self.n_layers + 4 :]), strict=True)),
+        )  # fmt: skip
 
     def skipped(self) -> int:
         """Steps skipped since the run began; waits for the device."""
         return int(self.skips[0])
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"sums": self.sums, "skips": self.skips}
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self.sums, "skips": self.skips, "extras": self.extras}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.sums.copy_(state["sums"])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.extras = list(state.get("extras", ()))
+        self.sums = state["sums"].to(self.sums, copy=True)
         self.skips.copy_(state["skips"])

@@ -1,7 +1,7 @@
 """Optimizers, learning-rate schedules, and the step that undoes itself where the gradient was bad."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +32,15 @@ def make_optimizer(
     return optimizer
 
 
+def decay_before_steps(optimizer: Optimizer, weights: Sequence[Tensor], rate: float) -> None:
+    """Decoupled weight decay (Loshchilov & Hutter 2019) of these weights, views of the optimizer's vector, only."""
+
+    def decay(optimizer: Optimizer, args: object, kwargs: object) -> None:
+        torch._foreach_mul_(list(weights), 1 - float(optimizer.param_groups[0]["lr"]) * rate)
+
+    optimizer.register_step_pre_hook(decay)
+
+
 def learning_rate(
     schedule: str,
     base: float,
@@ -41,6 +50,7 @@ def learning_rate(
     decay_rate: float = 1.0,
     decay_steps: int = 1,
     decay_start: int = 0,
+    decay_end: int = 0,
 ) -> LearningRate:
     """Step -> learning rate: ``base`` times a linear warm-up, then the named decay.
 
@@ -48,18 +58,18 @@ def learning_rate(
     """
 
     def after_warmup(step: int) -> float:
-        since = max(0, step - warmup_steps)
         fall = max(warmup_steps, decay_start)
-        done = min(1.0, max(0, step - fall) / max(1, total_steps - fall))
+        since = max(0, step - fall)
+        done = min(1.0, since / max(1, (decay_end or total_steps) - fall))
         match schedule:
             case "cosine":
                 return final + (base - final) * 0.5 * (1 + math.cos(math.pi * done))
             case "linear":
                 return base + (final - base) * done
             case "exponential":
-                return base * decay_rate ** (since / decay_steps)
+                return max(final, base * decay_rate ** (since / decay_steps))
             case "staircase":
-                return base * decay_rate ** (since // decay_steps)
+                return max(final, base * decay_rate ** (since // decay_steps))
             case "noam":
                 start = max(1, warmup_steps)
                 return base * math.sqrt(start / max(start, step))

@@ -1,7 +1,7 @@
 """One training step, with nothing read back from the device."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,12 @@ from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_where
+
+
+def evaluated_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Of a ``TrainStep.state_dict``: the averaged weights, where the run has them."""
+    weights: dict[str, Tensor] = state["ema"] or state["model"]
+    return weights
 
 
 @dataclass
@@ -40,6 +46,7 @@ class TrainStep:
     accumulate: int = 1
     clip_norm: float | None = None
     skip_norm: float | None = None
+    max_skips_in_a_row: int = 100
     autocast: AbstractContextManager[object] | None = None
 
     def __post_init__(self) -> None:
@@ -54,15 +61,25 @@ class TrainStep:
         loss, terms = self._backward(raw, step)
         # DDP has averaged the gradients over ranks, so all ranks see one norm and decide alike.
         norm = get_total_norm([self.flat.gradient])
-        ok = norm.isfinite() if self.skip_norm is None else norm < self.skip_norm  # NaN < s is false
-        if self.clip_norm is not None:
-            clip_grads_with_norm_([self.flat.vector], self.clip_norm, norm)
+        ok = self._accepts(norm)
+        if limits := [limit for limit in (self.clip_norm, self.skip_norm) if limit is not None]:
+            clip_grads_with_norm_([self.flat.vector], min(limits), norm)
         self._guarded(ok)
         with torch.no_grad():
             keep_where(ok, self._buffers, buffers)
             self.meter.add(loss, terms, norm, ok)
         if self.ema is not None:
             self.ema.update(self.bare, self.flat, step)
+
+    def _accepts(self, norm: Tensor) -> Tensor:
+        """Whether to take the step: a gradient of too large a norm is skipped, unless all of late were.
+
+        It is then taken at the length ``skip_norm``: weights that no step changes would give such gradients for ever.
+        """
+        if self.skip_norm is None:
+            return norm.isfinite()
+        is_stuck = self.meter.skipped_in_a_row >= self.max_skips_in_a_row
+        return (norm < self.skip_norm) | (is_stuck & norm.isfinite())  # NaN < s is false
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""
@@ -73,13 +90,25 @@ class TrainStep:
             "meter": self.meter.state_dict(),
         }
 
+    @contextmanager
+    def evaluated_with(self, state: dict[str, Any]) -> Iterator[None]:
+        """Inside, the model that is evaluated has the weights of another ``state_dict``."""
+        model = self.bare if self.ema is None else self.ema.model
+        own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        model.load_state_dict(evaluated_weights(state))
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what ``state_dict`` gave; an EMA switched on since begins at the weights."""
         self.bare.load_state_dict(state["model"])
         if self.ema is not None:
-            self.ema.model.load_state_dict(state["ema"] or state["model"])
+            self.ema.model.load_state_dict(evaluated_weights(state))
         # Moments from the checkpoint; betas, weight decay and what suits this device from today's settings.
-        groups = self.optimizer.state_dict()["param_groups"]
+        (ours,), (saved,) = self.optimizer.state_dict()["param_groups"], state["optimizer"]["param_groups"]
+        groups = [ours | {"lr": saved["lr"]}]  # of the last step: a checkpoint made before the next one says so too
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         self.meter.load_state_dict(state["meter"])
 
@@ -94,10 +123,8 @@ class TrainStep:
                     loss, terms = self.objective(x, self.model(x, posterior_sample), step)
                 (loss / len(parts)).backward()
             losses.append(loss.detach())
-            all_terms.append(Terms(terms.nll.detach(), terms.kl.detach()))
-        return torch.stack(losses).mean(), Terms(
-            torch.cat([t.nll for t in all_terms]), torch.cat([t.kl for t in all_terms])
-        )
+            all_terms.append(terms)
+        return torch.stack(losses).mean(), Terms.joined(all_terms)
 
     def _no_sync_before(self, last: bool) -> AbstractContextManager[object]:
         """Ranks exchange gradients once, with the last part of an accumulated batch."""

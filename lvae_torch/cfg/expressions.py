@@ -43,6 +43,11 @@ BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 
 
+def without_comment(text: str) -> str:
+    """A bare word without the comment behind it; in expressions Python's grammar knows what is one."""
+    return text.partition(" #")[0].strip()
+
+
 def evaluate(text: str) -> Any:
     """The value that ``text`` writes: a number, text, True, False, None, or lists and tuples of them.
 
@@ -52,8 +57,8 @@ def evaluate(text: str) -> Any:
     text = text.strip()
     if len(text) > MAX_LENGTH:
         raise CfgError(f"is {len(text):,} characters long; at most {MAX_LENGTH:,} are allowed.")
-    if WORD.fullmatch(text):
-        return LITERAL_WORDS.get(text, text)
+    if WORD.fullmatch(word := without_comment(text)):
+        return LITERAL_WORDS.get(word, word)
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

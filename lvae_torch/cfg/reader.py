@@ -1,4 +1,4 @@
-"""Cfg files: sections of ``key = value``, ``#`` comment lines, and optionally a base file that they refine."""
+"""Cfg files: sections of ``key = value``, ``#`` or ``;`` comment lines, and optionally a base file that they refine."""
 
 import configparser
 import re
@@ -54,7 +54,7 @@ def parse(text: str, name: str) -> Entries:
     """
     parser = configparser.RawConfigParser(
         delimiters=("=",),
-        comment_prefixes=("#",),
+        comment_prefixes=("#", ";"),
         inline_comment_prefixes=None,
         strict=True,
         empty_lines_in_values=False,

@@ -1,0 +1,1 @@
+"""The text of cfg files: sections of keys, and values read without ever executing anything."""

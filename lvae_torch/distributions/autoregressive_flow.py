@@ -1,0 +1,57 @@
+"""A density whose entries depend on those before them, through a shift and a scale (Papamakarios et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lvae_torch.distributions.gaussian import LOG_2PI
+from lvae_torch.distributions.precision import widened
+
+
+@dataclass(frozen=True)
+class AutoregressiveFlow:
+    """p(z) where eps_i = z_i * scale_i + shift_i is standard normal; scale_i and shift_i follow from z_1 .. z_{i-1}.
+
+    Measuring z takes one pass of the network, drawing it one for each entry.
+    """
+
+    network: Callable[[Tensor], Tensor]  # (B, D) -> (B, 2D): shifts, then log scales
+    zeros: Tensor  # (B, D): how many draws, and of which kind
+    bounded: bool = True
+    """Log scales through a tanh, so within a factor e of one."""
+
+    @property
+    def mean(self) -> Tensor:
+        """The draw of zero noise, (B, D); the mean itself has no closed form."""
+        return self.at_noise(self.zeros)
+
+    def noise_of(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The noise that z stands for, and the log scales, (B, D) each."""
+        shift, log_scale = self._shift_and_log_scale(z)
+        return z * log_scale.exp() + shift, log_scale
+
+    def at_noise(self, eps: Tensor) -> Tensor:
+        """The draw that standard normal ``eps`` stands for, (B, D), one entry after the other."""
+        z = torch.zeros_like(eps)
+        for i in range(eps.shape[1]):
+            shift, log_scale = self._shift_and_log_scale(z)
+            entry = (eps[:, i] - shift[:, i]) * (-log_scale[:, i]).exp()
+            z = torch.cat([z[:, :i], entry[:, None], z[:, i + 1 :]], dim=1)  # not in place: gradients flow through it
+        return z
+
+    def rsample(self, temperature: float = 1.0) -> Tensor:
+        """A draw; ``temperature`` scales its noise."""
+        return self.at_noise(temperature * torch.randn_like(self.zeros))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z_i | z_1 .. z_{i-1}), (B, D)."""
+        eps, log_scale = self.noise_of(z)
+        return -0.5 * (eps**2 + LOG_2PI) + log_scale
+
+    def _shift_and_log_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = widened(self.network(z)).chunk(2, dim=1)
+        return shift, torch.tanh(log_scale) if self.bounded else log_scale

@@ -1,0 +1,228 @@
+"""Models of the original Efficient-VDVAE (Rayhane-mamah/Efficient-VDVAE, PyTorch) as models of ours.
+
+Its weights come under neutral names, which are those of our own parameters: stages and blocks are counted from 0 in the
+order of each pass, and the last bottom-up block of a stage is the one that pools. ``neutral_names`` translates the
+names of its checkpoints.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lvae_torch.cfg.expressions import evaluate
+from lvae_torch.cfg.reader import read_file
+from lvae_torch.errors import CfgError, DataError
+from lvae_torch.interop.weights import copy_weights
+from lvae_torch.layers.geometry import padded_size
+from lvae_torch.models.efficient_vdvae import EfficientVDVAE
+from lvae_torch.models.efficient_vdvae_section import EfficientVDVAESection, build
+from lvae_torch.models.efficient_vdvae_stages import Cells, DownStage, UpStage, check_towers
+from lvae_torch.models.heads import ImageShape
+
+MNIST_SIDE = 28  # what counts of the original's 32x32 images of MNIST
+Values = Mapping[str, Any]
+Groups = list[list[Any]]  # per scale, fine to coarse, one value per stage
+
+
+def from_reference(cfg: Path, weights: Values) -> EfficientVDVAE:
+    """The original's model, in evaluation mode, with its own approximations in the likelihood.
+
+    Args:
+        cfg: the original's hparams.cfg; only [model], [data] and [loss] matter.
+        weights: arrays or tensors under the neutral names.
+    Raises:
+        CfgError: if the file is no such cfg, or its lists do not fit together.
+        DataError: listing every weight that is missing, left over, or of another shape.
+    """
+    sections: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "loss": {}}
+    for (section, key), entry in read_file(cfg).items():
+        if section in sections:
+            sections[section][key] = evaluate(entry.text)
+    image_shape, n_levels = data_from_reference(sections["data"])
+    section = section_from_reference(**sections).model_copy(update={"bins": "overlapping"})  # alike at 8 bits
+    model = build(section, image_shape, n_levels, reference=True)
+    copy_weights(dict(model.named_parameters()), weights)
+    return model.eval()
+
+
+def data_from_reference(data: Values) -> tuple[ImageShape, int]:
+    """(C, H, W) and pixel levels of what the original's [data] describes."""
+    if data["dataset_source"] == "binarized_mnist":
+        return (1, MNIST_SIDE, MNIST_SIDE), 2
+    return (data["channels"], data["target_res"], data["target_res"]), 2 ** int(data["num_bits"])
+
+
+def section_from_reference(model: Values, data: Values, loss: Values) -> EfficientVDVAESection:
+    """Our ``[model]`` section, in its shortest form, from the values of the original's [model], [data] and [loss].
+
+    Raises:
+        CfgError: naming a missing key, or what does not fit together.
+    """
+    try:
+        up, down = _up_stages(model), _down_stages(model)
+        check_towers(up, down)
+        section = {**_towers(up, down), **_options(model), **_output(model, data, loss), **_padding(up, data)}
+        return EfficientVDVAESection(**section)
+    except KeyError as error:
+        raise CfgError(f"the reference's cfg has no key {error}; give [model], [data] and [loss] whole.") from error
+    except ValidationError as error:
+        raise CfgError(f"the reference's cfg: {error}") from error
+
+
+def _up_stages(model: Values) -> list[UpStage]:
+    widths = [model["input_conv_filters"], *model["up_filters"][:-1]]
+    columns = widths, model["up_skip_filters"], _cells(model, "up"), model["up_n_blocks_per_res"], model["up_strides"]
+    return [
+        UpStage(width, skip, cells, plain + 1, stride) for width, skip, cells, plain, stride in _rows("up", columns)
+    ]
+
+
+def _down_stages(model: Values) -> list[DownStage]:
+    columns = (
+        *(model["down_filters"], model["down_latent_variates"], _cells(model, "down")),
+        *(model["down_n_blocks_per_res"], model["down_strides"]),
+    )
+    return [DownStage(width, z, cells, more + 1, stride) for width, z, cells, more, stride in _rows("down", columns)]
+
+
+def _cells(model: Values, tower: str) -> list[Cells]:
+    keys = (f"{tower}_n_blocks", f"{tower}_n_layers", f"{tower}_mid_filters_ratio", f"{tower}_kernel_size")
+    return [Cells(n, layers, float(ratio), k) for n, layers, ratio, k in _rows(tower, [model[key] for key in keys])]
+
+
+def _rows(tower: str, columns: Sequence[Sequence[Any]]) -> Iterable[tuple[Any, ...]]:
+    if len(lengths := sorted({len(column) for column in columns})) > 1:
+        raise CfgError(f"the reference's {tower}_* lists have lengths {lengths}; all of them need one entry per stage.")
+    return zip(*columns, strict=True)
+
+
+def _towers(up: Sequence[UpStage], down: Sequence[DownStage]) -> dict[str, Any]:
+    """The keys of our section that describe stages."""
+    scale, scale_of_stage = 1, []
+    for stage in up:
+        scale_of_stage.append(scale)
+        scale *= stage.stride
+    scales = sorted(set(scale_of_stage))
+
+    def grouped(stages: Iterable[Any]) -> Groups:
+        pairs = zip(scale_of_stage, stages, strict=True)
+        return [[stage for _, stage in group] for _, group in groupby(pairs, key=lambda pair: pair[0])]
+
+    ups, partners = grouped(up), grouped(reversed(down))  # fine to coarse, both in the order of the way up
+    section: dict[str, Any] = {
+        "scales": tuple(scales),
+        "bottom_up": tuple(tuple(stage.n_blocks for stage in stages) for stages in ups),
+        "top_down": tuple(tuple(stage.n_blocks for stage in stages[::-1]) for stages in partners[::-1]),
+        "z_channels": _shortest([[stage.z_channels for stage in stages[::-1]] for stages in partners]),
+    }
+    for key, of in (
+        ("widths", lambda stage: stage.width),
+        ("ratios", lambda stage: stage.cells.ratio),
+        ("kernels", lambda stage: stage.cells.kernel),
+        ("cells", lambda stage: stage.cells.count),
+        ("inner_layers", lambda stage: stage.cells.inner_layers),
+    ):
+        upward, downward = ([[of(stage) for stage in stages] for stages in tower] for tower in (ups, partners))
+        section[key] = _shortest(upward)
+        if downward != upward:
+            section[f"down_{key}"] = _shortest([values[::-1] for values in downward])
+    return section
+
+
+def _shortest(groups: Groups) -> Any:
+    """One value, or one per scale, or in a scale one per stage: the shortest that says it all."""
+    per_scale = tuple(values[0] if len(set(values)) == 1 else tuple(values) for values in groups)
+    return per_scale[0] if len(set(per_scale)) == 1 and not isinstance(per_scale[0], tuple) else per_scale
+
+
+def _options(model: Values) -> dict[str, Any]:
+    return {
+        "pointwise_ends": model["use_1x1_conv"],
+        "stem_kernel": _kernel(model["input_kernel_size"]),
+        "head_kernel": _kernel(model["output_kernel_size"]),
+        "latent_scale": model["distribution_base"],
+        "latent_beta": float(model["gradient_smoothing_beta"]),
+        "residual_posterior": model["use_residual_distribution"],
+        "stable_init": model["stable_init"],
+        "zero_prior_init": model["initialize_prior_weights_as_zero"],
+    }
+
+
+def _output(model: Values, data: Values, loss: Values) -> dict[str, Any]:
+    beta, is_logstd = float(model["output_gradient_smoothing_beta"]), model["output_distribution_base"] == "logstd"
+    if data["dataset_source"] == "binarized_mnist":
+        return {"likelihood": "bernoulli"}
+    return {
+        "likelihood": "discretized_logistic_mixture",
+        "n_mixtures": model["num_output_mixtures"],
+        "output_scale": model["output_distribution_base"],
+        "output_beta": beta,
+        # Ours is the floor of the log scale; theirs, with logstd, of the network's output.
+        "min_log_scale": float(loss["min_mol_logscale"]) * (beta if is_logstd else 1.0),
+    }
+
+
+def _padding(up: Sequence[UpStage], data: Values) -> dict[str, Any]:
+    coarsest, side = 1, data["target_res"]
+    for stage in up:
+        coarsest *= stage.stride
+    if side % coarsest:
+        raise CfgError(f"the reference's up_strides shrink images by {coarsest}, which does not divide {side}.")
+    (_, height, width), _ = data_from_reference(data)
+    is_least = padded_size((height, width), coarsest) == (side, side)
+    return {"padding": None if is_least else (side - height) // 2}
+
+
+def _kernel(size: Any) -> Any:
+    rows, columns = (size, size) if isinstance(size, int) else size
+    return rows if rows == columns else (rows, columns)
+
+
+INSIDE_A_BLOCK = {
+    "prior_layer.projection": "prior_proj", "posterior_layer.projection": "post_proj", "z_projection": "z_proj",
+    "skip_projection": "skip_proj", "pool.ops.0": "pool.conv", "unpool.ops.0": "unpool.conv",
+    "unpool.scale_bias": "unpool.bias_map", "prior_net.0.": "prior_net.", "posterior_net.0.": "post_net.",
+    "residual_block.": "cell.",
+}  # fmt: skip
+
+
+def neutral_names(names: Iterable[str], up_n_blocks_per_res: Sequence[int]) -> dict[str, str]:
+    """From the names in the original's state dict to neutral ones.
+
+    Raises:
+        DataError: listing the names that no such model has.
+    """
+    found = {name: _neutral(name, up_n_blocks_per_res) for name in names}
+    if unknown := [name for name, neutral in found.items() if neutral is None]:
+        raise DataError(f"no weights of an original Efficient-VDVAE: {', '.join(unknown)}.")
+    return {name: neutral for name, neutral in found.items() if neutral is not None}
+
+
+def _neutral(name: str, up_n_blocks_per_res: Sequence[int]) -> str | None:
+    if name == "top_down.trainable_h":
+        return "top_h"
+    if match := re.fullmatch(r"(?:bottom_up|top_down)\.((?:input|output)_conv\.(?:weight|bias))", name):
+        return match.group(1)
+    match = re.fullmatch(r"(?:bottom_up|top_down)\.levels_(up|down)(_downsample|_upsample)?\.(\d+)\.(.+)", name)
+    if match is None:
+        return None
+    tower, linking, stage, rest = match.groups()
+    if linking:
+        block = up_n_blocks_per_res[int(stage)] if tower == "up" else 0
+    else:
+        number, _, rest = rest.partition(".")
+        block = int(number) + (tower == "down")
+    return f"{tower}.{stage}.{block}.{_neutral_inside(rest)}"
+
+
+def _neutral_inside(rest: str) -> str:
+    """In the original each convolution follows a SiLU in one list, so that it has every second number."""
+    for theirs, ours in INSIDE_A_BLOCK.items():
+        if rest.startswith(theirs):
+            rest = ours + rest.removeprefix(theirs)
+            break
+    return re.sub(r"convs\.(\d+)", lambda match: f"conv.{int(match.group(1)) // 2}", rest)
