@@ -1,14 +1,18 @@
 """``python -m lvae_torch.synthesize RUN_OR_CFG [--mode M]``: use a trained run, also under ``torchrun``."""
 
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from lvae_torch.assembled_data import evaluation_statistics
 from lvae_torch.cli import load_run_or_cfg, main, parser
+from lvae_torch.data.dump import Dump
 from lvae_torch.data.images import Images
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import write_json
@@ -17,8 +21,10 @@ from lvae_torch.models.contract import Model
 from lvae_torch.processes import Processes, start_processes
 from lvae_torch.reporting.console import table
 from lvae_torch.synthesis import MODES, Mode
+from lvae_torch.synthesis.codes import CodePrior, CodeSource, check_prior
 from lvae_torch.synthesis.session import Session
 from lvae_torch.training.checkpoints import CheckpointStore
+from lvae_torch.training.loop import load_finished
 from lvae_torch.wiring import build_model, make_preprocess, open_dump, run_folder
 
 
@@ -52,6 +58,8 @@ def _run_mode(settings: Settings, checkpoint: dict[str, Any], model: Model, proc
     if processes.is_main:
         session.out.mkdir(parents=True, exist_ok=True)
     processes.barrier()
+    if MODES[name].draws_codes and settings.synthesis.prior_run:
+        session = replace(session, prior=_load_prior(settings, session))
     metrics = MODES[name].run(session)
     if processes.is_main:
         write_json(session.out / "metrics.json", {**session.identity, **metrics})
@@ -83,7 +91,8 @@ def load_checkpoint(settings: Settings) -> dict[str, Any]:
     folder, which = run_folder(settings), settings.synthesis.checkpoint
     if not folder.checkpoints.is_dir():
         raise DataError(f"{folder.path}: no checkpoints there. Train it: python -m lvae_torch.train CFG")
-    checkpoint = CheckpointStore(folder.checkpoints).load(int(which) if which.isdecimal() else which)  # type: ignore[arg-type]
+    store = CheckpointStore(folder.checkpoints)
+    checkpoint = load_finished(store) if which == "last" else store.load(int(which) if which.isdecimal() else "best")
     trained = load_text(checkpoint["meta"]["settings"], f"{folder.path}: the checkpoint's settings")
     if trained.model != settings.model:
         raise CfgError(f"{folder.path}: this run was trained with another [model] section; leave it as it was.")
@@ -102,6 +111,36 @@ def load_model(settings: Settings, checkpoint: dict[str, Any], processes: Proces
     return result
 
 
+def _load_prior(settings: Settings, session: Session) -> CodePrior:
+    """The run that ``[synthesis] prior_run`` names.
+
+    Raises:
+        CfgError: if there is no such run, or this run's latents are no codes.
+        DataError: if it has no checkpoint, or was trained on codes of another model.
+    """
+    name = str(settings.synthesis.prior_run)
+    theirs = load_run_or_cfg(name, [], settings.run.runs)
+    checkpoint = load_checkpoint(theirs)
+    data = checkpoint["meta"]["data"]
+    channels, height, width = data["image_shape"]
+    check_prior(session.model, settings.run.name, name, (channels, height, width), data["n_levels"])
+    remedy = "Encode again ([synthesis] codes_to), and train the prior on that."
+    session.check_belongs(data.get("codes_of") or {}, run_folder(theirs).path, remedy)
+    model = load_model(theirs, checkpoint, session.processes)
+    return CodePrior(model, data["n_levels"], {"prior_run": name, "prior_step": checkpoint["state"]["step"]})
+
+
+def _code_source(settings: Settings, dump: Dump) -> CodeSource:
+    """All images of both splits, but of training only as many as the run was trained on."""
+    preprocess, data = make_preprocess(settings, dump.n_levels), settings.data
+    limits = {data.train_split: data.limit_train, data.val_split: 0}
+    splits = {split: Images(dump.split(split, limit), preprocess) for split, limit in limits.items()}
+    labels = {split: dump.labels(split) for split in limits}
+    return CodeSource(
+        Path(data.dumps), splits, {s: None if of is None else of[: len(splits[s].split)] for s, of in labels.items()}
+    )
+
+
 def _session(
     settings: Settings, checkpoint: dict[str, Any], model: Model, processes: Processes, name: str, mode: Mode
 ) -> Session:
@@ -114,9 +153,12 @@ def _session(
         "mode": name,
         "trained_on": f"{meta['data']['dataset']} {meta['data']['content_hash'][:12]}",
     }
-    images, labels, steps_per_epoch = None, None, 1
+    if getattr(settings.model, "bins", "exact") == "overlapping":
+        identity["bins"] = "overlapping, as published: about 0.04 bits/dim too good with 5 bits"
+    images, labels, names, steps_per_epoch, code_source = None, None, None, 1, None
     if mode.reads_images:
-        dump, split = open_dump(settings), options.split or settings.data.val_split
+        dump = open_dump(settings)
+        split = options.split or (settings.data.train_split if mode.of_training else settings.data.val_split)
         if list(dump.image_shape) != meta["data"]["image_shape"]:
             raise DataError(
                 f"{dump.folder}: images {dump.image_shape}; the run was trained on {meta['data']['image_shape']}."
@@ -127,8 +169,9 @@ def _session(
                 f"{dump.folder}: {preprocess.levels_after} levels after [data] binarize and n_bits, but the run was "
                 f"trained on {meta['data']['n_levels']}. Set them as they were."
             )
-        images = Images(dump.split(split), preprocess, options.limit)
-        labels = dump.labels(split)
+        chosen = dump.split(split)
+        images = Images(chosen, preprocess, _count(options.limit, len(chosen)))
+        labels, names = dump.labels(split), dump.names(split)
         n_training = dump.counts.get(settings.data.train_split, 0)
         n_training = min(n_training, settings.data.limit_train or n_training)
         steps_per_epoch = n_training // settings.train.batch_size or 1
@@ -143,8 +186,16 @@ def _session(
         }
         if dump.provenance.get("other_files"):
             identity["source_files"] = "not upstream's"
+        code_source = _code_source(settings, dump) if options.codes_to else None
     out = run_folder(settings).synthesis(name)
-    return Session(model, options, processes, out, identity, images, labels, steps_per_epoch)
+    return Session(
+        model, options, processes, out, identity, images, labels, steps_per_epoch, names, code_source=code_source
+    )
+
+
+def _count(limit: float, n_images: int) -> int:
+    """How many images ``[synthesis] limit`` means."""
+    return math.ceil(limit * n_images) if 0 < limit < 1 else int(limit)
 
 
 def _rows(metrics: dict[str, object]) -> list[tuple[str, str]]:

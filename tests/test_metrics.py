@@ -1,5 +1,7 @@
 """PSNR and SSIM against scikit-image."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,31 @@ def test_ssim_is_scikit_images_gaussian_one(shape: tuple[int, int, int]) -> None
             channel_axis=0, full=True,
         )  # fmt: skip
         assert ours[k].item() == pytest.approx(full[:, 5:-5, 5:-5].mean(), abs=1e-9)
+
+
+def test_zero_padded_ssim_has_a_window_around_every_pixel() -> None:
+    """Pixel by pixel, with the window's weights as a table."""
+    x, y = (image[0, 0].numpy() for image in pair(1, 7, 9))
+    offsets = np.arange(-5, 6)
+    weights = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * 1.5**2))
+    weights /= weights.sum()
+    a, b = np.pad(x, 5), np.pad(y, 5)
+    values = []
+    for row, column in np.ndindex(x.shape):
+        u, v = a[row : row + 11, column : column + 11], b[row : row + 11, column : column + 11]
+        mean_u, mean_v, uu, vv, uv = ((weights * w).sum() for w in (u, v, u * u, v * v, u * v))
+        luminance = (2 * mean_u * mean_v + 0.01**2) / (mean_u**2 + mean_v**2 + 0.01**2)
+        structure = (2 * (uv - mean_u * mean_v) + 0.03**2) / (uu - mean_u**2 + vv - mean_v**2 + 0.03**2)
+        values.append(luminance * structure)
+    ours = ssim(*(torch.from_numpy(image)[None, None] for image in (x, y)), zero_padded=True)
+    assert ours.item() == pytest.approx(np.mean(values), abs=1e-9)
+
+
+def test_zero_padded_ssim_is_efficient_vdvaes(shared: Path) -> None:
+    golden = np.load(shared / "golden" / "efficient_vdvae" / "components" / "ssim.npz", allow_pickle=False)
+    for j in range(4):
+        x, y = (torch.from_numpy(golden[f"{name}_{j}"]).double() / 2 + 0.5 for name in "xy")
+        np.testing.assert_allclose(ssim(x, y, zero_padded=True).numpy(), golden[f"ssim_{j}"], atol=1e-6)
 
 
 def test_psnr_is_scikit_images() -> None:

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from lvae_torch.data.dump import Dump
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
-from lvae_torch.hparams.sections import Mode
+from lvae_torch.hparams.synthesis_section import Mode
 from lvae_torch.objectives import iw_bound
 from lvae_torch.processes import Processes
 from lvae_torch.seeding import seed_everything
@@ -111,7 +111,7 @@ def test_generation_and_decoding_need_no_dump(folder: Path) -> None:
 def test_decoded_encodings_are_the_reconstructions(folder: Path, file_format: str) -> None:
     """Encode all, decode all: the pictures that the model makes of the same latents."""
     index = results(folder, "encoding", synthesis__shard_format=file_format)
-    assert [len(index["parts"]), index["latent_shapes"]] == [3, [[3, 1, 1], [2, 2, 2]]]
+    assert [len(index["parts"]), index["latent_shapes"]] == [4, [[3, 1, 1], [2, 2, 2]]]
     load = load_file if file_format == "safetensors" else read_part
     parts = [load(out(folder, "encoding") / name) for name in index["parts"]]
     assert np.array_equal(np.concatenate([p["indices"] for p in parts]), np.arange(N_TEST))
@@ -185,14 +185,15 @@ def test_layer_inspection_draws_one_picture_per_layer(folder: Path) -> None:
 
 def test_two_ranks_write_what_one_writes(folder: Path) -> None:
     """Parts belong to images, not to ranks."""
-    modes = ("generation", "encoding", "likelihood", "reconstruction")
-    alone = {mode: results(folder, mode) for mode in modes}
+    modes = ("div_stats", "generation", "encoding", "decoding", "likelihood", "reconstruction", "progressive")
+    pruned = {"synthesis__keep_fraction": 0.5, "synthesis__temperatures": ((1.0, 0.5), 0.7)}
+    alone = {mode: results(folder, mode, **pruned) for mode in modes}
     files = {mode: contents(out(folder, mode)) for mode in modes}
     for mode in modes:
         shutil.rmtree(out(folder, mode))
     cfg = folder / "small.cfg"
     cfg.write_text(small.CFG)
-    sets = [part for item in small.override_list(folder) for part in ("--set", item)]
+    sets = [part for item in small.override_list(folder, pruned) for part in ("--set", item)]
     asked = [part for mode in modes for part in ("--mode", mode)]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc_per_node=2"]
     result = subprocess.run(
@@ -212,7 +213,7 @@ def test_two_ranks_write_what_one_writes(folder: Path) -> None:
 
 def contents(folder: Path) -> dict[str, dict[str, np.ndarray]]:
     load = {".npz": read_part, ".safetensors": load_file}
-    return {p.name: load[p.suffix](p) for p in sorted(folder.glob("part_*"))}
+    return {str(p.relative_to(folder)): load[p.suffix](p) for p in sorted(folder.rglob("part_*"))}
 
 
 def test_a_checkpoint_of_another_model_is_refused(folder: Path) -> None:

@@ -8,10 +8,10 @@ from lvae_torch.data.order import spread
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.objectives import Units, UnitStatistics
 from lvae_torch.reporting.figures import draw_bars, draw_clouds, draw_curves, draw_unit_history
-from lvae_torch.reporting.grids import image_grid, pair_grid, save_png
 from lvae_torch.reporting.history import History
 from lvae_torch.seeding import seed_everything
 from lvae_torch.synthesis.session import Session
+from lvae_torch.synthesis.showing import POINT, save_pairs, save_point_samples, save_shown
 
 N_POINTS = 2000  # images in the clouds
 N_PICTURES = 100  # samples; half as many reconstructions, each beside its image
@@ -23,22 +23,26 @@ def run(session: Session) -> dict[str, object]:
     units = _units(session)
     if not session.processes.is_main:
         return {}
-    kl = [float(layer.sum()) for layer in units.kl]
     notes = _draw_history(session)
-    labels = _layer_names(len(kl))
-    title = session.identity["run"]
-    draw_bars(session.out / "kl_per_layer.png", {"KL": kl}, labels, "nats per image", f"{title}: KL(q||p) per layer")
-    counts = {"posterior mean varies by > 0.01": units.active(), "KL > 0.01 nats": units.informative()}
-    draw_bars(session.out / "units.png", counts, labels, "units", f"{title}: latent units in use")
-    notes += _draw_classes(session, labels)
+    notes += _draw_layers(session, units) if units.kl else ["the model has no latents: there are no figures of them"]
     _draw_pictures(session)
     return {
-        "kl_per_layer": kl,
+        "kl_per_layer": [float(layer.sum()) for layer in units.kl],
         "active_units": list(units.active()),
         "informative_units": list(units.informative()),
         "units": [layer.numel() for layer in units.kl],
         **({"notes": notes} if notes else {}),
     }
+
+
+def _draw_layers(session: Session, units: Units) -> list[str]:
+    kl = [float(layer.sum()) for layer in units.kl]
+    labels = _layer_names(len(kl))
+    title = session.identity["run"]
+    draw_bars(session.out / "kl_per_layer.png", {"KL": kl}, labels, "nats per image", f"{title}: KL(q||p) per layer")
+    counts = {"posterior mean varies by > 0.01": units.active(), "KL > 0.01 nats": units.informative()}
+    draw_bars(session.out / "units.png", counts, labels, "units", f"{title}: latent units in use")
+    return _draw_classes(session, labels)
 
 
 def _units(session: Session) -> Units:
@@ -64,6 +68,8 @@ def _draw_history(session: Session) -> list[str]:
     title = session.identity["run"]
     draw_curves(session.out / "learning_curve.png", curves, x_label, "-ELBO, nats per image", title)
     shapes, layers = session.model.latent_shapes(), {}
+    if not shapes:
+        return []
     for i, name in enumerate(_layer_names(len(shapes))):
         steps, values = history.curve(f"val/kl_units/{i:02d}")
         if len(steps):
@@ -107,9 +113,14 @@ def two_principal_components(z: Tensor) -> np.ndarray:
 def _draw_pictures(session: Session) -> None:
     seed_everything("analysis pictures", session.options.seed)
     at_full_width = prior_sample([1.0] * len(session.model.latent_shapes()))
-    samples = session.picture_of(session.model(None, at_full_width, n=N_PICTURES).likelihood)
-    save_png(session.out / "samples.png", image_grid(samples, 10))
+    is_points = session.model.image_shape == POINT
+    n_samples, n_pairs = (N_POINTS, N_POINTS) if is_points else (N_PICTURES, N_PICTURES // 2)
+    likelihood = session.model(None, at_full_width, n=n_samples).likelihood
     indices = session.images.indices
-    x = session.x_at(indices[spread(len(indices), N_PICTURES // 2)], "analysis pairs")
+    x = session.x_at(indices[spread(len(indices), n_pairs)], "analysis pairs")
+    if is_points:
+        save_point_samples(session.out / "samples.png", x, likelihood.sample(), likelihood.mean())
+    else:
+        save_shown(session.out / "samples.png", session.picture_of(likelihood), 10)
     shown = session.picture_of(session.model(x, posterior_sample).likelihood)
-    save_png(session.out / "reconstructions.png", pair_grid(x, shown, 5))
+    save_pairs(session.out / "reconstructions.png", x, shown, 5)

@@ -5,49 +5,128 @@ arrays["z.0"]                                  # top layer: (n, Z, h, w); also p
 arrays["indices"]                              # which images of the split these are
 """
 
-from collections.abc import Mapping
+import math
+import shutil
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lvae_torch.files import write_json
-from lvae_torch.models.contract import Latent
-from lvae_torch.models.sources import posterior_sample
-from lvae_torch.synthesis.session import Session
+from lvae_torch.distributions import DiagonalGaussian
+from lvae_torch.errors import DataError
+from lvae_torch.files import write_json, write_text
+from lvae_torch.models.contract import Latent, Source
+from lvae_torch.synthesis.code_dump import write_code_dump
+from lvae_torch.synthesis.parts import Arrays, Parts
+from lvae_torch.synthesis.session import Batch, Session
+from lvae_torch.synthesis.variates import Kept, kept_variates
+
+STORED = ("z", "posterior_mean", "posterior_log_std")
+MOST_BYTES = 2**30  # of one part, which is in memory as a whole
+INDEX, NAMES = "index.json", "names.txt"
 
 
 @torch.no_grad()
 def run(session: Session) -> dict[str, object]:
-    """One part per ``shard_size`` images; finished parts are kept when the mode is repeated."""
-    options = session.options
-    count = session.n_batches(options.shard_size)
-    parts = session.parts(count, "shard_size", "batch_size", file_format=options.shard_format)
-    for j, indices, x in session.batches(options.shard_size, "encoding"):
+    """One part per ``shard_size`` images, in whole batches (fewer where latents are huge), of the kept variates only.
+
+    Finished parts are kept when the mode is repeated.
+
+    Raises:
+        DataError: if the disk has not the room for all parts.
+    """
+    options, shapes = session.options, session.latent_shapes
+    kept = kept_variates(session)
+    per_image = _bytes_per_image(session, kept)
+    shard_size = min(options.shard_size, MOST_BYTES // max(1, per_image))
+    count = session.n_shards(shard_size)
+    parts = session.parts(
+        count, "batch_size", "shard_dtype",
+        file_format=options.shard_format, said={"kept": kept.channels, "shard_size": shard_size},
+    )  # fmt: skip
+    _prepare(session, parts, count, per_image)
+    source = kept.source(shapes, session.processes.device)
+    for j, batches in session.shards(shard_size):
         if not parts.is_done(j):
-            pieces = [_arrays(session.model(piece, posterior_sample).latents) for piece in x.split(options.batch_size)]
-            arrays = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-            parts.write(j, {"indices": indices, **arrays})
+            parts.write(j, _encode(session, batches, source, kept))
     session.processes.barrier()
     summary: dict[str, object] = {
         "n_images": len(session.images.indices),
-        "latent_shapes": [list(shape) for shape in session.model.latent_shapes()],
-        "arrays": "z.i, posterior_mean.i, posterior_log_std.i (float32; i = 0 is the top layer), indices",
+        "latent_shapes": [list(shape) for shape in shapes],
+        "arrays": f"{'.i, '.join(STORED)}.i ({options.shard_dtype}; i = 0 is the top layer), indices",
+        "keep_fraction": options.keep_fraction,
+        "kept_per_layer": [len(channels) for channels in kept.channels],
         "parts": [parts.path(j).name for j in range(count)],
     }
     if session.processes.is_main:
-        write_json(session.out / "index.json", {**session.identity, **summary})
+        _write_names(session)
+        write_json(session.out / INDEX, {**session.identity, **summary, "kept": kept.channels})
+    if session.code_source is not None and options.codes_to is not None:
+        summary |= write_code_dump(session, session.code_source, options.codes_to)
     return summary
 
 
-def _arrays(latents: tuple[Latent, ...]) -> Mapping[str, np.ndarray]:
-    arrays = {}
-    for i, latent in enumerate(latents):
-        arrays[f"z.{i}"] = _numpy(latent.z)
-        arrays[f"posterior_mean.{i}"] = _numpy(latent.encoded.mean)
-        arrays[f"posterior_log_std.{i}"] = _numpy(latent.encoded.log_std)
+def _encode(session: Session, batches: Iterable[Batch], source: Source, kept: Kept) -> Arrays:
+    pieces = [
+        {"indices": indices, **_arrays(session.model(x, source).latents, kept, session.options.shard_dtype)}
+        for indices, x in batches
+    ]
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _arrays(latents: tuple[Latent, ...], kept: Kept, dtype: str) -> dict[str, np.ndarray]:
+    """z of the kept variates, (b, kept, ...), and its posterior's moments if it has any; nothing of layers without."""
+    arrays: dict[str, np.ndarray] = {}
+    for i, (latent, channels) in enumerate(zip(latents, kept.channels, strict=True)):
+        values = {"z": latent.z}
+        if isinstance(latent.encoded, DiagonalGaussian):
+            values |= {"posterior_mean": latent.encoded.mean, "posterior_log_std": latent.encoded.log_std}
+        if channels:
+            arrays |= {f"{name}.{i}": _numpy(value[:, channels], dtype) for name, value in values.items()}
     return arrays
 
 
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.float().contiguous().cpu().numpy()
+def _numpy(values: Tensor, dtype: str) -> np.ndarray:
+    """As ``dtype``; whole numbers, which name codes, as int32."""
+    array = (values.float() if values.is_floating_point() else values.int()).contiguous().cpu().numpy()
+    return array.astype(dtype) if values.is_floating_point() else array
+
+
+def _bytes_per_image(session: Session, kept: Kept) -> int:
+    layers = zip(kept.channels, session.latent_shapes, strict=True)
+    values = sum(len(channels) * math.prod(shape[1:]) for channels, shape in layers)
+    return len(STORED) * values * np.dtype(session.options.shard_dtype).itemsize
+
+
+def _prepare(session: Session, parts: Parts, count: int, per_image: int) -> None:
+    """Say what this will take, and refuse what has no room."""
+    written = sum(path.stat().st_size for path in map(parts.path, range(count)) if path.is_file())
+    n_images, free = len(session.images.indices), shutil.disk_usage(session.out).free
+    needed = n_images * per_image
+    told = f"{session.out}: {n_images:,} images x {_size(per_image)} = {_size(needed)}, {_size(written)} of it there"
+    if needed - written > free:
+        raise DataError(
+            f"{told}; the disk has {_size(free)} left. Store less: [synthesis] keep_fraction, shard_dtype, limit."
+        )
+    if session.processes.is_main:
+        print(f"{told}; the disk has {_size(free)} left.", flush=True)
+        (session.out / INDEX).unlink(missing_ok=True)  # until all parts are those it names
+    session.processes.barrier()  # nobody writes before all have counted
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.4g} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.4g} TiB"
+
+
+def _write_names(session: Session) -> None:
+    """Which file each image came from: its number in the split, a tab, the file's name; a line each."""
+    path, names = session.out / NAMES, session.names
+    if names is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_text(path, "".join(f"{i}\t{names[i]}\n" for i in session.images.indices.tolist()))

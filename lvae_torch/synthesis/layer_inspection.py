@@ -8,16 +8,16 @@ import torch
 
 from lvae_torch.models.contract import Source
 from lvae_torch.models.sources import by_layer, prior_mean, prior_sample, shared
-from lvae_torch.reporting.grids import image_grid, save_png
 from lvae_torch.seeding import seed_everything
 from lvae_torch.synthesis.session import Session, n_rounds
+from lvae_torch.synthesis.showing import save_shown
 from lvae_torch.synthesis.temperatures import per_layer
 
 
 @torch.no_grad()
 def run(session: Session) -> dict[str, object]:
     """``layer_00.png`` (the top layer) and so on, each ``columns`` x ``columns`` images."""
-    options, shapes = session.options, session.model.latent_shapes()
+    options, shapes = session.options, session.latent_shapes
     temperatures = per_layer(options.temperature, len(shapes))
     for i, _ in n_rounds(session, len(shapes), 1):
         rows = []
@@ -25,7 +25,7 @@ def run(session: Session) -> dict[str, object]:
             seed_everything("layer_inspection", options.seed, i, row)
             source = varying_only(i, len(shapes), prior_sample(temperatures))
             rows.append(session.picture_of(session.model(None, source, n=options.columns).likelihood))
-        save_png(session.out / f"layer_{i:02d}.png", image_grid(torch.cat(rows), options.columns))
+        save_shown(session.out / f"layer_{i:02d}.png", torch.cat(rows), options.columns)
     return {
         "layers": [{"picture": f"layer_{i:02d}.png", "latent_shape": list(shape)} for i, shape in enumerate(shapes)]
     }

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lvae_torch.objectives import bits_per_dim, iw_bound
+from lvae_torch.objectives import bits_entry, iw_bound
 from lvae_torch.synthesis.session import Session
 
 
@@ -30,5 +30,5 @@ def run(session: Session) -> dict[str, object]:
         "iw_samples": options.iw_samples,
         "nll_bound": float(nats.mean()),
         "standard_error": error,
-        "bits_per_dim": bits_per_dim(float(nats.mean()), session.n_dims),
+        **bits_entry("bits_per_dim", float(nats.mean()), session.n_dims),
     }

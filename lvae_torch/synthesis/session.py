@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,19 @@ import numpy as np
 from torch import Tensor
 
 from lvae_torch.data.images import Images
-from lvae_torch.hparams.sections import SynthesisSection
-from lvae_torch.models.contract import Likelihood, Model
+from lvae_torch.errors import CfgError, DataError
+from lvae_torch.hparams.synthesis_section import SynthesisSection
+from lvae_torch.models.contract import Likelihood, Model, Shape
+from lvae_torch.objectives import dims_of_bits
 from lvae_torch.processes import Processes
 from lvae_torch.seeding import seed_everything
+from lvae_torch.synthesis.codes import CodePrior, CodeSource
 from lvae_torch.synthesis.parts import Format, Parts
+from lvae_torch.synthesis.singles import SINGLES, TARGETS, single_names
+
+Batch = tuple[np.ndarray, Tensor]
+"""Which images of the split these are, (b,), and the images as x, (b, C, H, W)."""
+OWNER = ("run", "step", "weights", "trained_on")  # what of an identity says which model a file is of
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,12 @@ class Session:
     labels: np.ndarray | None = None
     """Class of each image of the split, where the dump has them."""
     steps_per_epoch: int = 1
+    names: Sequence[str] | None = None
+    """File name of each image of the split, where the dump has them."""
+    prior: CodePrior | None = None
+    """The run that ``[synthesis] prior_run`` names."""
+    code_source: CodeSource | None = None
+    """What ``[synthesis] codes_to`` is to hold codes of."""
 
     @property
     def images(self) -> Images:
@@ -43,8 +59,20 @@ class Session:
         return self.out.parent.parent
 
     @property
-    def n_dims(self) -> int:
-        return int(np.prod(self.model.image_shape))
+    def n_dims(self) -> int | None:
+        """Pixel values of an image, for bits per dimension; None where there are none."""
+        return dims_of_bits(self.model)
+
+    @cached_property
+    def latent_shapes(self) -> tuple[Shape, ...]:
+        """Shape of each z without the batch, top layer first, for modes that cannot do without.
+
+        Raises:
+            CfgError: if the model has no latents.
+        """
+        if not (shapes := self.model.latent_shapes()):
+            raise CfgError(f"{self.identity['run']}: its model has no latents, and {self.out.name} needs them.")
+        return shapes
 
     def batches(self, size: int, mode: str) -> Iterator[tuple[int, np.ndarray, Tensor]]:
         """(j, indices, x) of this rank's batches of the split; torch's generator is seeded for each."""
@@ -54,27 +82,83 @@ class Session:
     def n_batches(self, size: int) -> int:
         return self.images.n_batches(size)
 
+    def posterior_batches(self) -> Iterator[tuple[int, Batch]]:
+        """(b, batch) of this rank's batches; a mode that draws its latents first draws those that encoding stores."""
+        for b in range(self.processes.rank, self.n_batches(self.options.batch_size), self.processes.world):
+            yield b, self._posterior_batch(b)
+
+    def n_shards(self, n_images: int) -> int:
+        """Of ``n_images`` each, or fewer: a shard is a whole number of batches, at least one."""
+        return -(-self.n_batches(self.options.batch_size) // self._batches_per_shard(n_images))
+
+    def shards(self, n_images: int) -> Iterator[tuple[int, Iterator[Batch]]]:
+        """(j, its batches) of this rank's shards of the split; batches as ``posterior_batches`` has them."""
+        size, count = self._batches_per_shard(n_images), self.n_batches(self.options.batch_size)
+        for j in range(self.processes.rank, self.n_shards(n_images), self.processes.world):
+            yield j, map(self._posterior_batch, range(j * size, min((j + 1) * size, count)))
+
+    def _batches_per_shard(self, n_images: int) -> int:
+        return max(1, n_images // self.options.batch_size)
+
+    def _posterior_batch(self, b: int) -> Batch:
+        size = self.options.batch_size
+        indices = self.images.indices[b * size : (b + 1) * size]
+        return indices, self.x_at(indices, "posterior", b)
+
     def x_at(self, indices: np.ndarray, *key: int | str) -> Tensor:
         """Images as x on the device; what is drawn after them follows from the seed and ``key``."""
         seed_everything(*key, self.options.seed)
         return self.images.at(indices, self.processes.device)
 
-    def picture_of(self, likelihood: Likelihood) -> Tensor:
-        """What ``[synthesis] draw`` shows of p(x|z), (B, C, H, W)."""
-        return {"mean": likelihood.mean, "sample": likelihood.sample, "mode": likelihood.mode}[self.options.draw]()
+    def picture_of(self, likelihood: Likelihood, *key: int | str) -> Tensor:
+        """What ``[synthesis] draw`` shows of p(x|z), (B, C, H, W); with a ``key``, a sample follows from it alone."""
+        if key:
+            seed_everything("picture", *key, self.options.seed)
+        match self.options.draw:
+            case "mean":
+                return likelihood.mean()
+            case "mode":
+                return likelihood.mode()
+        return likelihood.sample(temperature=self.options.output_temperature)
 
-    def parts(self, count: int, *options: str, file_format: Format = "npz") -> Parts:
-        """This mode's result files: those of the same model, data and ``options`` stay, all others are removed."""
-        parts = Parts(self.out, self.fingerprint(*options), file_format)
+    @cached_property
+    def single_names(self) -> Sequence[str] | None:
+        """What the picture of each image of the split is called; None where its number must do."""
+        return None if self.names is None else single_names(self.names)
+
+    def parts(
+        self, count: int, *options: str, file_format: Format = "npz", said: Mapping[str, object] | None = None
+    ) -> Parts:
+        """This mode's result files: those of the same model, data, ``options`` and ``said`` stay, others go."""
+        parts = Parts(self.out, self.fingerprint(*options, said=said), file_format)
         if self.processes.is_main:
             parts.prepare(count)
+            if not any(parts.path(j).is_file() for j in range(count)):
+                for folder in (SINGLES, TARGETS):
+                    shutil.rmtree(self.out / folder, ignore_errors=True)
         self.processes.barrier()
         return parts
 
-    def fingerprint(self, *options: str) -> str:
-        """Tells results of the same model, data and options from all others."""
-        said = {**self.identity, **{key: getattr(self.options, key) for key in (*options, "seed", "use_ema")}}
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+    def fingerprint(self, *options: str, said: Mapping[str, object] | None = None) -> str:
+        """Tells results of the same model, data, options and ``said`` from all others."""
+        chosen = {key: getattr(self.options, key) for key in (*options, "seed", "use_ema")}
+        whole = {**self.identity, **chosen, **(said or {})}
+        return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
+
+    def check_belongs(self, other: Mapping[str, Any], path: Path, remedy: str) -> None:
+        """Refuse what was made with another model.
+
+        Raises:
+            DataError: naming ``path``, both models, and the ``remedy``.
+        """
+        theirs, ours = ([str(identity.get(key, "?")) for key in OWNER] for identity in (other, self.identity))
+        if theirs != ours:
+            raise DataError(f"{path}: made with {_told(theirs)}; this is {_told(ours)}. {remedy}")
+
+
+def _told(owner: Sequence[str]) -> str:
+    run, step, weights, trained_on = owner
+    return f"run {run} at step {step} ({weights} weights, trained on {trained_on})"
 
 
 def n_rounds(session: Session, n: int, size: int) -> Iterator[tuple[int, int]]:

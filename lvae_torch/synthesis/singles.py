@@ -1,14 +1,24 @@
 """Images as files of their own."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
 from lvae_torch.reporting.grids import save_png, to_uint8
 
+SINGLES, TARGETS = "singles", "targets"
 
-def save_singles(folder: Path, numbers: Sequence[int], images: Tensor) -> None:
-    """Write each of ``images``, (B, C, H, W) in [0, 1], as ``folder/<number>.png`` in its own size."""
+
+def save_singles(
+    folder: Path, numbers: Sequence[int], images: Tensor, names: Sequence[str] | Mapping[int, str] | None = None
+) -> None:
+    """Write each of ``images``, (B, C, H, W) in [0, 1], in its own size, as ``<names[number]>.png`` or its number."""
     for number, pixels in zip(numbers, to_uint8(images), strict=True):
-        save_png(folder / f"{number:06d}.png", pixels)
+        save_png(folder / f"{f'{number:06d}' if names is None else names[number]}.png", pixels)
+
+
+def single_names(names: Sequence[str]) -> list[str]:
+    """Names of files, which may lie in folders -> of their pictures, in one folder, without suffix, no two alike."""
+    stems = [PurePosixPath(name.replace("/", "_")).stem for name in names]
+    return stems if len(set(stems)) == len(stems) else [f"{i:06d}_{stem}" for i, stem in enumerate(stems)]

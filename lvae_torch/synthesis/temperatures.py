@@ -5,8 +5,8 @@ from typing import Any
 from lvae_torch.errors import CfgError
 
 
-def per_layer(temperature: Any, n_layers: int) -> tuple[float, ...]:
-    """One temperature per layer, top first: from a number, such a list, or ('linear', top, bottom).
+def per_layer(temperature: Any, n_layers: int, key: str = "temperature") -> tuple[float, ...]:
+    """One temperature per layer, top first: from a number, such a list, or ('linear', top, bottom), both reached.
 
     Raises:
         CfgError: if a list has another length than the model has layers.
@@ -20,6 +20,6 @@ def per_layer(temperature: Any, n_layers: int) -> tuple[float, ...]:
         case tuple() if len(temperature) == n_layers:
             return temperature
     raise CfgError(
-        f"[synthesis] temperature = {temperature!r} does not fit a model of {n_layers} layers; "
+        f"[synthesis] {key} = {temperature!r} does not fit a model of {n_layers} layers; "
         f"give a number, a list of {n_layers}, or ('linear', top, bottom)."
     )

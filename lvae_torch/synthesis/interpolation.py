@@ -1,0 +1,40 @@
+"""Interpolation: from one image to another, along the straight line between their posterior means."""
+
+import torch
+from torch import Tensor
+
+from lvae_torch.data.order import spread
+from lvae_torch.models.sources import given_latents, posterior_mean
+from lvae_torch.synthesis.session import Session
+from lvae_torch.synthesis.showing import save_shown
+
+N_ROWS, N_STEPS = 10, 10
+
+
+@torch.no_grad()
+def run(session: Session) -> dict[str, object]:
+    """``interpolation.png``: a row for each of 10 pairs of images, with weights from 0 to 1 in 10 equal steps.
+
+    The first picture of a row is the reconstruction of one image, the last that of the other.
+    """
+    if not session.processes.is_main:
+        return {}
+    indices = session.images.indices
+    chosen = indices[spread(len(indices), 2 * N_ROWS)]
+    n = len(chosen) // 2
+    latents = session.model(session.x_at(chosen, "interpolation"), posterior_mean).latents
+    weights = torch.linspace(0, 1, N_STEPS).tolist()
+    shown = []
+    for weight in weights:
+        between = [_between(latent.z[:n], latent.z[n : 2 * n], weight) for latent in latents]
+        shown.append(session.picture_of(session.model(None, given_latents(between), n=n).likelihood, "interpolation"))
+    save_shown(session.out / "interpolation.png", torch.stack(shown, dim=1).flatten(0, 1), N_STEPS)
+    pairs = zip(chosen[:n].tolist(), chosen[n : 2 * n].tolist(), strict=True)
+    return {"pairs": [list(pair) for pair in pairs], "weights": weights}
+
+
+def _between(left: Tensor, right: Tensor, weight: float) -> Tensor:
+    """A point on the line; of codes, which have nothing in between, the nearer end."""
+    if left.is_floating_point():
+        return torch.lerp(left, right, weight)
+    return right if weight > 0.5 else left

@@ -1,0 +1,64 @@
+"""What is shown and kept of x: grids of images, or scatter plots of points of the plane."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lvae_torch.reporting.figures import draw_points
+from lvae_torch.reporting.grids import image_grid, pair_grid, save_png, to_uint8
+from lvae_torch.synthesis.parts import Parts
+
+POINT = (2, 1, 1)  # (C, H, W)
+MOST_ROWS = 16
+
+
+def are_points(x: Tensor) -> bool:
+    """Whether x, (n, C, H, W), are points of the plane."""
+    return tuple(x.shape[1:]) == POINT
+
+
+def stored(x: Tensor) -> dict[str, np.ndarray]:
+    """x, (n, C, H, W), for a part file: ``images``, uint8 (n, H, W, 3); or ``points``, float32 (n, 2)."""
+    return {"points": _plane(x)} if are_points(x) else {"images": to_uint8(x)}
+
+
+def save_first(path: Path, parts: Parts, n: int, columns: int) -> None:
+    """A picture of what the parts hold of ``stored``: the first images, up to 16 rows; or all points."""
+    first = parts.read(0)
+    wanted, name = (n, "points") if "points" in first else (min(n, MOST_ROWS * columns), "images")
+    found = [first[name]]
+    while sum(map(len, found)) < wanted:
+        found.append(parts.read(len(found))[name])
+    together = np.concatenate(found)[:wanted]
+    if name == "points":
+        draw_points(path, {"": together})
+    else:
+        save_png(path, image_grid(torch.from_numpy(together).permute(0, 3, 1, 2).float() / 255, columns))
+
+
+def save_shown(path: Path, x: Tensor, columns: int) -> None:
+    """A picture of x, (n, C, H, W)."""
+    if are_points(x):
+        draw_points(path, {"": _plane(x)})
+    else:
+        save_png(path, image_grid(x, columns))
+
+
+def save_pairs(path: Path, x: Tensor, shown: Tensor, pairs_per_row: int) -> None:
+    """A picture of x, (n, C, H, W), beside what is shown for it."""
+    if are_points(x):
+        draw_points(path, {"data": _plane(x), "reconstructions": _plane(shown)})
+    else:
+        save_png(path, pair_grid(x, shown, pairs_per_row))
+
+
+def save_point_samples(path: Path, x: Tensor, with_noise: Tensor, means: Tensor) -> None:
+    """Points x, (n, 2, 1, 1), beside samples of p(x|z) and its means, z drawn from the prior."""
+    clouds = {"data": x, "samples with decoder noise": with_noise, "samples without": means}
+    draw_points(path, {name: _plane(points) for name, points in clouds.items()})
+
+
+def _plane(x: Tensor) -> np.ndarray:
+    return x.detach().float().flatten(1).cpu().numpy()
