@@ -161,7 +161,7 @@ def _rows_of_some_families(evaluation: Evaluation, n_values: int) -> list[tuple[
     """Penalties beside the likelihood, the usage of codes; of models without latents the nats of one value."""
     terms = {name: value for name, value in evaluation.extras.items() if name.startswith("penalty/")}
     rows = [(name, f"{value:.4f}") for name, value in evaluation.extras.items() if name not in terms]
-    if terms:
+    if evaluation.extras:
         told = "".join(f" + {value / n_values:.4f} {name.removeprefix('penalty/')}" for name, value in terms.items())
         total = (evaluation.nll + sum(terms.values())) / n_values
         rows.append(("per dimension", f"{total:.4f} = {evaluation.nll / n_values:.4f} NLL{told}"))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lvae_torch.cfg.expressions import MAX_SIZE, evaluate
 from lvae_torch.errors import CfgError
-from lvae_torch.hparams.expressions import MAX_SIZE, evaluate
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,15 @@ def test_a_resumed_file_is_that_of_an_uninterrupted_run(tmp_path: Path, torn: by
     assert records(resumed) == records(whole)
 
 
+def test_later_steps_go_where_an_earlier_one_was_told_again_behind_them(tmp_path: Path) -> None:
+    """As a run does whose best weights were evaluated at its end."""
+    path = tmp_path / "metrics.jsonl"
+    report_steps(path, 1, 7)
+    JsonlReporter(path, start_step=7).scalars(3, {"val/nelbo": 1.0})
+    JsonlReporter(path, start_step=4)
+    assert [record["step"] for record in records(path)] == [1, 2, 2, 3, 4, 4, 3]
+
+
 def test_a_start_from_nothing_drops_what_a_lost_start_wrote(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     report_steps(path, 1, 7)

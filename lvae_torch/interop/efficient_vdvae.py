@@ -43,8 +43,8 @@ def from_reference(cfg: Path, weights: Values) -> EfficientVDVAE:
         if section in sections:
             sections[section][key] = evaluate(entry.text)
     image_shape, n_levels = data_from_reference(sections["data"])
-    section = section_from_reference(**sections).model_copy(update={"bins": "overlapping"})  # alike at 8 bits
-    model = build(section, image_shape, n_levels, reference=True)
+    described = section_from_reference(**sections).model_copy(update={"bins": "overlapping"})  # alike at 8 bits
+    model = build(described, image_shape, n_levels, reference=True)
     copy_weights(dict(model.named_parameters()), weights)
     return model.eval()
 

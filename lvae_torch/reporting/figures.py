@@ -127,6 +127,16 @@ def draw_clouds(path: Path, clouds: Mapping[str, np.ndarray], classes: np.ndarra
         drawing.suptitle(title)
 
 
+def draw_points(path: Path, clouds: Mapping[str, np.ndarray]) -> None:
+    """Points of the plane (n, 2), one panel each, all on the same axes."""
+    with figure(path, 3.2 * len(clouds) + 0.6, 3.4) as drawing:
+        panels = np.atleast_1d(drawing.subplots(1, len(clouds), sharex=True, sharey=True))
+        for axes, (name, points) in zip(panels, clouds.items(), strict=True):
+            axes.scatter(*points.T, s=3, linewidths=0, color=INK)
+            axes.set_aspect("equal")
+            _label(axes, "", "", name)
+
+
 def _label(axes: Any, x_label: str, y_label: str, title: str) -> None:
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)

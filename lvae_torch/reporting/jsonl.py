@@ -54,7 +54,7 @@ class JsonlReporter:
 
 
 def _until(text: bytes, last_step: int, path: Path) -> bytes:
-    """All up to and with the last whole line of a step that is not beyond ``last_step``."""
+    """The lines of steps that are not beyond ``last_step``; steps need not rise."""
     lines = text.split(b"\n")[:-1]  # behind the last line end: nothing, or a torn line
     steps = [_step(line) for line in lines]
     n_kept = max((i + 1 for i, step in enumerate(steps) if step is not None and step <= last_step), default=0)
@@ -62,7 +62,8 @@ def _until(text: bytes, last_step: int, path: Path) -> bytes:
         raise DataError(
             f"{path}: line {steps.index(None) + 1} is damaged. Restore the file from a copy, or remove that line."
         )
-    return b"".join(line + b"\n" for line in lines[:n_kept])
+    kept = zip(lines[:n_kept], steps, strict=False)
+    return b"".join(line + b"\n" for line, step in kept if step is not None and step <= last_step)
 
 
 def _step(line: bytes) -> int | None:
