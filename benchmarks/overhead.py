@@ -20,22 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks._steps import trained_model, whole_step
 from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.order import TrainingOrder
-from lvae_torch.data.transforms import Preprocess
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.hparams import load
 from lvae_torch.info import shape_of_data
 from lvae_torch.models.sources import posterior_sample
-from lvae_torch.objectives import Objective, constant_beta
 from lvae_torch.processes import Processes
 from lvae_torch.training.checkpoints import CheckpointStore
-from lvae_torch.training.ema import Ema
-from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.meter import Meter
-from lvae_torch.training.optimization import make_optimizer
-from lvae_torch.training.step import TrainStep
-from lvae_torch.wiring import build_model
 
 N_IMAGES = 2000
 
@@ -57,32 +50,18 @@ def main() -> None:
 
 
 def report(cfg: Path, pairs: int, batch_size: int, folder: Path) -> None:
-    settings = load(cfg, ["data.dumps=nowhere", "train.ema_decay=0.999"])
+    settings = load(cfg, ["data.dumps=nowhere"])
     shape, n_levels = shape_of_data(settings)
-    torch.manual_seed(0)
-    model: Any = build_model(settings, shape, n_levels).to(memory_format=torch.channels_last).train()  # type: ignore[attr-defined]
-    flat = FlatParameters(model)
+    model = trained_model(settings)
+    step = whole_step(settings, model)
     alone = Processes(0, 1, torch.device("cpu"))
     split = images(folder, shape, n_levels)
     order = TrainingOrder(len(split), batch_size, seed=0)
-    preprocess = Preprocess(n_levels).training
-    objective = Objective(constant_beta(1.0))
-    step = TrainStep(
-        model=model,
-        bare=model,
-        flat=flat,
-        ema=Ema(model, 0.999),
-        objective=objective,
-        optimizer=make_optimizer("adamax", flat, (0.9, 0.999), 1e-8, 0.0),
-        learning_rate=lambda step: 0.0,
-        meter=Meter(len(model.latent_shapes()), alone.device),
-        preprocess=preprocess,
-    )
     store = CheckpointStore(folder / "checkpoints", keep=1)
-    x = preprocess(split.gather(order.batch(0)))
+    x = step.preprocess(split.gather(order.batch(0)))
 
     def bare() -> None:
-        loss, _ = objective(x, model(x, posterior_sample), 0)
+        loss, _ = step.objective(x, model(x, posterior_sample), 0)
         loss.backward()  # type: ignore[no-untyped-call]
 
     def whole(k: int) -> None:

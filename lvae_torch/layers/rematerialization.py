@@ -3,21 +3,25 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def rematerialize(model: nn.Module, block_type: type[nn.Module]) -> None:
-    """From now on every ``block_type`` in ``model`` recomputes its activations; values and gradients stay the same."""
+def rematerialize(model: nn.Module, *block_types: type[nn.Module]) -> None:
+    """From now on every block of these types in ``model`` recomputes its activations.
+
+    Values, gradients and random draws stay the same. No such block may lie inside another.
+    """
     for block in model.modules():
-        if isinstance(block, block_type):
+        if isinstance(block, block_types):
             block.forward = partial(_checkpointed, block, block.forward)
 
 
-def _checkpointed(block: nn.Module, forward, *inputs: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-    if not (block.training and any(x.requires_grad for x in inputs)):
+def _checkpointed(block: nn.Module, forward, *inputs: Any) -> Any:  # type: ignore[no-untyped-def]
+    if not (block.training and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)):
         return forward(*inputs)
     contexts: partial[tuple[AbstractContextManager[None], AbstractContextManager[None]]] = partial(_contexts, block)
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)

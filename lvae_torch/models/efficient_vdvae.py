@@ -253,8 +253,8 @@ class EfficientVDVAE(nn.Module):
         """Nothing: this family has no data-dependent initialisation."""
 
     def rematerialize(self) -> None:
-        """Keep less for the backward pass: each cell computes its inside again."""
-        rematerialize(self, Bottleneck)
+        """Keep less for the backward pass: each block computes its inside again, with the same draw of z."""
+        rematerialize(self, UpBlock, LinkBlock, TopDownBlock)
 
     def block_weights(self) -> list[Tensor]:
         """Kernels of cells, pooling and unpooling: the weights that decay where the reference has weight decay."""
