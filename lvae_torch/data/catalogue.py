@@ -54,3 +54,10 @@ CATALOGUE: dict[str, tuple[ImageShape, int]] = {
     "deepul_mnist": ((1, 28, 28), GREY),
 }
 """Image shape (C, H, W) and levels, by name of the dump."""
+
+CODES: dict[str, tuple[ImageShape, int]] = {
+    "vqvae_cifar10_codes": ((1, 8, 8), 128),
+    "vqvae_svhn_codes": ((1, 8, 8), 128),
+    "vqvae_cifar10_small_codes": ((1, 8, 8), 128),
+}
+"""The same of what a trained run writes: that of the name without its end, in encoding mode."""

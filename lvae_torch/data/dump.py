@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvae_torch.data.catalogue import CATALOGUE
+from lvae_torch.data.catalogue import CATALOGUE, CODES
 from lvae_torch.data.shards import DTYPES, Encoding, Rows, open_shard
 from lvae_torch.errors import DataError
 from lvae_torch.files import check_name, read_json, sha256_of
@@ -219,6 +219,8 @@ class Dump:
 
 
 def _how_to_make(dumps: Path, dataset: str) -> str:
+    if dataset in CODES:
+        return f"Train its run first; it makes it: python -m lvae_torch.synthesize {dataset[:-6]} --mode encoding"
     if dataset in CATALOGUE:
         return f"Make it: python -m data_scripts {dataset} --dumps {dumps}"
     return f"Make it: python -m data_scripts DATASET --name {dataset} --dumps {dumps}, with a DATASET of --list."
