@@ -32,9 +32,7 @@ def command(argv: Sequence[str]) -> None:
     arguments = _parser().parse_args(argv)
     settings = load(Path(arguments.cfg), [f"run.name={arguments.name}", *arguments.overrides])
     if settings.model.family != arguments.program:
-        raise CfgError(
-            f"{arguments.cfg}: its model is of family {settings.model.family}, not {arguments.program}."
-        )
+        raise CfgError(f"{arguments.cfg}: its model is of family {settings.model.family}, not {arguments.program}.")
     step = import_run(settings, Path(arguments.checkpoint))
     place = run_folder(settings).path
     print(f"{place}: the run at step {step:,}. Use it: python -m lvae_torch.synthesize {place}")
