@@ -46,9 +46,10 @@ def kept_for_backward(build: Callable[[], Any], image_shape: ImageShape) -> dict
             if activation_checkpointing:
                 model.rematerialize()
             for precision in PRECISIONS:
-                one, two = (_alive(model, torch.empty(n, *image_shape), precision) for n in (1, 2))
-                # What does not grow with the batch, such as weights in half precision, is left out.
-                kept[activation_checkpointing, precision] = two - one
+                one = _alive(model, torch.empty(1, *image_shape), precision)
+                if precision != "float32":  # weights in half precision are kept too, but do not grow with the batch
+                    one = _alive(model, torch.empty(2, *image_shape), precision) - one
+                kept[activation_checkpointing, precision] = one
     return kept
 
 
@@ -70,7 +71,7 @@ class _Allocations(TorchDispatchMode):
         self._given: set[int] = set()  # weights and images: results that are views of them are not new
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._given |= {storage._cdata for storage in _storages((args, kwargs))} - self._made.keys()
+        self._given |= {s._cdata for s in _storages((args, kwargs)) if s._cdata not in self._made}
         out = func(*args, **(kwargs or {}))
         for storage in _storages(out):
             if storage._cdata not in self._given:

@@ -16,15 +16,17 @@ from lvae_torch.hparams import Settings, load, to_cfg
 from lvae_torch.info import shape_of_data
 from lvae_torch.interop.efficient_vdvae import neutral_names
 from lvae_torch.interop.weights import copy_weights
-from lvae_torch.training.checkpoints import CheckpointStore, read_safely
+from lvae_torch.training.checkpoints import CheckpointStore
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.loop import State
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import make_optimizer
+from lvae_torch.training.state_file import read_safely
 from lvae_torch.wiring import UNKNOWN, build_model, checkpoint_meta, data_meta, open_dump, run_folder
 
 Weights = Mapping[str, Tensor]
-MOMENTS = ("exp_avg", "exp_inf")  # of Adamax, there and here
+MOMENTS = {"adamax": ("exp_avg", "exp_inf"), "adam": ("exp_avg", "exp_avg_sq"), "radam": ("exp_avg", "exp_avg_sq")}
+"""What each optimizer remembers of a weight, there and here."""
 
 
 def command(argv: Sequence[str]) -> None:
@@ -63,7 +65,9 @@ def import_run(settings: Settings, checkpoint: Path) -> int:
     folder = run_folder(settings)
     if folder.has_checkpoints:
         raise CfgError(f"{folder.path}: there is a run of that name; choose another, or ./reset.sh {folder.name}.")
-    step = int(theirs["global_step"]) + 1  # theirs is the number of the last step, counted from 0
+    if not isinstance(theirs["global_step"], int):
+        raise DataError(f"{checkpoint}: its global_step is {theirs['global_step']!r}; it needs a whole number.")
+    step = theirs["global_step"] + 1  # theirs is the number of the last step, counted from 0
     state = _state(settings, theirs, step)
     with folder.lock():
         begin_or_continue(folder, settings)
@@ -80,7 +84,7 @@ def _state(settings: Settings, theirs: Mapping[str, Any], step: int) -> dict[str
     raw, averaged = (_filled(settings, theirs[key]) for key in ("model_state_dict", "ema_model_state_dict"))
     flat, section = FlatParameters(raw), settings.optimizer
     optimizer = make_optimizer(section.name, flat, section.betas, section.eps, 0.0)
-    if not _fill_moments(optimizer.state[flat.vector], flat, raw, theirs, step):
+    if not _fill_moments(MOMENTS[section.name], optimizer.state[flat.vector], flat, raw, theirs, step):
         print("no moments of the optimizer that we can read: training would go on with new ones.", file=sys.stderr)
     try:
         data = data_meta(open_dump(settings), n_levels)
@@ -112,16 +116,20 @@ def _renamed(values: Mapping[str, Any], model: Any) -> dict[str, Any]:
     return {names[name]: value for name, value in values.items()}
 
 
-def _fill_moments(state: dict[str, Tensor], flat: FlatParameters, model: Any, theirs: Any, step: int) -> bool:
-    """Take over Adamax's moments where they are kept as PyTorch keeps them, one pair a parameter."""
+def _fill_moments(
+    keys: tuple[str, str], state: dict[str, Tensor], flat: FlatParameters, model: Any, theirs: Any, step: int
+) -> bool:
+    """Take over the moments where all are kept as PyTorch keeps them, one pair a parameter; otherwise none."""
     weights, known = theirs["model_state_dict"], (theirs.get("optimizer_state_dict") or {}).get("state") or {}
-    pairs = {name: known.get(i) or {} for i, name in enumerate(weights)}
-    for key in MOMENTS:
-        moments: dict[str, Any] = {name: pair.get(key) for name, pair in pairs.items()}
-        if any(getattr(moments[name], "shape", None) != weight.shape for name, weight in weights.items()):
-            return False
+    kept = {name: known.get(i) or {} for i, name in enumerate(weights)}
+    if any(
+        getattr(kept[name].get(key), "shape", None) != weight.shape for name, weight in weights.items() for key in keys
+    ):
+        return False
+    for key in keys:
+        moments = {name: pair[key] for name, pair in kept.items()}
         copy_weights(dict(_pieces(flat, model, state[key])), _renamed(moments, model))
-    state["step"].fill_(max(float(pair.get("step", step)) for pair in pairs.values()))
+    state["step"].fill_(max(float(pair.get("step", step)) for pair in kept.values()))
     return True
 
 

@@ -312,7 +312,7 @@ def test_lists_of_the_reference_that_do_not_fit_are_refused() -> None:
     published = PUBLISHED["cifar10_C1"]
     model, data, loss = published.model, published.data, published.loss
     for changes, message in (
-        ({"up_filters": model["up_filters"][1:]}, r"up_\* lists have lengths \[32, 33\]"),
+        ({"up_filters": model["up_filters"][1:]}, "up_strides has 33 entries, but up_filters has 32 entries"),
         ({"up_strides": [*model["up_strides"][:-1], 2]}, "up stage 32 pools by 2, but nothing follows"),
         ({"up_skip_filters": [7] * 33}, "up stage 0 has skip width 7, its partner, down stage 32, width 48"),
     ):
@@ -320,5 +320,5 @@ def test_lists_of_the_reference_that_do_not_fit_are_refused() -> None:
             section_from_reference({**model, **changes}, data, loss)
     with pytest.raises(CfgError, match="no key 'up_filters'"):
         section_from_reference({k: v for k, v in model.items() if k != "up_filters"}, data, loss)
-    with pytest.raises(CfgError, match="shrink images by 32, which does not divide 48"):
+    with pytest.raises(CfgError, match="shrink images by 32, which does not divide .* = 48"):
         section_from_reference(model, {**data, "target_res": 48}, loss)

@@ -42,9 +42,9 @@ def test_what_is_no_number_of_epochs_is_told(tmp_path: Path, wrong: object) -> N
 
 
 def test_what_does_not_fit_is_told_once_it_is_known(tmp_path: Path) -> None:
-    settings = small.settings(tmp_path, train__steps=100, optimizer__decay_start="20 epochs")
+    settings = small.settings(tmp_path, train__steps=100, optimizer__warmup_steps="20 epochs")
     in_steps(settings, 4)
-    with pytest.raises(CfgError, match="decay_start = 100 takes all"):
+    with pytest.raises(CfgError, match="warmup_steps = 100 takes all"):
         in_steps(settings, 5)
 
 

@@ -64,8 +64,9 @@ def test_every_value_arrives() -> None:
     assert synthesis.temperatures == (0.8, ("linear", 0.7, 0.9), 1.0)
 
 
-def test_a_decay_that_ends_before_the_training_does() -> None:
+def test_a_decay_that_ends_with_the_training_or_elsewhere() -> None:
     assert loaded(name="celebAHQ256_5bits_baseline").optimizer.decay_end == 450_000
+    assert loaded({"train.total_train_steps": 1000}).optimizer.decay_end == 800_000
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,26 @@ def test_a_decay_that_ends_before_the_training_does() -> None:
         ({"train.logging_interval_in_steps": 50}, "train", "log_every", 50),
         ({"synthesis.mask_reconstruction": True}, "synthesis", "keep_fraction", 0.03),
         ({"synthesis.synthesis_mode": "encoding"}, "synthesis", "keep_fraction", 0.03),
+        (
+            {"synthesis.synthesis_mode": "encoding", "synthesis.variate_masks_quantile": 1.0},
+            "synthesis",
+            "keep_fraction",
+            None,
+        ),
         ({"synthesis.synthesis_mode": "div_stats"}, "synthesis", "limit", 0.2),
+        (
+            {"synthesis.synthesis_mode": "div_stats", "synthesis.div_stats_subset_ratio": 1.0},
+            "synthesis",
+            "limit",
+            0,
+        ),
+        ({"synthesis.temperature_settings": 0.8}, "synthesis", "temperatures", (0.8,)),
+        (
+            {"synthesis.temperature_settings": ("linear", 0.7, 0.9)},
+            "synthesis",
+            "temperatures",
+            (("linear", 0.7, 0.9),),
+        ),
         ({"synthesis.save_target_in_reconstruction": True}, "synthesis", "save_targets", True),
         ({"synthesis.output_temperature": 0.9}, "synthesis", "output_temperature", 0.9),
         ({"synthesis.n_generation_batches": 3}, "synthesis", "n_images", 96),
@@ -130,35 +150,60 @@ def test_keys_that_may_be_missing_are() -> None:
 
 
 def test_all_problems_at_once() -> None:
-    wrong = {
-        "data.target_res": 64,
-        "optimizer.type": "Lion",
-        "train.resume_from_ema": True,
-        "synthesis.synthesis_mode": "dreaming",
-        "loss.variation_schedule": "Cubic",
-    }
     with pytest.raises(CfgError) as caught:
-        loaded(wrong)
+        loaded({"data.target_res": 64, "train.resume_from_ema": True, "model.up_filters": [48] * 5})
     text = str(caught.value)
-    for needed in ("5 problems", "data_scripts images", "'Lion'", "initial_run", "'dreaming'", "'Cubic'"):
+    for needed in ("3 problems", "data_scripts images", "initial_run", "33 entries, but up_filters has 5 entries"):
         assert needed in text, text
 
 
-def test_missing_keys_and_wrong_kinds_at_once() -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "needed"),
+    [
+        ("optimizer.type", "Lion", "'Adamax', 'Adam' or 'RAdam'"),
+        ("optimizer.learning_rate_scheme", "linear", "'exponential'"),
+        ("loss.variation_schedule", "Cubic", "'Logistic'"),
+        ("loss.vae_beta_anneal_start", 21.5, "a whole number"),
+        ("loss.vae_beta_anneal_steps", 0, "above 0"),
+        ("loss.scaled_gamma", 1, "True or False"),
+        ("model.distribution_base", "normal", "'std' or 'logstd'"),
+        ("model.gradient_smoothing_beta", 0, "above 0"),
+        ("model.up_strides", "4", "a list of whole numbers"),
+        ("model.up_filters", ["a"] * 33, "a list of whole numbers"),
+        ("model.up_n_blocks_per_res", [-1] * 33, "0 or more"),
+        ("model.down_mid_filters_ratio", [None] * 33, "a list of numbers"),
+        ("model.input_kernel_size", (1, 2, 3), "(rows, columns)"),
+        ("train.batch_size", [32], "a whole number above 0"),
+        ("data.num_bits", 9.0, "from 1 to 8"),
+        ("synthesis.synthesis_mode", "dreaming", "'div_stats'"),
+        ("synthesis.div_stats_subset_ratio", 2.0, "at most 1"),
+        ("synthesis.temperature_settings", [("cosine", 0.1, 0.2)], "('linear', first, last)"),
+    ],
+)
+def test_a_value_of_another_kind(key: str, value: Any, needed: str) -> None:
     with pytest.raises(CfgError) as caught:
-        loaded({"loss.l2_weight": None, "model.up_strides": "4", "train.batch_size": [32], "loss.scaled_gamma": 1})
+        loaded({key: value, "loss.l2_weight": None})
     text = str(caught.value)
-    for needed in (
-        "[loss] l2_weight is missing", "up_strides = '4'", "a list with one entry per stage", "needs a number",
-        "scaled_gamma = 1", "True or False",
-    ):  # fmt: skip
-        assert needed in text, text
+    assert "2 problems" in text
+    assert "[loss] l2_weight is missing" in text
+    assert needed in text
+    assert key.partition(".")[2] in text
+
+
+@pytest.mark.parametrize("source", ["custom", "cifar-10"])
+@pytest.mark.parametrize("mode", ["reconstruction", "encoding", "generation"])
+def test_other_images_need_a_dump_that_is_named(source: str, mode: str) -> None:
+    changes = {"data.dataset_source": source, "data.target_res": 64, "synthesis.synthesis_mode": mode}
+    with pytest.raises(CfgError, match=r"1 problem\n.*--set data.dataset=NAME"):
+        loaded(changes)
+    settings = loaded(changes, overrides=("data.dataset=holiday", "data.val_split=valid"))
+    assert (settings.data.dataset, settings.data.val_split, settings.synthesis.split) == ("holiday", "valid", None)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("up_filters", [48] * 5, r"lists have lengths \[5, 33\]"),
+        ("up_filters", [48] * 5, r"up_strides has 33 entries, but up_filters has 5 entries"),
         ("up_strides", [1] * 32 + [2], "nothing follows that pooling"),
         ("down_filters", [48] * 33, "skip width"),
     ],

@@ -70,34 +70,45 @@ def section_from_reference(model: Values, data: Values, loss: Values) -> Efficie
     except KeyError as error:
         raise CfgError(f"the reference's cfg has no key {error}; give [model], [data] and [loss] whole.") from error
     except ValidationError as error:
-        raise CfgError(f"the reference's cfg: {error}") from error
+        told = "\n  ".join(f"{detail['loc'][0] if detail['loc'] else ''} {detail['msg']}" for detail in error.errors())
+        raise CfgError(f"the reference's cfg makes no model:\n  {told}") from error
 
 
 def _up_stages(model: Values) -> list[UpStage]:
+    keys = ("up_skip_filters", "up_n_blocks_per_res", "up_strides", "up_filters")
+    rows, cells = _rows(model, keys), _cells(model, "up")
     widths = [model["input_conv_filters"], *model["up_filters"][:-1]]
-    columns = widths, model["up_skip_filters"], _cells(model, "up"), model["up_n_blocks_per_res"], model["up_strides"]
     return [
-        UpStage(width, skip, cells, plain + 1, stride) for width, skip, cells, plain, stride in _rows("up", columns)
+        UpStage(width, skip, cell, plain + 1, stride)
+        for width, cell, (skip, plain, stride, _) in zip(widths, cells, rows, strict=True)
     ]
 
 
 def _down_stages(model: Values) -> list[DownStage]:
-    columns = (
-        *(model["down_filters"], model["down_latent_variates"], _cells(model, "down")),
-        *(model["down_n_blocks_per_res"], model["down_strides"]),
-    )
-    return [DownStage(width, z, cells, more + 1, stride) for width, z, cells, more, stride in _rows("down", columns)]
+    keys = ("down_filters", "down_latent_variates", "down_n_blocks_per_res", "down_strides")
+    rows, cells = _rows(model, keys), _cells(model, "down")
+    return [
+        DownStage(width, z, cell, more + 1, stride) for cell, (width, z, more, stride) in zip(cells, rows, strict=True)
+    ]
 
 
 def _cells(model: Values, tower: str) -> list[Cells]:
-    keys = (f"{tower}_n_blocks", f"{tower}_n_layers", f"{tower}_mid_filters_ratio", f"{tower}_kernel_size")
-    return [Cells(n, layers, float(ratio), k) for n, layers, ratio, k in _rows(tower, [model[key] for key in keys])]
+    keys = [f"{tower}_{key}" for key in ("n_blocks", "n_layers", "mid_filters_ratio", "kernel_size")]
+    return [Cells(n, layers, float(ratio), kernel) for n, layers, ratio, kernel in _rows(model, keys)]
 
 
-def _rows(tower: str, columns: Sequence[Sequence[Any]]) -> Iterable[tuple[Any, ...]]:
-    if len(lengths := sorted({len(column) for column in columns})) > 1:
-        raise CfgError(f"the reference's {tower}_* lists have lengths {lengths}; all of them need one entry per stage.")
-    return zip(*columns, strict=True)
+def _rows(model: Values, keys: Sequence[str]) -> list[tuple[Any, ...]]:
+    """One tuple of values per stage.
+
+    Raises:
+        CfgError: naming every list of the tower whose length is not that of its strides.
+    """
+    tower = keys[0].partition("_")[0]
+    n_stages = len(model[f"{tower}_strides"])
+    if wrong := [key for key in keys if len(model[key]) != n_stages]:
+        told = ", ".join(f"{key} has {len(model[key])} entries" for key in wrong)
+        raise CfgError(f"[model] {tower}_strides has {n_stages} entries, but {told}; give one entry per stage.")
+    return list(zip(*(model[key] for key in keys), strict=True))
 
 
 def _towers(up: Sequence[UpStage], down: Sequence[DownStage]) -> dict[str, Any]:
@@ -171,7 +182,9 @@ def _padding(up: Sequence[UpStage], data: Values) -> dict[str, Any]:
     for stage in up:
         coarsest *= stage.stride
     if side % coarsest:
-        raise CfgError(f"the reference's up_strides shrink images by {coarsest}, which does not divide {side}.")
+        raise CfgError(
+            f"[model] up_strides shrink images by {coarsest}, which does not divide [data] target_res = {side}."
+        )
     (_, height, width), _ = data_from_reference(data)
     is_least = padded_size((height, width), coarsest) == (side, side)
     return {"padding": None if is_least else (side - height) // 2}

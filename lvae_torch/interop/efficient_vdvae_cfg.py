@@ -14,7 +14,7 @@ from lvae_torch.interop.efficient_vdvae_keys import THEIRS, Key, checked_values
 
 Native = Iterator[tuple[Key, str, Any]]
 """(the original's key, our section.key, value)."""
-Sections = Mapping[str, Mapping[str, Any]]
+Sections = Mapping[str, dict[str, Any]]
 
 DATASETS: dict[tuple[str, int], tuple[str, str, str]] = {
     ("binarized_mnist", 32): ("mnist", "test", "test"),
@@ -29,8 +29,6 @@ DATASETS: dict[tuple[str, int], tuple[str, str, str]] = {
 }
 """(dataset_source, target_res) -> our dump, its split for validation and that for synthesis."""
 
-OPTIMIZERS = {"Adamax": "adamax", "Adam": "adam", "RAdam": "radam", "Radam": "radam"}
-SCHEDULES = ("cosine", "constant", "noam", "exponential")
 MISSPELT: Key = ("synthesis", "variates_masks_quantile")  # as the original's PyTorch code asks for it
 
 
@@ -50,6 +48,7 @@ def native_entries(entries: Entries) -> tuple[Entries, list[str]]:
         entries["synthesis", "variate_masks_quantile"] = entries.pop(MISSPELT)
         notes.append("[synthesis] variates_masks_quantile: read as variate_masks_quantile.")
     sections = checked_values(entries)
+    sections["data"]["has_own_dump"] = ("data", "dataset") in entries
     translated: Entries = {}
     for translate in (_run, _data, _model, _loss, _optimizer, _train, _synthesis):
         try:
@@ -60,7 +59,7 @@ def native_entries(entries: Entries) -> tuple[Entries, list[str]]:
         except CfgError as error:
             problems.append(str(error))
     if problems:
-        raise CfgError("\n".join(problems))
+        raise CfgError("\n".join(dict.fromkeys(problems)))
     return translated | {key: entry for key, entry in entries.items() if key not in THEIRS}, notes
 
 
@@ -74,27 +73,35 @@ def _run(sections: Sections, notes: list[str]) -> Native:
 
 def _data(sections: Sections, notes: list[str]) -> Native:
     data = sections["data"]
-    source, side = data["dataset_source"], data["target_res"]
-    if (source, side) not in DATASETS:
-        raise CfgError(
-            f"[data] dataset_source = {source!r} at target_res = {side}: no dump stands for that, but for "
-            f"{', '.join(f'{name} at {res}' for name, res in DATASETS)}. Make one of your pictures (python -m "
-            "data_scripts images --help) and train on it with a cfg like those in egs/efficient_vdvae/."
-        )
-    is_mnist = source == "binarized_mnist"
-    if data["channels"] != (1 if is_mnist else 3):
-        raise CfgError(f"[data] channels = {data['channels']}: images of {source} have {1 if is_mnist else 3}.")
-    dataset, val_split, _ = DATASETS[source, side]
-    yield ("data", "dataset_source"), "data.dataset", dataset
-    yield ("data", "dataset_source"), "data.val_split", val_split
+    is_mnist = data["dataset_source"] == "binarized_mnist"
+    if is_mnist and data["channels"] != 1:
+        raise CfgError(f"[data] channels = {data['channels']}: images of MNIST have 1.")
+    if not data.get("has_own_dump"):
+        dataset, val_split, _ = _dump(data)
+        yield ("data", "dataset_source"), "data.dataset", dataset
+        yield ("data", "dataset_source"), "data.val_split", val_split
+        notes.append(f"[data] *_data_path: not read; python -m data_scripts {dataset} makes the dump.")
+    n_samples = sections["val"]["n_samples_for_validation"]
     if is_mnist:
         yield ("data", "dataset_source"), "data.binarize", "dynamic"
-        notes.append("[data] binarized_mnist: validates on the whole test set, the original on half of it.")
+        notes.append(
+            f"[data] binarized_mnist: {n_samples} images of the whole test set, spread over it, not of a half."
+        )
     else:
         yield ("data", "num_bits"), "data.n_bits", data["num_bits"]
         yield ("data", "random_horizontal_flip"), "data.flip", data["random_horizontal_flip"]
-    notes.append(f"[data] *_data_path: not read; python -m data_scripts {dataset} makes the dump.")
-    yield ("val", "n_samples_for_validation"), "data.limit_val", sections["val"]["n_samples_for_validation"]
+    yield ("val", "n_samples_for_validation"), "data.limit_val", n_samples
+
+
+def _dump(data: Mapping[str, Any]) -> tuple[str, str, str]:
+    source, side = data["dataset_source"], data["target_res"]
+    if (source, side) not in DATASETS:
+        raise CfgError(
+            f"[data] dataset_source = {source!r} at target_res = {side}: no dump stands for that, only for "
+            f"{', '.join(f'{name} at {res}' for name, res in DATASETS)}. Make one (python -m data_scripts images "
+            "--help) and name it: --set data.dataset=NAME, and data.val_split if that is not test."
+        )
+    return DATASETS[source, side]
 
 
 def _model(sections: Sections, notes: list[str]) -> Native:
@@ -124,30 +131,22 @@ def _loss(sections: Sections, notes: list[str]) -> Native:
 
 
 def _beta(loss: Mapping[str, Any]) -> Any:
-    start, steps = loss["vae_beta_anneal_start"], loss["vae_beta_anneal_steps"]
-    match loss["variation_schedule"]:
-        case "None" | None:
-            return 1.0
-        case "Linear":
-            return ("linear", start, start + steps, loss["vae_beta_min"])
-        case "Logistic":
-            return ("logistic", loss["vae_beta_activation_steps"], loss["vae_beta_growth_rate"])
-    raise CfgError(f"[loss] variation_schedule = {loss['variation_schedule']!r}: use 'None', 'Linear' or 'Logistic'.")
+    start, steps = int(loss["vae_beta_anneal_start"]), int(loss["vae_beta_anneal_steps"])
+    if loss["variation_schedule"] == "Linear":
+        return ("linear", start, start + steps, loss["vae_beta_min"])
+    if loss["variation_schedule"] == "Logistic":
+        return ("logistic", loss["vae_beta_activation_steps"], loss["vae_beta_growth_rate"])
+    return 1.0
 
 
 def _optimizer(sections: Sections, notes: list[str]) -> Native:
     theirs = sections["optimizer"]
-    name, scheme = theirs["type"], theirs["learning_rate_scheme"]
-    if name not in OPTIMIZERS or scheme not in SCHEDULES:
-        raise CfgError(
-            f"[optimizer] type = {name!r}, learning_rate_scheme = {scheme!r}: the types are "
-            f"{', '.join(OPTIMIZERS)}, the schemes {', '.join(SCHEDULES)}."
-        )
+    scheme = theirs["learning_rate_scheme"]
 
     def same(key: str, ours: str, change: Callable[[Any], Any] = lambda value: value) -> tuple[Key, str, Any]:
         return ("optimizer", key), f"optimizer.{ours}", change(theirs[key])
 
-    yield same("type", "name", OPTIMIZERS.__getitem__)
+    yield same("type", "name", str.lower)
     yield same("learning_rate_scheme", "schedule")
     yield same("learning_rate", "learning_rate")
     yield same("warmup_steps", "warmup_steps")
@@ -156,7 +155,7 @@ def _optimizer(sections: Sections, notes: list[str]) -> Native:
     if scheme == "cosine":
         end = theirs["decay_start"] + theirs["decay_steps"]
         yield same("decay_start", "decay_start")
-        yield same("decay_steps", "decay_end", lambda _: end if end < sections["train"]["total_train_steps"] else 0)
+        yield same("decay_steps", "decay_end", lambda _: end if end != sections["train"]["total_train_steps"] else 0)
         yield same("min_learning_rate", "final_learning_rate")
     if scheme == "exponential":
         for key in ("decay_start", "decay_steps", "decay_rate"):
@@ -192,39 +191,40 @@ def _train(sections: Sections, notes: list[str]) -> Native:
 def _synthesis(sections: Sections, notes: list[str]) -> Native:
     theirs = sections["synthesis"]
     mode = theirs["synthesis_mode"]
-    if mode not in ("reconstruction", "generation", "div_stats", "encoding"):
-        raise CfgError(f"[synthesis] synthesis_mode = {mode!r}: use reconstruction, generation, div_stats or encoding.")
 
-    def same(key: str, ours: str) -> tuple[Key, str, Any]:
-        return ("synthesis", key), f"synthesis.{ours}", theirs[key]
+    def same(key: str, ours: str, change: Callable[[Any], Any] = lambda value: value) -> tuple[Key, str, Any]:
+        return ("synthesis", key), f"synthesis.{ours}", change(theirs[key])
 
     yield same("synthesis_mode", "mode")
     yield same("load_ema_weights", "use_ema")
     yield same("batch_size", "batch_size")
     source = ("synthesis", "synthesis_mode")
-    if mode in ("reconstruction", "encoding"):
-        yield source, "synthesis.split", DATASETS[sections["data"]["dataset_source"], sections["data"]["target_res"]][2]
+    if mode in ("reconstruction", "encoding") and not sections["data"]["has_own_dump"]:
+        yield source, "synthesis.split", _dump(sections["data"])[2]
     if mode in ("reconstruction", "generation"):
         yield source, "synthesis.draw", "sample"
         yield source, "synthesis.save_singles", True
     if mode == "encoding" or theirs["mask_reconstruction"]:
-        yield same("variate_masks_quantile", "keep_fraction")
+        yield same("variate_masks_quantile", "keep_fraction", lambda share: None if share == 1 else share)
     if mode == "div_stats":
-        yield same("div_stats_subset_ratio", "limit")
+        yield same("div_stats_subset_ratio", "limit", lambda share: 0 if share == 1 else share)
     yield same("save_target_in_reconstruction", "save_targets")
     n_images = theirs["n_generation_batches"] * theirs["batch_size"]
     yield ("synthesis", "n_generation_batches"), "synthesis.n_images", n_images
-    if isinstance(settings := theirs["temperature_settings"], list):
-        blocks = sections["model"]["down_n_blocks_per_res"]
-        temperatures = [_temperature(setting, blocks) for setting in settings]
-        yield ("synthesis", "temperature_settings"), "synthesis.temperatures", temperatures
+    settings = theirs["temperature_settings"]
+    several = settings if isinstance(settings, list) else [settings]
+    blocks = sections["model"]["down_n_blocks_per_res"]
+    temperatures = [_temperature(setting, blocks) for setting in several]
+    yield ("synthesis", "temperature_settings"), "synthesis.temperatures", temperatures
+    if mode == "generation" and any(_is_line(setting) for setting in several):
+        notes.append("[synthesis] 'linear' temperatures: a straight line over layers, which reaches its end.")
     if sections["data"]["dataset_source"] != "binarized_mnist" and mode in ("reconstruction", "generation"):
         yield same("output_temperature", "output_temperature")
 
 
 def _temperature(setting: Any, blocks_per_stage: list[int]) -> Any:
     """For all layers what the original says of stages; a line from a to b reaches b, which theirs never does."""
-    if not isinstance(setting, (list, tuple)) or setting[:1] == ("linear",):
+    if not isinstance(setting, (list, tuple)) or _is_line(setting):
         return setting
     if len(setting) != len(blocks_per_stage):
         raise CfgError(
@@ -232,3 +232,7 @@ def _temperature(setting: Any, blocks_per_stage: list[int]) -> Any:
             f"{len(blocks_per_stage)} stages on the way down."
         )
     return [t for t, more in zip(setting, blocks_per_stage, strict=True) for _ in range(more + 1)]
+
+
+def _is_line(setting: Any) -> bool:
+    return isinstance(setting, (list, tuple)) and setting[:1] in (("linear",), ["linear"])

@@ -1,6 +1,6 @@
 """The keys of the original Efficient-VDVAE's cfg files, and what kind of value each of them takes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 from lvae_torch.cfg.expressions import evaluate
@@ -41,20 +41,109 @@ UNREAD = {("run", "num_gpus"), ("run", "num_cpus"), ("init", "batch_size"), ("me
 }
 """Those that say nothing to us, and may be missing."""
 
-FLAGS = """
-    random_horizontal_flip stable_init initialize_prior_weights_as_zero use_1x1_conv use_residual_distribution
-    use_gamma_schedule scaled_gamma use_weight_decay clip_gradient_norm gradient_skip resume_from_ema
-    load_ema_weights save_target_in_reconstruction mask_reconstruction
-"""
-TEXTS = """
-    name dataset_source train_data_path val_data_path synthesis_data_path distribution_base output_distribution_base
-    variation_schedule type learning_rate_scheme synthesis_mode
-"""
-COMPOUND = "input_kernel_size output_kernel_size temperature_settings"
 THEIRS = {(section, key) for section, keys in KEYS.items() for key in keys.split()}
 
 
-def checked_values(entries: Entries) -> Mapping[str, Mapping[str, Any]]:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return _is_number(value) and value == int(value) and value >= least
+
+
+def _are(value: Any, is_one: Callable[[Any], bool]) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(is_one, value))
+
+
+def _is_kernel(value: Any) -> bool:
+    return _is_whole(value, 1) or (_are(value, lambda side: _is_whole(side, 1)) and len(value) == 2)
+
+
+def _is_temperature(value: Any) -> bool:
+    """A number, a straight line between two, or one number per stage."""
+    if isinstance(value, (list, tuple)) and value[:1] and value[0] == "linear":
+        return len(value) == 3 and _are(value[1:], _is_number)
+    return _is_number(value) or _are(value, _is_number)
+
+
+KINDS: list[tuple[str, str, Callable[[Any], bool]]] = [
+    (
+        "True or False",
+        "random_horizontal_flip stable_init initialize_prior_weights_as_zero use_1x1_conv use_residual_distribution "
+        "use_gamma_schedule scaled_gamma use_weight_decay clip_gradient_norm gradient_skip resume_from_ema "
+        "load_ema_weights save_target_in_reconstruction mask_reconstruction",
+        lambda value: isinstance(value, bool),
+    ),
+    (
+        "text",
+        "name dataset_source train_data_path val_data_path synthesis_data_path",
+        lambda value: isinstance(value, str),
+    ),
+    ("'std' or 'logstd'", "distribution_base output_distribution_base", lambda value: value in ("std", "logstd")),
+    ("'None', 'Linear' or 'Logistic'", "variation_schedule", lambda v: v in (None, "None", "Linear", "Logistic")),
+    ("'Adamax', 'Adam' or 'RAdam'", "type", lambda value: value in ("Adamax", "Adam", "RAdam", "Radam")),
+    (
+        "'cosine', 'constant', 'noam' or 'exponential'",
+        "learning_rate_scheme",
+        lambda value: value in ("cosine", "constant", "noam", "exponential"),
+    ),
+    (
+        "'reconstruction', 'generation', 'div_stats' or 'encoding'",
+        "synthesis_mode",
+        lambda value: value in ("reconstruction", "generation", "div_stats", "encoding"),
+    ),
+    (
+        "a whole number above 0",
+        "max_allowed_checkpoints target_res channels input_conv_filters num_output_mixtures vae_beta_anneal_steps "
+        "decay_steps total_train_steps batch_size logging_interval_in_steps checkpoint_and_eval_interval_in_steps "
+        "n_samples_for_validation n_generation_batches",
+        lambda value: _is_whole(value, 1),
+    ),
+    (
+        "a whole number, 0 or more",
+        "vae_beta_anneal_start vae_beta_activation_steps gamma_max_steps warmup_steps decay_start",
+        lambda value: _is_whole(value, 0),
+    ),
+    ("a whole number from 1 to 8", "num_bits", lambda value: _is_whole(value, 1) and value <= 8),
+    (
+        "a number above 0",
+        "gradient_smoothing_beta output_gradient_smoothing_beta learning_rate output_temperature "
+        "gradient_clip_norm_value gradient_skip_threshold",
+        lambda value: _is_number(value) and value > 0,
+    ),
+    (
+        "a number above 0, at most 1",
+        "div_stats_subset_ratio variate_masks_quantile",
+        lambda value: _is_number(value) and 0 < value <= 1,
+    ),
+    (
+        "a list of whole numbers above 0, one per stage",
+        "up_strides down_strides up_filters up_skip_filters up_kernel_size down_filters down_kernel_size up_n_blocks "
+        "down_n_blocks down_latent_variates",
+        lambda value: _are(value, lambda one: _is_whole(one, 1)),
+    ),
+    (
+        "a list of whole numbers, 0 or more, one per stage",
+        "up_n_layers down_n_layers up_n_blocks_per_res down_n_blocks_per_res",
+        lambda value: _are(value, lambda one: _is_whole(one, 0)),
+    ),
+    (
+        "a list of numbers above 0, one per stage",
+        "up_mid_filters_ratio down_mid_filters_ratio",
+        lambda value: _are(value, lambda one: _is_number(one) and one > 0),
+    ),
+    ("a whole number or (rows, columns)", "input_kernel_size output_kernel_size", _is_kernel),
+    (
+        "a list of temperatures, each a number, one number per stage, or ('linear', first, last)",
+        "temperature_settings",
+        lambda value: _is_temperature(value) or (isinstance(value, (list, tuple)) and all(map(_is_temperature, value))),
+    ),
+]
+"""What a value needs to be, the keys of that kind, and whether it is."""
+
+
+def checked_values(entries: Entries) -> dict[str, dict[str, Any]]:
     """section -> key -> value, of every key that there is.
 
     Raises:
@@ -80,14 +169,7 @@ def checked_values(entries: Entries) -> Mapping[str, Mapping[str, Any]]:
 
 def _misfit(key: str, value: Any) -> str:
     """What the value should have been; empty where it is right."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    is_list = isinstance(value, (list, tuple))
-    if key in FLAGS.split():
-        return "" if isinstance(value, bool) else "True or False"
-    if key in TEXTS.split():
-        return "" if isinstance(value, str) or value is None else "text"
-    if key in COMPOUND.split():
-        return "" if is_number or is_list else "a number or a list"
-    if key.startswith(("up_", "down_")):
-        return "" if is_list else "a list with one entry per stage"
-    return "" if is_number else "a number"
+    for needed, keys, is_right in KINDS:
+        if key in keys.split():
+            return "" if is_right(value) else needed
+    return "" if _is_number(value) else "a number"

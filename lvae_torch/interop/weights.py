@@ -19,7 +19,7 @@ def copy_weights(targets: Mapping[str, Tensor], weights: Mapping[str, Any]) -> N
     """
     problems = [f"{name}: missing" for name in targets if name not in weights]
     problems += [f"{name}: this model has no such weight" for name in weights if name not in targets]
-    values = {name: torch.as_tensor(np.asarray(weights[name])) for name in targets if name in weights}
+    values = {name: _tensor(weights[name]) for name in targets if name in weights}
     problems += [
         f"{name}: has shape {tuple(value.shape)}, needs {tuple(targets[name].shape)}"
         for name, value in values.items()
@@ -29,3 +29,7 @@ def copy_weights(targets: Mapping[str, Tensor], weights: Mapping[str, Any]) -> N
         raise DataError("the weights do not fit the config:\n  " + "\n  ".join(problems))
     for name, value in values.items():
         targets[name].copy_(value)
+
+
+def _tensor(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
