@@ -24,13 +24,14 @@ from benchmarks._steps import trained_model, whole_step
 from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.order import TrainingOrder
 from lvae_torch.data.writing import DumpWriter
-from lvae_torch.hparams import load
+from lvae_torch.hparams import in_steps, load
 from lvae_torch.info import shape_of_data
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.processes import Processes
 from lvae_torch.training.checkpoints import CheckpointStore
 
 N_IMAGES = 2000
+STEPS_PER_EPOCH = 500  # for intervals that a cfg gives in epochs
 
 
 def cpu_seconds(action: Callable[[], object]) -> float:
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def report(cfg: Path, pairs: int, batch_size: int, folder: Path) -> None:
-    settings = load(cfg, ["data.dumps=nowhere"])
+    settings = in_steps(load(cfg, ["data.dumps=nowhere"]), STEPS_PER_EPOCH)
     shape, n_levels = shape_of_data(settings)
     model = trained_model(settings)
     step = whole_step(settings, model)

@@ -151,6 +151,9 @@ def evaluation_rows(
         ("KL per layer, top first", "  ".join(f"{kl:.2f}" for kl in evaluation.kl)),
         ("active units, top first", "  ".join(map(str, evaluation.units.active()))),
     ]  # fmt: skip
+    if dimensions := data.dump.provenance.get("dimensions_of_images"):
+        spent = f"{bits_per_dim(evaluation.nelbo, int(dimensions)):.4f} bits per dimension of the images they stand for"
+        rows.insert(3, ("codes", spent))
     if evaluation.iw_bound is not None:
         rows.insert(3, (f"-log p(x), {evaluation.iw_samples} samples", nats(evaluation.iw_bound)))
     rows += _rows_of_some_families(evaluation, math.prod(data.dump.image_shape))

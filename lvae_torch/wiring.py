@@ -27,6 +27,8 @@ from lvae_torch.run_folder import RunFolder
 from lvae_torch.training.optimization import LearningRate, learning_rate
 
 ImageShape = tuple[int, int, int]
+DENSITIES = ("gaussian", "recon_sse")
+"""Likelihoods of values that need no levels."""
 
 
 def run_folder(settings: Settings) -> RunFolder:
@@ -54,10 +56,11 @@ def make_preprocess(settings: Settings, n_levels: int) -> Preprocess:
         )
     if data.dequantize and data.binarize != "none":
         raise CfgError("[data] dequantize and binarize exclude each other; leave one out.")
-    if data.dequantize and getattr(settings.model, "likelihood", "gaussian") != "gaussian":
+    likelihood = getattr(settings.model, "likelihood", "of codes")
+    if data.dequantize and likelihood not in DENSITIES:
         raise CfgError(
-            f"[data] dequantize: [model] likelihood = {settings.model.likelihood} is of levels, not a density; "
-            "leave it out, or use gaussian."
+            f"[data] dequantize: the likelihood of [model], {likelihood}, is of levels, not a density; leave it out, "
+            "or use gaussian."
         )
     return Preprocess(
         n_levels=n_levels, n_bits=data.n_bits, binarize=data.binarize, flip=data.flip, dequantize=data.dequantize

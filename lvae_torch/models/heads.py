@@ -1,6 +1,6 @@
 """p(x | z) at the end of a network: what every family needs to know of a likelihood."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -12,10 +12,11 @@ from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import Likelihood
 from lvae_torch.models.scales import FixedScale, LearnedScale, OptimalScale
 from lvae_torch.models.slices import in_slices
+from lvae_torch.sections import Positive
 
 ImageShape = tuple[int, int, int]
 """(C, H, W)."""
-Std = float | Literal["per_output", "learned", "optimal"]
+GaussianStd = Positive | Literal["per_output", "learned", "optimal"]
 """Where a Gaussian likelihood has its standard deviation from."""
 
 
@@ -36,7 +37,7 @@ def likelihood_head(
     n_levels: int,
     n_mixtures: int = 10,
     reference: bool = False,
-    std: Std = "per_output",
+    std: GaussianStd = "per_output",
     **mixture_options: Any,
 ) -> Head:
     """The named likelihood over ``channels`` colours; ``reference`` keeps the original code's approximations.
@@ -73,7 +74,13 @@ def likelihood_head(
             return Head(LogisticMixture.n_params(channels, n_mixtures), partial(in_slices, mixture))
 
 
-def gaussian_head(channels: int, std: Std) -> Head:
+def misplaced_std(std: GaussianStd, likelihood: str) -> Iterator[str]:
+    """What is wrong with a ``std`` that no Gaussian asked for."""
+    if std != "per_output" and likelihood != "gaussian":
+        yield f"std = {std!r} is for likelihood = gaussian, not {likelihood}; leave it out"
+
+
+def gaussian_head(channels: int, std: GaussianStd) -> Head:
     """A Gaussian over ``channels`` colours."""
     match std:
         case "per_output":

@@ -35,11 +35,15 @@ class PixelCNNSection(Section):
 
     @model_validator(mode="after")
     def _odd_kernels(self) -> "PixelCNNSection":
-        for key in ("first_kernel", "kernel"):
-            if getattr(self, key) % 2 == 0:
-                raise ValueError(f"{key} is {getattr(self, key)}; use an odd number, so that there is a middle.")
+        problems = [
+            f"{key} is {getattr(self, key)}; use an odd number, so that there is a middle"
+            for key in ("first_kernel", "kernel")
+            if getattr(self, key) % 2 == 0
+        ]
         if self.gated and self.first_kernel != type(self).model_fields["first_kernel"].default:
-            raise ValueError("first_kernel is for plain networks; with gated = True leave it out, and set kernel.")
+            problems.append("first_kernel is for plain networks; with gated = True leave it out, and set kernel")
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
 

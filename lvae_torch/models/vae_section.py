@@ -1,11 +1,12 @@
 """The ``[model]`` sections of ``family = vae`` and ``family = vlae``, and the models they describe."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import model_validator
 from torch import nn
 
-from lvae_torch.models.heads import Head, ImageShape, likelihood_head
+from lvae_torch.models.heads import GaussianStd, Head, ImageShape, likelihood_head, misplaced_std
 from lvae_torch.models.vae import VAE
 from lvae_torch.models.vae_networks import (
     Centred,
@@ -15,7 +16,7 @@ from lvae_torch.models.vae_networks import (
     dense_encoder,
 )
 from lvae_torch.models.vlae import FlowPrior
-from lvae_torch.sections import Positive, PositiveInt, Section, TupleOf
+from lvae_torch.sections import PositiveInt, Section, TupleOf
 
 
 class OneLatentSection(Section):
@@ -33,20 +34,23 @@ class OneLatentSection(Section):
         "recon_sse", "bernoulli", "gaussian", "discretized_logistic", "discretized_logistic_mixture"
     ] = "recon_sse"
     """p(x | z). recon_sse: a sum of squared errors on [-1, 1] instead, of which there are no bits per dimension."""
-    std: Positive | Literal["per_output", "learned", "optimal"] = "per_output"
+    std: GaussianStd = "per_output"
     """gaussian: one from the network for each value, one learned for all, the likeliest for the batch, or a number."""
     n_mixtures: PositiveInt = 10
     """Components of the discretized mixture of logistics."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> "OneLatentSection":
-        if len(self.widths) < 2 and self.network == "convolutional":
-            raise ValueError("widths needs at least two entries for convolutional networks: [32, 64].")
-        if not self.widths:
-            raise ValueError("widths is empty; give the hidden units of at least one layer.")
-        if self.std != "per_output" and self.likelihood != "gaussian":
-            raise ValueError(f"std = {self.std!r} is for likelihood = gaussian, not {self.likelihood}; leave it out.")
+        if problems := list(self._problems()):
+            raise ValueError("; ".join(problems))
         return self
+
+    def _problems(self) -> Iterator[str]:
+        if len(self.widths) < 2 and self.network == "convolutional":
+            yield "widths needs at least two entries for convolutional networks: [32, 64]"
+        elif not self.widths:
+            yield "widths is empty; give the hidden units of at least one layer"
+        yield from misplaced_std(self.std, self.likelihood)
 
 
 class VAESection(OneLatentSection):
@@ -66,11 +70,10 @@ class VLAESection(OneLatentSection):
     bound_log_scale: bool = True
     """Keep the prior's scales within a factor e of one (a tanh); otherwise they are free."""
 
-    @model_validator(mode="after")
-    def _has_prior(self) -> "VLAESection":
+    def _problems(self) -> Iterator[str]:
+        yield from super()._problems()
         if not self.prior_widths:
-            raise ValueError("prior_widths is empty; give the hidden units of at least one layer.")
-        return self
+            yield "prior_widths is empty; give the hidden units of at least one layer"
 
 
 def build_vae(section: VAESection, image_shape: ImageShape, n_levels: int) -> VAE:

@@ -130,7 +130,8 @@ class VQVAE(nn.Module):
             self.quantizer.initialize(self.encode(x)[0])
         except ValueError as error:
             raise CfgError(f"[model] start = k_means: {error} Raise [train] batch_size, or lower n_codes.") from error
-        self.train(was_training)
+        finally:
+            self.train(was_training)
 
     def rematerialize(self) -> None:
         """Keep less for the backward pass: each residual block computes its inside again."""

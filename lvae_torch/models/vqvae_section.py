@@ -1,5 +1,6 @@
 """The ``[model]`` section of ``family = vqvae``, and the model it describes."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import model_validator
@@ -13,7 +14,7 @@ from lvae_torch.layers.quantizer import (
     rotation_trick,
     straight_through,
 )
-from lvae_torch.models.heads import ImageShape, likelihood_head
+from lvae_torch.models.heads import GaussianStd, ImageShape, likelihood_head, misplaced_std
 from lvae_torch.models.vqvae import REDUCTION, VQVAE
 from lvae_torch.sections import Count, NonNegative, PositiveInt, Section, TupleOf
 
@@ -46,18 +47,25 @@ class VQVAESection(Section):
     """Finite scalar quantisation instead of a codebook: levels of each channel, such as [8, 4, 4] for 128 codes."""
     likelihood: Literal["recon_sse", "gaussian", "discretized_logistic", "discretized_logistic_mixture"] = "recon_sse"
     """p(x | z). recon_sse: a sum of squared errors on [-1, 1] instead, of which there are no bits per dimension."""
+    std: GaussianStd = "per_output"
+    """gaussian: one from the network for each value, one learned for all, the likeliest for the batch, or a number."""
     n_mixtures: PositiveInt = 10
     """Components of the discretized mixture of logistics."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> "VQVAESection":
-        if self.levels and min(self.levels) < 2:
-            raise ValueError(f"levels = {list(self.levels)}: each channel needs at least 2.")
-        if self.levels and (given := [key for key in OF_A_CODEBOOK if key in self.given_beside_levels]):
-            raise ValueError(f"levels needs no codebook; leave {', '.join(given)} out.")
-        if self.n_codes < 2:
-            raise ValueError("n_codes is 1; an image needs at least 2 to choose from.")
+        if problems := list(self._problems()):
+            raise ValueError("; ".join(problems))
         return self
+
+    def _problems(self) -> Iterator[str]:
+        if self.levels and min(self.levels) < 2:
+            yield f"levels = {list(self.levels)}: each channel needs at least 2"
+        if self.levels and (given := [key for key in OF_A_CODEBOOK if key in self.given_beside_levels]):
+            yield f"levels needs no codebook; leave {', '.join(given)} out"
+        if self.n_codes < 2:
+            yield "n_codes is 1; an image needs at least 2 to choose from"
+        yield from misplaced_std(self.std, self.likelihood)
 
     @property
     def given_beside_levels(self) -> set[str]:
@@ -76,9 +84,9 @@ def build(section: VQVAESection, image_shape: ImageShape, n_levels: int) -> VQVA
     if height % REDUCTION or width % REDUCTION:
         raise CfgError(
             f"[model] family = vqvae needs images whose sides divide by {REDUCTION}, but these are {height}x{width}; "
-            "use a padded dataset."
+            "use a dataset whose images are padded or resized."
         )
-    head = likelihood_head(section.likelihood, image_shape[0], n_levels, section.n_mixtures)
+    head = likelihood_head(section.likelihood, image_shape[0], n_levels, section.n_mixtures, std=section.std)
     return VQVAE(image_shape, section.width, section.residual_blocks, _quantizer(section), head)
 
 

@@ -17,28 +17,12 @@ from lvae_torch.synthesis.session import OWNER, Batch, Session
 MOST_CODES = 2**16  # that a dump can tell apart
 
 
-def write_code_dump(session: Session, source: CodeSource, dataset: str) -> dict[str, object]:
-    """Encode all ``source.splits`` into the dump ``dataset``: images (1, h, w) whose levels are the codes.
-
-    Codes are written in parts first; an interrupted mode goes on after its last whole part, and the dump appears whole.
+def check_code_dump(session: Session, source: CodeSource, dataset: str) -> tuple[Grid, int]:
+    """(grid, number of codes) that ``write_code_dump`` would write.
 
     Raises:
         CfgError: if the model has no codes or too many, or a dump of that name holds something else.
     """
-    grid, n_codes = _checked(session, source, dataset)
-    encoded = {split: _encode(session, split, images) for split, images in source.splits.items()}
-    session.processes.barrier()
-    if session.processes.is_main:
-        layout = Layout(grid, n_codes, "uint8" if n_codes <= 2**8 else "uint16")
-        with DumpWriter(source.dumps, dataset, layout, _provenance(session)) as writer:
-            for split, (parts, count) in encoded.items():
-                codes = np.concatenate([parts.read(j)["codes"] for j in range(count)])
-                writer.add(split, codes.astype(layout.dtype), source.labels[split])
-    session.processes.barrier()
-    return {"codes_to": str(source.dumps / dataset), "n_codes": n_codes}
-
-
-def _checked(session: Session, source: CodeSource, dataset: str) -> tuple[Grid, int]:
     found = code_grid(session.model)
     if found is None:
         run = session.identity["run"]
@@ -52,6 +36,27 @@ def _checked(session: Session, source: CodeSource, dataset: str) -> tuple[Grid, 
         if "codes_of" not in there.provenance:
             raise CfgError(f"[synthesis] codes_to = {dataset}: {there.folder} holds images; choose a name of its own.")
     return found
+
+
+def write_code_dump(session: Session, source: CodeSource, dataset: str) -> dict[str, object]:
+    """Encode all ``source.splits`` into the dump ``dataset``: images (1, h, w) whose levels are the codes.
+
+    Codes are written in parts first; an interrupted mode goes on after its last whole part, and the dump appears whole.
+
+    Raises:
+        CfgError: if the model has no codes or too many, or a dump of that name holds something else.
+    """
+    grid, n_codes = check_code_dump(session, source, dataset)
+    encoded = {split: _encode(session, split, images) for split, images in source.splits.items()}
+    session.processes.barrier()
+    if session.processes.is_main:
+        layout = Layout(grid, n_codes, "uint8" if n_codes <= 2**8 else "uint16")
+        with DumpWriter(source.dumps, dataset, layout, _provenance(session)) as writer:
+            for split, (parts, count) in encoded.items():
+                codes = np.concatenate([parts.read(j)["codes"] for j in range(count)])
+                writer.add(split, codes.astype(layout.dtype), source.labels[split])
+    session.processes.barrier()
+    return {"codes_to": str(source.dumps / dataset), "n_codes": n_codes}
 
 
 def _encode(session: Session, split: str, images: Images) -> tuple[Parts, int]:
@@ -76,6 +81,7 @@ def _codes(session: Session, batches: Iterable[Batch]) -> Arrays:
 def _provenance(session: Session) -> dict[str, object]:
     identity = session.identity
     return {
+        "dimensions_of_images": session.n_dims,
         "source": f"codes of {identity['dataset']} (content {identity['content']}) by run {identity['run']}",
         "preprocessing": identity["preprocessing"],
         "codes_of": {key: identity[key] for key in OWNER},

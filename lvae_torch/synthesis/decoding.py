@@ -39,11 +39,11 @@ class Encoded:
             CfgError: if there are no encodings.
             DataError: if they are of another model.
         """
+        shapes = session.latent_shapes
         if not (folder / INDEX).is_file():
             raise CfgError(f"{folder}: no encodings there (no {INDEX}). Make them: --mode encoding.")
         index = read_json(folder / INDEX)
         session.check_belongs(index, folder / INDEX, "Encode with this one, or decode with that one.")
-        shapes = session.latent_shapes
         if index.get("latent_shapes") != [list(shape) for shape in shapes]:
             raise DataError(f"{folder}: encodings of latents {index.get('latent_shapes')}, this model has {shapes}.")
         return cls(

@@ -17,7 +17,7 @@ from lvae_torch.distributions import DiagonalGaussian
 from lvae_torch.errors import DataError
 from lvae_torch.files import write_json, write_text
 from lvae_torch.models.contract import Latent, Source
-from lvae_torch.synthesis.code_dump import write_code_dump
+from lvae_torch.synthesis.code_dump import check_code_dump, write_code_dump
 from lvae_torch.synthesis.parts import Arrays, Parts
 from lvae_torch.synthesis.session import Batch, Session
 from lvae_torch.synthesis.variates import Kept, kept_variates
@@ -37,6 +37,8 @@ def run(session: Session) -> dict[str, object]:
         DataError: if the disk has not the room for all parts.
     """
     options, shapes = session.options, session.latent_shapes
+    if session.code_source is not None and options.codes_to is not None:
+        check_code_dump(session, session.code_source, options.codes_to)  # before hours of encoding
     kept = kept_variates(session)
     per_image = _bytes_per_image(session, kept)
     shard_size = min(options.shard_size, MOST_BYTES // max(1, per_image))

@@ -17,6 +17,7 @@ def run(session: Session) -> dict[str, object]:
 
     The first picture of a row is the reconstruction of one image, the last that of the other.
     """
+    assert session.latent_shapes  # or it says that there are none
     if not session.processes.is_main:
         return {}
     indices = session.images.indices

@@ -20,7 +20,7 @@ from lvae_torch.synthesis.variates import Kept, bits_per_element, kept_variates,
 
 ACTIVE_BITS = 1e-4  # per element: layers with less carry nothing (Efficient-VDVAE's count of active groups)
 FINITE_PSNR = 100.0  # dB; stands for an exact reconstruction in the mean
-ALIKE = ("ssim", "ssim_zero_padded", "psnr")  # of images, not of points
+ALIKE = ("ssim", "ssim_zero_padded", "psnr")  # of images, not of points, nor of codes
 OPTIONS = ("batch_size", "draw", "output_temperature", "save_singles", "save_targets")
 
 
@@ -95,7 +95,7 @@ def _summary(session: Session, means: dict[str, np.ndarray]) -> dict[str, object
         "bits_per_element": sum(bits),
         "bits_per_element_per_layer": bits,
         "active_layers": sum(layer >= ACTIVE_BITS for layer in bits),
-        **{name: float(means[name]) for name in ALIKE if session.model.image_shape != POINT},
+        **{name: float(means[name]) for name in ALIKE if bits and session.model.image_shape != POINT},
     }
 
 
