@@ -17,7 +17,7 @@ SCRIPTS := .ci/run $(wildcard *.sh build/*.sh build/*/*.sh data_scripts/*.sh)
 # uv installs the same pins in a fraction of the time, where it works.
 INSTALL := $(if $(shell uv --version 2>/dev/null),uv pip install --python $(RUN),$(RUN) -m pip install)
 
-.PHONY: help setup demo test test-all lint bench clean
+.PHONY: help setup demo test test-all lint bench pins licences audit clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -38,11 +38,20 @@ lint: $(READY) ## Check style, types, shell scripts and the Dockerfile
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	.venv/bin/shellcheck $(SCRIPTS)
+	.venv/bin/shellcheck $(SCRIPTS) build/cluster/slurm.sbatch
 	.venv/bin/hadolint build/Dockerfile
 
 bench: $(READY) ## Run the benchmarks
 	@for file in benchmarks/[a-z]*.py; do name=$$(basename "$$file" .py); echo "== $$name"; $(RUN) -m "benchmarks.$$name"; done
+
+pins: ## Make build/requirements.txt again from pyproject.toml (PINS_OPTIONS=--upgrade: newer versions); needs uv
+	build/pins.sh $(PINS_OPTIONS)
+
+licences: $(READY) ## List the licences of all dependencies in docs/licences.md
+	$(RUN) -m build.licences > docs/licences.md.new && mv docs/licences.md.new docs/licences.md
+
+audit: $(READY) ## Ask for known vulnerabilities of the pinned versions, where a package registry answers
+	$(RUN) -m build.audit
 
 clean: ## Remove .venv and what the tools left; runs and dumps stay
 	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache ./*.egg-info

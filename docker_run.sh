@@ -13,7 +13,8 @@
 #   --dry-run            print the exact command and do nothing
 #   --network MODE       Docker's --network: none, host, ... (default: Docker's own)
 #
-# The checkout is mounted read-only at /workspace; the folders of dumps and runs are writable inside it.
+# The checkout is mounted read-only at /workspace, where it takes the place of the code in the image; the folders of
+# dumps and runs are writable inside it, and so is /tmp, which is forgotten at the end. All else is read-only.
 # All GPUs are used if there are any. SIGTERM and SIGINT reach the command, which has 120 s to save and end.
 # Build the image once:  docker build -f build/Dockerfile -t lvae_torch .
 #
@@ -78,13 +79,17 @@ else
   accelerator=(--gpus "$gpus" --ulimit memlock=-1 --ulimit stack=67108864)
 fi
 
+# A container without a network does not know its own name, for which torchrun asks.
+name=()
+if [[ ${network[*]} == "--network none" ]]; then name=(--hostname lvae --add-host lvae:127.0.0.1); fi
+
 terminal=()
 if [[ -t 0 && -t 1 ]]; then terminal=(--tty); fi
 
 command=(
   docker run --rm --init --interactive "${terminal[@]}" --stop-timeout 120
-  --user "$(id -u):$(id -g)" --cap-drop ALL --security-opt no-new-privileges
-  --shm-size "${LVAE_SHM:-2g}" "${accelerator[@]}" "${network[@]}" "${mounted[@]}"
+  --user "$(id -u):$(id -g)" --cap-drop ALL --security-opt no-new-privileges --read-only --tmpfs /tmp:exec
+  --shm-size "${LVAE_SHM:-2g}" "${accelerator[@]}" "${network[@]}" "${name[@]}" "${mounted[@]}"
   "$IMAGE" "${inside[@]}"
 )
 

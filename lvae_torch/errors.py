@@ -33,3 +33,9 @@ class Preempted(UserError):
     """A signal asked for a stop; everything is saved and the same command continues."""
 
     exit_status: ClassVar[int] = 75
+
+
+class LostRank(UserError, ConnectionError):
+    """Another rank of the run is gone, or never came; the same command continues from the last checkpoint."""
+
+    exit_status: ClassVar[int] = 75

@@ -10,8 +10,11 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
-from lvae_torch.errors import CfgError
+from lvae_torch.errors import CfgError, LostRank
+from lvae_torch.roll_call import RollCall
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Processes:
     rank: int
     world: int
     device: torch.device
+    roll_call: RollCall | None = None
+    """Who is here; None with one process."""
 
     @property
     def is_main(self) -> bool:
@@ -44,6 +49,10 @@ class Processes:
         if self.world > 1:
             dist.barrier()
 
+    def find_lost(self, reason: BaseException) -> LostRank | None:
+        """What names the rank whose loss ``reason`` tells of; None if it tells of something else."""
+        return None if self.roll_call is None else self.roll_call.find_lost(reason)
+
 
 @contextmanager
 def start_processes(
@@ -53,20 +62,31 @@ def start_processes(
 
     Raises:
         CfgError: if a GPU is asked for and there is none, or a local rank has no GPU of its own.
+        LostRank: if another rank does not come in time, or is lost on the way.
     """
     local_rank, rank, world = (
         int(os.environ.get(k, d)) for k, d in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "1"))
     )
-    processes = Processes(rank, world, _choose_device(device, local_rank))
+    chosen = _choose_device(device, local_rank)
     if world == 1:
-        yield processes
+        yield Processes(rank, world, chosen)
         return
-    backend = "cpu:gloo,cuda:nccl" if processes.device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    timeout = timedelta(minutes=timeout_minutes)
+    store = next(rendezvous("env://", timeout=timeout))[0]
+    roll_call = RollCall(store, rank, world)
+    roll_call.sign_in(timeout)
     try:
-        yield processes
+        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+        corner = PrefixStore("default_pg", roll_call.store)
+        dist.init_process_group(backend, store=corner, rank=rank, world_size=world, timeout=timeout)
+        yield Processes(rank, world, chosen, roll_call)
+    except BaseException as reason:
+        if lost := roll_call.find_lost(reason):
+            raise lost from reason
+        raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _choose_device(wanted: str, local_rank: int) -> torch.device:

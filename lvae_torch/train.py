@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ def train(settings: Settings) -> None:
         if processes.is_main:
             stack.enter_context(folder.lock())
             begin_or_continue(folder, settings)
+            if settings.data.verify:
+                dump.verify(settings.data.train_split, settings.data.val_split)
         reporters = stack.enter_context(closing(Reporters()))
         run = assemble(settings, data, processes, stop, folder, reporters)
         with _status(folder, run):
@@ -97,6 +99,10 @@ def _status(folder: RunFolder, run: Run) -> Iterator[None]:
         if run.processes.is_main:
             folder.write_status(state, run.state.step, message)
 
+    def write_end(state: RunState, message: str) -> None:
+        with suppress(DataError):  # a full disk must not hide why the run ended
+            write(state, message)
+
     write("running")
     try:
         try:
@@ -104,10 +110,13 @@ def _status(folder: RunFolder, run: Run) -> Iterator[None]:
         finally:
             run.store.wait()
     except Preempted as reason:
-        write("preempted", str(reason))
+        write_end("preempted", str(reason))
         raise
     except BaseException as reason:
-        write("failed", f"{type(reason).__name__}: {reason}")
+        lost = run.processes.find_lost(reason)
+        write_end("failed", f"{type(lost or reason).__name__}: {lost or reason}")
+        if lost is not None:
+            raise lost from reason
         raise
     write("finished")
 

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Makes build/requirements.txt again from the ranges in pyproject.toml: exact versions, with the hash of every file.
+#
+#   build/pins.sh [--upgrade] [--upgrade-package NAME[==VERSION]]...
+#
+# Versions that still fit stay; the options, which are uv's, take newer ones. Needs uv and a package registry.
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+die() {
+  printf 'pins.sh: %s\n' "$*" >&2
+  exit 1
+}
+command -v uv >/dev/null || die "needs uv (pip install uv)."
+
+pins=build/requirements.txt
+new=$(mktemp)
+trap 'rm -f -- "$new"' EXIT
+
+# resolve PYTHON MACHINE [OPTION...]: what that interpreter needs there
+resolve() {
+  uv pip compile pyproject.toml --extra dev --python-version "$1" --python-platform "$2-unknown-linux-gnu" \
+    --no-header --quiet "${@:3}"
+}
+
+cp -- "$pins" "$new"
+resolve 3.11 x86_64 --generate-hashes --annotation-style line --output-file "$new" "$@"
+
+# One list serves all: no other interpreter or machine may need a package or version that is not in it.
+for python in 3.11 3.12 3.13; do
+  for machine in x86_64 aarch64; do
+    missing=$(resolve "$python" "$machine" --no-annotate --constraint "$new" | grep -vxFf <(sed 's/ .*//' "$new") || true)
+    [[ -z $missing ]] || die "Python $python on $machine needs more: ${missing//$'\n'/, }"
+  done
+done
+
+{
+  cat <<'HEADER'
+# Exact versions of everything, runtime and development, with the hashes of their files: what is tested.
+# Made by `make pins` from the ranges in pyproject.toml; they serve Python 3.11 to 3.13 on Linux, x86_64 and aarch64.
+# torch and torchvision are one pair and come from one place; torch brings its CUDA libraries and runs without a GPU too.
+HEADER
+  cat -- "$new"
+} >"$pins"
+echo "$(grep -c '==' "$pins") packages in $pins. What changed: git diff $pins. Their licences: make licences."

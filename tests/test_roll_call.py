@@ -1,0 +1,121 @@
+"""Which rank is missing: the sentence that a user reads when one does not come, fails, or dies."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from lvae_torch import roll_call
+from lvae_torch.errors import LostRank
+from lvae_torch.roll_call import RollCall
+
+SECOND = timedelta(seconds=1)
+GLOO = RuntimeError("[/somewhere/gloo/gloo/transport/tcp/pair.cc:545] Connection closed by peer [127.0.0.1]:1234")
+
+
+@pytest.fixture
+def ranks(monkeypatch: pytest.MonkeyPatch) -> list[RollCall]:
+    """Three ranks that met at one store, all in this process."""
+    monkeypatch.setattr(roll_call, "GRACE", 0.3)
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=SECOND)
+    clients = [server, *(dist.TCPStore("127.0.0.1", server.port, is_master=False, timeout=SECOND) for _ in "12")]
+    return [RollCall(client, rank, 3) for rank, client in enumerate(clients)]
+
+
+def sign_in(ranks: list[RollCall]) -> None:
+    threads = [threading.Thread(target=rank.sign_in, args=(10 * SECOND,)) for rank in ranks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_ranks_that_do_not_come_are_named(ranks: list[RollCall]) -> None:
+    here = f"rank 0 of 3 ({socket.gethostname()}, process {os.getpid()})"
+    with pytest.raises(LostRank, match="in vain for rank 1, 2") as error:
+        ranks[0].sign_in(SECOND / 10)
+    assert here in str(error.value)
+    assert "timeout_minutes" in str(error.value)
+    sign_in(ranks)
+
+
+def test_a_failed_collective_names_who_failed_and_who_is_silent(ranks: list[RollCall]) -> None:
+    sign_in(ranks)
+    assert ranks[1].find_lost(ValueError("a bad picture")) is None
+    lost = ranks[0].find_lost(GLOO)
+    assert isinstance(lost, LostRank)
+    assert "left: ValueError: a bad picture; rank 2 (" in str(lost)
+    assert "is silent: killed, hanging or cut off" in str(lost)
+    assert lost.exit_status == 75
+    assert ranks[0].find_lost(lost) is None, "found already"
+
+
+def test_ranks_that_lost_one_too_are_not_blamed(ranks: list[RollCall]) -> None:
+    sign_in(ranks)
+    assert ranks[1].find_lost(GLOO) is not None
+    lost = str(ranks[0].find_lost(dist.DistBackendError("NCCL")))
+    assert "rank 2 (" in lost and "rank 1 (" not in lost
+    assert "network between them failed" in str(ranks[2].find_lost(GLOO)), "all have spoken by now"
+
+
+def test_one_that_begins_anew_forgets_how_it_ended(ranks: list[RollCall]) -> None:
+    sign_in(ranks)
+    ranks[1].find_lost(ValueError("of old"))
+    sign_in(ranks)
+    assert "of old" not in str(ranks[0].find_lost(GLOO))
+
+
+def test_a_store_that_is_gone_is_named() -> None:
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=SECOND)
+    client = RollCall(dist.TCPStore("127.0.0.1", server.port, is_master=False, timeout=SECOND), 1, 2)
+    del server
+    assert "nor does the node of rank 0 answer" in str(client.find_lost(GLOO))
+
+
+def test_a_rank_that_dies_is_named_by_the_other(repository: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from lvae_torch import roll_call\nroll_call.GRACE = 0.5\n"
+        "from lvae_torch.cli import main\nfrom lvae_torch.processes import start_processes\n"
+        "def command(argv):\n"
+        "    with start_processes('cpu') as processes:\n"
+        "        processes.barrier()\n"
+        "        if processes.rank == 1: os._exit(9)\n"
+        "        processes.barrier()\n"
+        "main(command, [])\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(repository)}
+    place |= {"GLOO_SOCKET_IFNAME": "lo"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", script], env={**os.environ, **place, "RANK": rank}, stderr=-1, text=True
+        )
+        for rank in "01"
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [75, 9], errors
+    assert f"rank 1 ({socket.gethostname()}, process {both[1].pid}) is silent" in errors[0]
+    assert "Traceback" not in errors[0]
+
+
+def test_what_was_left_by_those_before_is_not_met_again(ranks: list[RollCall]) -> None:
+    """torchrun keeps its store over restarts: addresses of the dead must not be read, nor their signatures believed."""
+    sign_in(ranks)
+    before = ranks[1].store
+    before.set("address", "of the dead")
+    with pytest.raises(LostRank, match="in vain for rank 1, 2"):
+        ranks[0].sign_in(SECOND / 10)
+    with pytest.raises(LostRank, match=r"in vain for rank 0\."):
+        ranks[2].sign_in(SECOND / 10)
+    sign_in(ranks)
+    assert not any(rank.store.check(["address"]) for rank in ranks)
+    ranks[2].store.set("address", "of the living")
+    assert {rank.store.get("address") for rank in ranks} == {b"of the living"}
