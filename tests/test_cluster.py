@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,9 @@ def ssh(repository: Path, checkout: Path, *arguments: str) -> "subprocess.Popen[
     """Start ssh.sh; its ``ssh`` runs here what it should run there, as ssh does: by a shell, in one string."""
     stub(checkout.parent / "bin", "ssh", 'host=${@: -2:1}; exec sh -c "${@: -1}" > "$host.log" 2>&1')
     command = [str(repository / "build" / "cluster" / "ssh.sh"), "--dir", str(checkout), *arguments]
-    return subprocess.Popen(command, cwd=checkout, env=environment(checkout), stderr=subprocess.PIPE)
+    # Ctrl-C reaches it also where these tests run in the background of a shell, which has such jobs ignore it.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, cwd=checkout, env=environment(checkout), stderr=subprocess.PIPE, preexec_fn=heard)
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)

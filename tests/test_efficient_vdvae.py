@@ -320,5 +320,5 @@ def test_lists_of_the_reference_that_do_not_fit_are_refused() -> None:
             section_from_reference({**model, **changes}, data, loss)
     with pytest.raises(CfgError, match="no key 'up_filters'"):
         section_from_reference({k: v for k, v in model.items() if k != "up_filters"}, data, loss)
-    with pytest.raises(CfgError, match="shrink images by 32, which does not divide .* = 48"):
+    with pytest.raises(CfgError, match=r"shrink images by 32, which does not divide .* = 48"):
         section_from_reference(model, {**data, "target_res": 48}, loss)

@@ -124,7 +124,7 @@ def test_levels_that_the_model_was_not_trained_on_are_refused(folder: Path) -> N
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"data__dequantize": True}, r"dequantize: \[model\] likelihood = bernoulli is of levels"),
+        ({"data__dequantize": True}, r"dequantize: the likelihood of \[model\], bernoulli, is of levels"),
         ({"data__n_bits": 5}, "n_bits = 5: small has 2 levels"),
         ({"data__dequantize": True, "data__binarize": "threshold"}, "exclude each other"),
     ],
