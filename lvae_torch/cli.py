@@ -1,14 +1,17 @@
 """What every command shares: its arguments, its messages, its exit status."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lvae_torch.errors import CfgError, UserError
+from lvae_torch.errors import CfgError, DataError, UserError
 from lvae_torch.files import check_name
 from lvae_torch.hparams import Settings, load
 from lvae_torch.run_folder import RunFolder
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}  # what a disk may answer
 
 
 def parser(command: str, description: str, what: str = "cfg", help_: str = "the .cfg file") -> argparse.ArgumentParser:
@@ -51,5 +54,14 @@ def main(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = 
     except UserError as error:
         print(error, file=sys.stderr, flush=True)
         sys.exit(error.exit_status)
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        place = "" if error.filename is None else f"{error.filename}: "
+        told = (
+            f"{place}{error.strerror}. Make room there, or choose a folder that can be written, and repeat the command."
+        )
+        print(told, file=sys.stderr, flush=True)
+        sys.exit(DataError.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -4,8 +4,8 @@ import sys
 from datetime import UTC, datetime
 
 from lvae_torch.errors import CfgError
-from lvae_torch.files import write_text
-from lvae_torch.hparams import Settings, differences, format_differences, load, to_cfg
+from lvae_torch.files import append_text, write_text
+from lvae_torch.hparams import Settings, differences, format_differences, load, sealed_cfg
 from lvae_torch.run_folder import RunFolder
 
 
@@ -18,7 +18,7 @@ def begin_or_continue(folder: RunFolder, settings: Settings) -> None:
     # Before its first checkpoint a run has not begun: its cfg may still have been one that no model could be made of.
     if folder.hparams_cfg.is_file() and folder.has_checkpoints:
         _compare(folder, settings)
-    write_text(folder.hparams_cfg, to_cfg(settings))
+    write_text(folder.hparams_cfg, sealed_cfg(settings))
 
 
 def _compare(folder: RunFolder, settings: Settings) -> None:
@@ -32,5 +32,4 @@ def _compare(folder: RunFolder, settings: Settings) -> None:
     if changes:
         table = format_differences(changes)
         print(f"{folder.name}: continuing with changed settings:\n{table}", file=sys.stderr)
-        with open(folder.path / "changes.txt", "a", encoding="utf-8") as file:
-            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{table}\n\n")
+        append_text(folder.path / "changes.txt", f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{table}\n\n")

@@ -48,7 +48,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise DataError(
-            f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder; "
+            f"{path}: cannot be written ({error.strerror or error}). Free some space or choose another folder; "
             "what was saved before is intact."
         ) from error
     except BaseException:
@@ -63,6 +63,29 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_folder(path: Path) -> None:
+    """Make ``path``, and what is missing above it, so that they survive a power cut."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to the end of a small UTF-8 text file.
+
+    Raises:
+        DataError: if the disk is full or the file cannot be written.
+    """
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror}). Free some space and repeat the command."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -95,7 +118,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}).") from error
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.files import check_name, write_json
+from lvae_torch.files import check_name, make_folder, write_json
 
 RunState = Literal["running", "preempted", "finished", "failed"]
 
@@ -75,7 +75,7 @@ class RunFolder:
             DataError: if the folder cannot be written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             file = open(self.lock_file, "a+", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise DataError(f"{self.path}: cannot be written ({error.strerror}). Choose another [run] runs.") from error
@@ -93,10 +93,17 @@ class RunFolder:
                     f"{self.lock_file}: cannot be locked ({error.strerror}). "
                     "Choose another [run] runs, on a file system with locks."
                 ) from error
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+            self._sign(file.fileno())
             yield
+
+    def _sign(self, lock: int) -> None:
+        try:
+            os.ftruncate(lock, 0)
+            os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except OSError as error:
+            raise DataError(
+                f"{self.lock_file}: cannot be written ({error.strerror}). Free some space and repeat the command."
+            ) from error
 
     def write_status(self, state: RunState, step: int, message: str = "") -> None:
         """Replace ``status.json``, which wrappers read: torchrun hides exit statuses."""

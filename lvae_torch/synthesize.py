@@ -163,6 +163,8 @@ def _session(
             raise DataError(
                 f"{dump.folder}: images {dump.image_shape}; the run was trained on {meta['data']['image_shape']}."
             )
+        if settings.data.verify and processes.is_main:
+            dump.verify(split)
         preprocess = make_preprocess(settings, dump.n_levels)
         if preprocess.levels_after != meta["data"]["n_levels"]:
             raise DataError(

@@ -305,6 +305,18 @@ def test_a_damaged_manifest_does_not_stop_a_run(tmp_path: Path) -> None:
     assert assert_whole(store.load("last")) == 4
 
 
+@pytest.mark.parametrize("part", ["model", "ema", "optimizer"])
+def test_weights_that_are_not_finite_are_named_and_the_one_before_is_used(tmp_path: Path, part: str) -> None:
+    bad = {"part": {"w": torch.tensor([1.0, float("nan")]), "n": torch.tensor(3)}}
+    store = saved(tmp_path, 1)
+    store.save(2, {**state_of(2), part: bad})
+    store.wait()
+    said: list[str] = []
+    state = store.load_newest(said.append)
+    assert state is not None and assert_whole(state) == 1
+    assert f"step_00000002.pt: damaged ({part}.part.w is not finite)" in said[0]
+
+
 # Files from elsewhere
 
 

@@ -36,7 +36,15 @@ def test_what_is_no_run_is_said(tmp_path: Path, name: str) -> None:
         load_run_or_cfg(name, [], str(tmp_path))
 
 
-@pytest.mark.parametrize(("error", "status"), [(CfgError("x"), 2), (DataError("x"), 3), (KeyboardInterrupt(), 130)])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (CfgError("x"), 2),
+        (DataError("x"), 3),
+        (OSError(30, "read-only", "x"), 3),
+        (KeyboardInterrupt(), 130),
+    ],
+)
 def test_exit_status(error: BaseException, status: int, capsys: pytest.CaptureFixture[str]) -> None:
     def command(argv: object) -> None:
         raise error

@@ -136,6 +136,8 @@ def first_shard(d: dict[str, Any]) -> dict[str, Any]:
         (lambda d: d["splits"]["train"].update(shards=[], count=0), "'train': 0"),
         (lambda d: first_shard(d).update(file="../../secret.npy"), "a shard is '../../secret.npy'"),
         (lambda d: first_shard(d).update(sha256="0" * 64), "content_hash"),
+        (lambda d: d.update(n_levels=255), "its sha256"),
+        (lambda d: d.update(sha256="0" * 64), "its sha256"),
     ],
 )
 def test_a_wrong_description_is_named(dumps: Path, change: Callable[[dict[str, Any]], Any], told: str) -> None:
@@ -226,6 +228,15 @@ def test_a_kill_leaves_no_half_dump_and_no_lock(dumps: Path, images: np.ndarray,
         writer.add("train", images)
     assert Dump.open(dumps, "new").counts == {"train": 25}
     assert not (dumps / ".new.unfinished").exists()
+
+
+def test_a_kill_between_two_renames_is_mended(dumps: Path, images: np.ndarray) -> None:
+    """As the old dump is moved away, and the new one not yet in its place."""
+    (dumps / "x").rename(dumps / ".x.old")
+    with pytest.raises(KeyError), DumpWriter(dumps, "x", Layout(SHAPE, 256), {}):
+        raise KeyError
+    assert np.array_equal(Dump.open(dumps, "x").split("test").gather(np.arange(4)).numpy(), images[:4])
+    assert [path.name for path in dumps.iterdir() if path.is_dir()] == ["x"]
 
 
 def test_two_at_once_do_not_mix(tmp_path: Path, images: np.ndarray) -> None:

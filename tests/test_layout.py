@@ -21,7 +21,8 @@ ROOMS: dict[str, list[str]] = {
     "cfg": ["errors"],
     "sections": ["errors"],
     "seeding": [],
-    "processes": ["errors"],
+    "roll_call": ["errors"],
+    "processes": ["errors", "roll_call"],
     "run_folder": ["errors", "files"],
     # formulas and networks
     "distributions": [],

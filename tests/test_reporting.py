@@ -259,6 +259,18 @@ def test_what_is_done_again_is_shown_once(tmp_path: Path, start_step: int) -> No
     assert curve(tmp_path, "a") == [(step, float(step)) for step in range(1, 9)]
 
 
+def test_the_later_file_is_shown_also_if_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for clock, start, value in ((2e9, 0, 1.0), (1.9e9, 3, 2.0)):
+        monkeypatch.setattr("lvae_torch.reporting.tensorboard.time.time", lambda clock=clock: clock)
+        reporter = TensorBoardReporter(tmp_path, start)
+        for step in range(start + 1, 6):
+            reporter.scalars(step, {"a": value})
+        reporter.close()
+    assert curve(tmp_path, "a") == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0)]
+
+
 def test_a_full_disk_is_told_by_the_folder(tmp_path: Path) -> None:
     reporter = TensorBoardReporter(tmp_path / "tensorboard")
     with full_disk(1000), pytest.raises(DataError, match=r"tensorboard: cannot be written \(File too large\)"):

@@ -90,6 +90,21 @@ def test_runs_that_cannot_be_a_folder(tmp_path: Path) -> None:
         pytest.fail("locked")
 
 
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lvae_torch.run_folder.os.write", full)
+        with (
+            pytest.raises(DataError, match=r"run\.lock: cannot be written \(No space"),
+            RunFolder(tmp_path, "m").lock(),
+        ):
+            pytest.fail("locked")
+    with RunFolder(tmp_path, "m").lock():
+        pass
+
+
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(37, "No locks available")

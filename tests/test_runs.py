@@ -16,6 +16,8 @@ from torch.testing import assert_close
 
 from lvae_torch.errors import CfgError, DataError, NumericalError, Preempted
 from lvae_torch.files import read_json
+from lvae_torch.run_folder import RunFolder
+from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 from lvae_torch.training.checkpoints import CheckpointStore
 from lvae_torch.training.stopping import StopRequest
@@ -132,6 +134,31 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_continues(folder: 
     train(small.settings(folder, run__name="parts"))
     assert "step_00000006.pt: damaged" in capsys.readouterr().err
     assert_same_bits(checkpoint(folder, "whole"), checkpoint(folder, "parts"))
+
+
+def test_a_flipped_bit_in_the_dump_is_refused_unless_asked_not_to_look(folder: Path) -> None:
+    train(small.settings(folder))
+    path = folder / "dumps" / "small" / "test_00000.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"test_00000\.npy: its bytes differ"):
+        train(small.settings(folder, train__steps=8))
+    with pytest.raises(DataError, match=r"test_00000\.npy: its bytes differ"):
+        synthesize(small.settings(folder), ["reconstruction"])
+    train(small.settings(folder, train__steps=8, data__verify=False))
+
+
+def test_a_status_that_cannot_be_written_hides_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(small.settings(folder, train__steps=2))
+    stop_at(monkeypatch, 1)
+    monkeypatch.setattr(RunFolder, "write_status", lambda self, state, *rest: state == "running" or _full())
+    with pytest.raises(Preempted, match="stopped"):
+        train(small.settings(folder))
+
+
+def _full() -> None:
+    raise DataError("no space")
 
 
 def test_training_learns(folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lvae_torch.cfg.seal import check_seal
 from lvae_torch.errors import CfgError
 
 SECTION_LINE = re.compile(r"\[([^\]]+)\]")
@@ -37,6 +38,7 @@ def read_file(path: Path, chain: Sequence[Path] = ()) -> Entries:
     except (OSError, UnicodeDecodeError) as error:
         needed = f" (base of {chain[-1]})" if chain else ""
         raise CfgError(f"{path}{needed}: cannot be read ({error}).") from error
+    check_seal(text, str(path))
     entries = parse(text, str(path))
     base = entries.pop(("base", "file"), None)
     if left_over := [key for section, key in entries if section == "base"]:

@@ -8,6 +8,7 @@ dataset_dumps/<dataset>/<split>_00000_names.txt      one line an image, where im
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,6 +90,12 @@ def content_hash(shards: Mapping[str, Sequence[Shard]]) -> str:
     return hashlib.sha256("".join(s.sha256 for split in shards.values() for s in split).encode()).hexdigest()
 
 
+def description_hash(description: Mapping[str, Any]) -> str:
+    """Hexadecimal sha256 of all that a description says, but for the hash itself, however it is set."""
+    said = {key: value for key, value in description.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Dump:
     """A dump whose description and file sizes have been checked (``verify`` checks the bytes too)."""
@@ -143,6 +150,8 @@ class Dump:
             raise ValueError(f"counts {counts}, but the shards have {dump.counts}")
         if dump.content_hash != content_hash(dump.shards):
             raise ValueError("content_hash is not that of the shards")
+        if description.get("sha256", own := description_hash(description)) != own:  # older dumps have none
+            raise ValueError("its sha256 is not that of what it says")
         return dump
 
     @property
@@ -165,13 +174,13 @@ class Dump:
         other = ", not upstream's files" if self.provenance.get("other_files") else ""
         return f"{self.dataset} (content {self.content_hash[:12]}{other})"
 
-    def verify(self) -> None:
-        """Compare every byte with the checksums.
+    def verify(self, *splits: str) -> None:
+        """Compare every byte, of all splits unless some are named, with the checksums.
 
         Raises:
             DataError: naming the first file that differs.
         """
-        for shard in (shard for shards in self.shards.values() for shard in shards):
+        for shard in (shard for split in splits or self.shards for shard in self._shards_of(split)):
             for file, sha256 in shard.checksums.items():
                 path = self.folder / file
                 if not path.is_file() or sha256_of(path) != sha256:
@@ -199,7 +208,7 @@ class Dump:
             return None
         try:
             return np.concatenate([np.load(self.folder / file, allow_pickle=False) for file in files])
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, MemoryError) as error:
             raise DataError(f"{self.folder}: labels of {split} are damaged ({error}). Make the dump again.") from error
 
     def names(self, split: str) -> list[str] | None:

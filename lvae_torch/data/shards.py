@@ -127,9 +127,11 @@ def decode_png(data: bytes, shape: tuple[int, ...], path: Path) -> np.ndarray:
 
     try:
         with Image.open(io.BytesIO(data), formats=("png",)) as picture:
+            if picture.size != (shape[1], shape[0]):  # asked before it is unpacked
+                raise ValueError(f"{picture.size[0]}x{picture.size[1]} pixels")
             image = np.asarray(picture)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: holds a damaged picture ({error}). Make the dump again.") from error
-    if image.dtype != np.uint8 or image.size != np.prod(shape) or image.shape[:2] != shape[:2]:
+    if image.dtype != np.uint8 or image.size != np.prod(shape):
         raise DataError(f"{path}: holds a picture {image.shape}, needs {shape}. Make the dump again.")
     return image.reshape(shape)

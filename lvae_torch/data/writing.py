@@ -15,10 +15,10 @@ from typing import Any, Self
 import numpy as np
 from filelock import FileLock, Timeout
 
-from lvae_torch.data.dump import DESCRIPTION, VERSION, Layout, Shard, content_hash
+from lvae_torch.data.dump import DESCRIPTION, VERSION, Layout, Shard, content_hash, description_hash
 from lvae_torch.data.shards import SUFFIX, Encoding, encode_png, encoded_shard
 from lvae_torch.errors import DataError
-from lvae_torch.files import atomic_write, check_name, read_json, sha256_of, sync_folder, write_json, write_text
+from lvae_torch.files import atomic_write, check_name, finite, read_json, sha256_of, sync_folder, write_json, write_text
 
 SHARD_BYTES: dict[Encoding, int] = {"raw": 64 * 2**20, "png": 256 * 2**20}  # before encoding
 JOURNAL = "unfinished.json"
@@ -82,6 +82,7 @@ class DumpWriter:
         self.provenance = dict(provenance)
         self.continued = continued
         self._aside = dumps / f".{dataset}.unfinished"
+        self._old = self._aside.with_suffix(".old")
         image_bytes = int(np.prod(layout.image_shape)) * np.dtype(layout.dtype).itemsize
         self._per_shard = max(1, (shard_bytes or SHARD_BYTES[layout.encoding]) // image_bytes)
         self._shards: dict[str, list[Shard]] = {}
@@ -90,6 +91,8 @@ class DumpWriter:
 
     def __enter__(self) -> Self:
         self._held.enter_context(only_one(self.folder.with_name(f".{self.dataset}.lock"), f"the dump {self.dataset}"))
+        if self._old.is_dir() and not self.folder.exists():  # killed between the two renames of ``_put_in_place``
+            self._old.rename(self.folder)
         if not (self.continued and self._take_up()):
             shutil.rmtree(self._aside, ignore_errors=True)  # what a killed process left
             try:
@@ -249,28 +252,29 @@ class DumpWriter:
         if not self._shards:
             raise DataError(f"{self.dataset}: no images were written.")
         (self._aside / JOURNAL).unlink(missing_ok=True)
-        layout = self.layout
-        write_json(
-            self._aside / DESCRIPTION,
-            {
-                "version": VERSION,
-                "dataset": self.dataset,
-                "image_shape": list(layout.image_shape),
-                "n_levels": layout.n_levels,
-                "dtype": layout.dtype,
-                "encoding": layout.encoding,
-                "splits": self._described(),
-                "provenance": self.provenance,
-                "content_hash": content_hash(self._shards),
-            },
-        )
+        write_json(self._aside / DESCRIPTION, self._description())
         self._put_in_place()
 
+    def _description(self) -> dict[str, Any]:
+        layout = self.layout
+        description = {
+            "version": VERSION,
+            "dataset": self.dataset,
+            "image_shape": layout.image_shape,
+            "n_levels": layout.n_levels,
+            "dtype": layout.dtype,
+            "encoding": layout.encoding,
+            "splits": self._described(),
+            "provenance": self.provenance,
+            "content_hash": content_hash(self._shards),
+        }
+        said: dict[str, Any] = json.loads(json.dumps(finite(description)))  # as it will be read
+        return {**said, "sha256": description_hash(said)}
+
     def _put_in_place(self) -> None:
-        old = self._aside.with_suffix(".old")
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(self._old, ignore_errors=True)
         if self.folder.exists():  # only now: the old dump stays until the new one is whole
-            self.folder.rename(old)
+            self.folder.rename(self._old)
         self._aside.rename(self.folder)
         sync_folder(self.folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(self._old, ignore_errors=True)

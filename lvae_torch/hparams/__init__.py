@@ -2,7 +2,7 @@
 
 from lvae_torch.hparams.changes import Difference, differences, format_differences
 from lvae_torch.hparams.epochs import in_steps, whole
-from lvae_torch.hparams.settings import Settings, load, load_text, to_cfg
+from lvae_torch.hparams.settings import Settings, load, load_text, sealed_cfg, to_cfg
 
 __all__ = [
     "Difference",
@@ -12,6 +12,7 @@ __all__ = [
     "in_steps",
     "load",
     "load_text",
+    "sealed_cfg",
     "to_cfg",
     "whole",
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from lvae_torch.hparams.settings import SECTIONS, Settings
 
-FREE_DATA_KEYS = {"dumps", "on_device", "val_split", "limit_val"}
+FREE_DATA_KEYS = {"dumps", "verify", "on_device", "val_split", "limit_val"}
 """Keys of [data] that leave the training data as they are."""
 REFUSED_KEYS = {("run", "seed"), ("optimizer", "name"), ("train", "channels_last")}
 """Beside [model] and [data]: what the order of the data and the meaning of the optimizer's moments depend on."""

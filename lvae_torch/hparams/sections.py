@@ -59,6 +59,8 @@ class DataSection(Section):
     """Mirror half of the training images left to right."""
     dequantize: bool = False
     """Add uniform noise within a pixel level (fixed noise in evaluation), for likelihoods that are densities."""
+    verify: bool = True
+    """Compare the dump's bytes with their checksums at each start (a second or so a GiB); off, only their number."""
     on_device: bool = False
     """Keep the whole training split in the device's memory; fastest where it fits."""
     limit_train: Count = 0

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from lvae_torch.cfg.expressions import evaluate, without_comment
 from lvae_torch.cfg.reader import Entries, parse, parse_overrides, read_file
+from lvae_torch.cfg.seal import sealed
 from lvae_torch.errors import CfgError
 from lvae_torch.hparams.sections import (
     DataSection,
@@ -116,7 +118,7 @@ def _ours(entries: Entries, name: str) -> Entries:
     try:
         entries, notes = native_entries(entries)
     except CfgError as error:
-        raise _refusal(name, str(error).splitlines()) from error
+        raise _refusal(name, re.split(r"\n(?! )", str(error))) from error  # indented lines belong to the one above
     if os.environ.get("RANK", "0") == "0":
         told = ["settings of the original Efficient-VDVAE, translated (docs/efficient_vdvae.md):", *notes]
         print(f"{name}: " + "\n  ".join(told), file=sys.stderr, flush=True)
@@ -240,14 +242,13 @@ def cross_checks(settings: Settings) -> list[str]:
         problems.append(
             f"[val] patience = {settings.val.patience} counts evaluations, but every = 0 has but one; set every."
         )
-    for key in ("warmup_steps", "decay_start"):
-        steps = getattr(optimizer, key)
-        # Epochs and steps cannot be compared before the data is open; ``in_steps`` asks again.
-        if isinstance(steps, int) and isinstance(train.steps, int) and steps >= train.steps:
-            problems.append(
-                f"[optimizer] {key} = {steps} takes all of [train] steps = {train.steps}; "
-                "shorten one or lengthen the other."
-            )
+    # Epochs and steps cannot be compared before the data is open; ``in_steps`` asks again.
+    warmup = optimizer.warmup_steps
+    if isinstance(warmup, int) and isinstance(train.steps, int) and warmup >= train.steps:
+        problems.append(
+            f"[optimizer] warmup_steps = {warmup} takes all of [train] steps = {train.steps}; "
+            "shorten one or lengthen the other."
+        )
     return problems
 
 
@@ -259,3 +260,8 @@ def to_cfg(settings: Settings) -> str:
         lines = [f"{key} = {getattr(section, key)!r}" for key in type(section).model_fields]
         blocks.append("\n".join([f"[{name}]", *lines]))
     return "\n\n".join(blocks) + "\n"
+
+
+def sealed_cfg(settings: Settings) -> str:
+    """The same under its checksum: the copy that a run keeps."""
+    return sealed(to_cfg(settings))

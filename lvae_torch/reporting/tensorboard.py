@@ -1,6 +1,7 @@
 """TensorBoard: the same numbers as curves, and the pictures."""
 
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from lvae_torch.reporting.reporter import writing_to
+
+EVENTS = re.compile(r"events\.out\.tfevents\.(\d+\.\d{6})\..*")
 
 
 class TensorBoardReporter:
@@ -25,8 +28,9 @@ class TensorBoardReporter:
     def __init__(self, folder: Path, start_step: int = 0) -> None:
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
-        # TensorBoard reads the files of a folder in the order of their names.
-        self._path = folder / f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
+        # TensorBoard reads the files of a folder in the order of their names, also where the clock was set back.
+        begun = max(time.time(), _latest(folder) + 1e-5)
+        self._path = folder / f"events.out.tfevents.{begun:017.6f}.{socket.gethostname()}.{os.getpid()}"
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
         # At step 0 too: an earlier start may have logged steps and died before its first checkpoint.
@@ -68,3 +72,10 @@ class TensorBoardReporter:
         with writing_to(self._path.parent), open(self._path, "ab") as file:
             for event in events:
                 RecordWriter(file).write(Event(wall_time=time.time(), **event).SerializeToString())
+
+
+def _latest(folder: Path) -> float:
+    """When the newest file there began, in seconds since 1970; 0 if there is none."""
+    return max(
+        (float(match[1]) for path in folder.glob("events.*") if (match := EVENTS.fullmatch(path.name))), default=0
+    )

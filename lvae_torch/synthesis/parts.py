@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile
 
 import numpy as np
 
@@ -82,6 +82,8 @@ def read_part(path: Path, keep_fingerprint: bool = False) -> dict[str, np.ndarra
     try:
         if path.suffix == ".npz":
             with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+                if any(member.compress_type != ZIP_STORED for member in file.zip.infolist()):
+                    raise ValueError("its arrays are compressed, as this program writes none")
                 arrays = {name: file[name] for name in file.files}
             return arrays if keep_fingerprint else {k: v for k, v in arrays.items() if k != "fingerprint"}
         from safetensors import SafetensorError
@@ -91,5 +93,5 @@ def read_part(path: Path, keep_fingerprint: bool = False) -> dict[str, np.ndarra
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(str(error)) from error
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, MemoryError, AttributeError) as error:
         raise DataError(f"{path}: missing or damaged ({error}). Run the mode that writes it again.") from error

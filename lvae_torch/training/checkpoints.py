@@ -4,21 +4,16 @@ checkpoints/step_00001000.pt      torch.save of tensors, numbers, text, lists an
 checkpoints/step_00001000.json    its size and sha256; without this manifest a checkpoint does not count
 """
 
-import hashlib
-import pickle
 import re
 import threading
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
-
-import torch
-from torch import Tensor
+from typing import Any, Literal
 
 from lvae_torch.errors import DataError
-from lvae_torch.files import atomic_write, read_json, sha256_of, write_json
+from lvae_torch.files import atomic_write, make_folder, read_json, sha256_of, write_json
+from lvae_torch.training.state_file import HashingFile, bytes_of, not_finite, on_cpu, read_safely, save_state
 
 Which = Literal["last", "best"] | int
 
@@ -60,7 +55,7 @@ class CheckpointStore:
             TypeError: for a value that could be written but not loaded again without running code.
         """
         self.wait()
-        snapshot = _on_cpu(state, "state")
+        snapshot = on_cpu(state, "state")
         self._writer = threading.Thread(target=self._write, args=(step, snapshot, is_best), name="checkpoint")
         self._writer.start()
 
@@ -145,7 +140,10 @@ class CheckpointStore:
         path = self.folder / manifest.file
         if damage := _damage(path, manifest):
             raise DataError(f"{path}: damaged ({damage}).")
-        return read_safely(path)
+        state = read_safely(path)
+        if name := not_finite(state):
+            raise DataError(f"{path}: damaged ({name} is not finite).")
+        return state
 
     def _set_aside(self, damaged: list[Path]) -> None:
         steps = {_step(path) for path in damaged}
@@ -155,12 +153,12 @@ class CheckpointStore:
 
     def _write(self, step: int, state: dict[str, Any], is_best: bool) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             manifest = self._write_state(step, state, is_best)
             write_json(self._manifest_path(step), asdict(manifest))
             self._tidy()
         except DataError as error:
-            self._error = DataError(f"{error} A checkpoint of this run takes {_n_bytes(state) / 2**20:.1f} MiB.")
+            self._error = DataError(f"{error} A checkpoint of this run takes {bytes_of(state) / 2**20:.1f} MiB.")
         except OSError as error:
             self._error = DataError(f"{self.folder}: cannot be written ({error.strerror}).")
         except BaseException as error:
@@ -171,8 +169,8 @@ class CheckpointStore:
         again = old is not None and not old.again
         name = Manifest(step, 0, "", is_best, again).file
         with atomic_write(self.folder / name) as file:
-            hashing = _HashingFile(file)
-            _save(state, hashing)
+            hashing = HashingFile(file)
+            save_state(state, hashing)
         return Manifest(step, hashing.size, hashing.digest.hexdigest(), is_best, again)
 
     def _tidy(self) -> None:
@@ -223,73 +221,3 @@ def _damage(path: Path, manifest: Manifest) -> str:
         return "" if sha256_of(path) == manifest.sha256 else "its sha256 is not that of what was written"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-
-
-def read_safely(path: Path) -> dict[str, Any]:
-    """The dict of tensors, numbers and texts that ``torch.save`` wrote; no code in the file is run.
-
-    Raises:
-        DataError: if it is anything else, or not there.
-    """
-    state = None
-    try:
-        if zipfile.is_zipfile(path):  # as torch.save has written since 2020; older files are bare pickles
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path}: refused; it is no checkpoint of this program.") from error
-    if not isinstance(state, dict):
-        raise DataError(f"{path}: refused; it is no checkpoint of this program.")
-    return state
-
-
-def _save(state: dict[str, Any], file: "_HashingFile") -> None:
-    try:
-        torch.save(state, file)  # type: ignore[arg-type]  # write and flush are all it uses
-    except RuntimeError as error:  # torch hides a full disk behind an error of its own
-        if isinstance(cause := error.__context__, OSError):
-            raise cause from error
-        raise
-
-
-def _on_cpu(value: Any, name: str) -> Any:
-    """A copy that later training cannot change; TypeError, by ``name``, for what a safe load would refuse."""
-    # Exact types: a numpy float is a float too, but its pickle is refused by weights_only.
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    match value:
-        case Tensor():
-            return value.detach().to("cpu", copy=True)
-        case dict():
-            return {_on_cpu(key, f"{name} key"): _on_cpu(item, f"{name}[{key!r}]") for key, item in value.items()}
-        case list() | tuple():
-            return [_on_cpu(item, f"{name}[{i}]") for i, item in enumerate(value)]
-    raise TypeError(f"{name} is a {type(value).__name__}; checkpoints hold tensors, numbers, text, lists and dicts.")
-
-
-def _n_bytes(value: Any) -> int:
-    match value:
-        case Tensor():
-            return value.nbytes
-        case dict():
-            return sum(map(_n_bytes, value.values()))
-        case list():
-            return sum(map(_n_bytes, value))
-    return 0
-
-
-class _HashingFile:
-    """A file that is hashed as it is written."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        self.digest.update(view)
-        self.size += len(view)
-        return self._file.write(view)
-
-    def flush(self) -> None:
-        self._file.flush()

@@ -1,0 +1,76 @@
+"""SIGTERM, SIGUSR1 and SIGINT at random moments: all ranks leave together, with everything saved."""
+
+import random
+import signal
+import time
+
+import pytest
+from faults import Figure, Place, rounds, seconds_of_a_start
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STEPS = 40
+BUSY = {  # where a run spends its time, so that this is where the signal comes
+    "step": {"train__checkpoint_every": 1000, "val__every": 0, "train__batch_size": 32},
+    "evaluation": {"val__every": 1, "val__batch_size": 1, "val__iw_samples": 50},
+    "save": {"train__checkpoint_every": 1, "val__every": 0},
+}
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("world", [1, 2])
+def test_signals_lose_nothing(place: Place, figure: Figure, number: signal.Signals, world: int) -> None:
+    """During steps, evaluations and saves in turn; of two ranks, sometimes only one is told."""
+    generator, n, preempted = random.Random(world), rounds(9), 0
+    longest = 2 * seconds_of_a_start(place) * world
+    for k in range(n):
+        where = list(BUSY)[k % len(BUSY)]
+        name, overrides = f"parts{k}", {"train__steps": STEPS, **BUSY[where]}
+        patches = [("slow_saves", 0.05)] if where == "save" else []
+        children = place.start_ranks(name, world, patches=patches, **overrides)
+        place.wait_for_lines(name, children[0])
+        time.sleep(generator.uniform(0, longest / 4))
+        for child in children if k % 2 else children[-1:]:
+            child.send(number)
+        statuses = {child.wait() for child in children}
+        assert len(statuses) == 1 and statuses <= {0, 75}, [child.said for child in children]
+        status = place.status(name)
+        assert status["state"] == ("finished" if statuses == {0} else "preempted"), status
+        assert status["step"] == place.newest_step(name), "what was trained is not what was saved"
+        preempted += statuses == {75}
+        place.finish(name, world=world, **overrides)
+        place.finish(f"whole{k}", world=world, **overrides)
+        place.assert_same(f"whole{k}", name)
+    assert preempted > n // 2, "the signals came too late to mean anything"
+    ranks = f"{world} rank{'s' if world > 1 else ''}"
+    figure(
+        f"{number.name} during steps, evaluations, saves, {ranks}",
+        f"{preempted} stops of {n} saved and equal to the bit",
+    )
+
+
+def test_a_second_interrupt_stops_at_once_and_loses_only_steps(place: Place, figure: Figure) -> None:
+    child = place.start("small", train__steps=10**6, patches=[("slow_saves", 1.0)])
+    place.wait_for_lines("small", child, 20)
+    for _ in range(2):
+        child.send(signal.SIGINT)
+        time.sleep(0.05)
+    assert child.wait() in (75, 130), child.said
+    steps = place.newest_step("small")
+    for name in ("small", "whole"):
+        place.finish(name, train__steps=steps + 5)
+    place.assert_same("whole", "small")
+    figure("a second SIGINT", "ends at once, equal to the bit afterwards")
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1])
+def test_a_signal_before_training_begins(place: Place, delay: float) -> None:
+    """While it assembles itself: nothing is saved, nothing is broken."""
+    child = place.start("small", train__steps=6)
+    time.sleep(delay)
+    child.send(signal.SIGTERM)
+    assert child.wait() in (75, -signal.SIGTERM), child.said
+    place.finish("small", train__steps=6)
+    place.finish("whole", train__steps=6)
+    place.assert_same("whole", "small")
