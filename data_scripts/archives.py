@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tokenize import TokenError
 from typing import Protocol
 
 from data_scripts import spans
@@ -156,7 +157,7 @@ def reading(path: Path, member: str = "") -> Iterator[None]:
         raise
     except (OSError, EOFError, KeyError, ValueError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path}{f': {member}' if member else ''}: damaged or cut off ({error}).") from error
-    except (zipfile.BadZipFile, zlib.error, struct.error, tarfile.TarError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, tarfile.TarError, SyntaxError, TokenError) as error:
         raise DataError(f"{path}{f': {member}' if member else ''}: damaged or cut off ({error}).") from error
 
 

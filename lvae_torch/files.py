@@ -8,11 +8,15 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 from lvae_torch.errors import CfgError, DataError
 
 NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+BROKEN_ARRAY = (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError, TypeError, OverflowError)
+"""What NumPy raises for a damaged ``.npy``: it reads the head as an expression."""
 
 
 def check_name(name: str, what: str) -> str:

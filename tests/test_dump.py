@@ -166,6 +166,8 @@ def test_a_description_that_is_none_is_named(dumps: Path, text: str) -> None:
         lambda path: np.save(path, np.zeros((10, 4, 5, 3), dtype=np.int8)),
         lambda path: np.save(path, np.zeros((9, 4, 5, 3), dtype=np.uint8)),
         lambda path: np.save(path, np.array([{"a": 1}]), allow_pickle=True),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"'descr'", bytes(7))),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"(")),
     ],
 )
 def test_a_damaged_shard_is_named_on_opening(dumps: Path, damage: Callable[[Path], Any]) -> None:

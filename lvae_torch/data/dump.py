@@ -22,7 +22,7 @@ from torch import Tensor
 from lvae_torch.data.catalogue import CATALOGUE, CODES
 from lvae_torch.data.shards import DTYPES, Encoding, Rows, open_shard
 from lvae_torch.errors import DataError
-from lvae_torch.files import check_name, read_json, sha256_of
+from lvae_torch.files import BROKEN_ARRAY, check_name, read_json, sha256_of
 
 VERSION = 2
 DESCRIPTION = "dataset.json"
@@ -208,7 +208,7 @@ class Dump:
             return None
         try:
             return np.concatenate([np.load(self.folder / file, allow_pickle=False) for file in files])
-        except (OSError, ValueError, EOFError, MemoryError) as error:
+        except BROKEN_ARRAY as error:
             raise DataError(f"{self.folder}: labels of {split} are damaged ({error}). Make the dump again.") from error
 
     def names(self, split: str) -> list[str] | None:

@@ -15,6 +15,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 
 from lvae_torch.errors import DataError
+from lvae_torch.files import BROKEN_ARRAY
 
 Encoding = Literal["raw", "png"]
 SUFFIX: dict[Encoding, str] = {"raw": ".npy", "png": ".bin"}
@@ -77,7 +78,7 @@ def open_shard(path: Path, shape: tuple[int, int, int, int], dtype: str, encodin
     """
     try:
         rows = _encoded(path, shape) if encoding == "png" else _mapped(path, shape, dtype)
-    except (OSError, ValueError, EOFError) as error:
+    except BROKEN_ARRAY as error:
         raise DataError(f"{path}: damaged or missing ({error}). Make the dump again.") from error
     return rows
 

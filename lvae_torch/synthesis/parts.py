@@ -9,7 +9,7 @@ from zipfile import ZIP_STORED, BadZipFile
 import numpy as np
 
 from lvae_torch.errors import DataError
-from lvae_torch.files import atomic_write
+from lvae_torch.files import BROKEN_ARRAY, atomic_write
 
 Format = Literal["safetensors", "npz"]
 Arrays = Mapping[str, np.ndarray]
@@ -93,5 +93,5 @@ def read_part(path: Path, keep_fingerprint: bool = False) -> dict[str, np.ndarra
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(str(error)) from error
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, MemoryError, AttributeError) as error:
+    except (*BROKEN_ARRAY, KeyError, BadZipFile, AttributeError) as error:
         raise DataError(f"{path}: missing or damaged ({error}). Run the mode that writes it again.") from error

@@ -62,7 +62,7 @@ def test_killed_before_every_file_operation(place: Place, figure: Figure) -> Non
         shutil.rmtree(place.run(name).path)
     assert n > 50, "too few operations were seen"
     figure(
-        "kill before every file operation of a start and two saves", f"{n - 1} operations, 0 lost, all equal to the bit"
+        "kill before every file operation of a start and a save", f"{n - 1} operations, 0 lost, all equal to the bit"
     )
 
 

@@ -64,13 +64,13 @@ def test_a_second_interrupt_stops_at_once_and_loses_only_steps(place: Place, fig
     figure("a second SIGINT", "ends at once, equal to the bit afterwards")
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.1])
+@pytest.mark.parametrize("delay", [0.0, 0.03])
 def test_a_signal_before_training_begins(place: Place, delay: float) -> None:
     """While it assembles itself: nothing is saved, nothing is broken."""
     child = place.start("small", train__steps=6)
     time.sleep(delay)
     child.send(signal.SIGTERM)
-    assert child.wait() in (75, -signal.SIGTERM), child.said
+    assert child.wait() in (0, 75, -signal.SIGTERM), child.said
     place.finish("small", train__steps=6)
     place.finish("whole", train__steps=6)
     place.assert_same("whole", "small")
