@@ -106,7 +106,8 @@ class Objective:
 
     def repeated(self, x: Tensor) -> Tensor:
         """x, (B, ...), as often as a step has samples of each image: (mc_samples * iw_samples * B, ...)."""
-        return x.repeat(self.mc_samples * self.iw_samples, *[1] * (x.dim() - 1))
+        times = self.mc_samples * self.iw_samples
+        return x if times == 1 else x.repeat(times, *[1] * (x.dim() - 1))
 
     def __call__(self, x: Tensor, out: Output, step: int) -> tuple[Tensor, Terms]:
         """The loss, and the terms it was made of, for ``repeated`` x at ``step``."""

@@ -8,6 +8,7 @@ import torch
 from likelihood_cases import levels, logistics, mixture, some_levels
 from torch import Tensor
 from torch.distributions import AffineTransform, SigmoidTransform, TransformedDistribution, Uniform
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lvae_torch.distributions import Bernoulli, DiscretizedLogistic, GaussianLikelihood, LogisticMixture
 
@@ -31,6 +32,21 @@ def test_bernoulli_floor_only_where_the_reference_has_one() -> None:
     x = torch.tensor([1.0, 0.0, 1.0]).reshape(3, 1, 1, 1)
     assert Bernoulli(logits).log_prob(x).tolist() == [-300, -300, -99]
     assert Bernoulli(logits, reference=True).log_prob(x).tolist() == [-100, -100, -99]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bernoulli_is_the_librarys_cross_entropy_in_value_and_gradient(dtype: torch.dtype) -> None:
+    """At zero, where a network starts, and far out, where large terms cancel."""
+    values = torch.tensor([-1e4, -90.0, -40.0, -17.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 17.0, 40.0, 90.0, 1e4], dtype=dtype)
+    for value in (0.0, 0.3, 1.0):
+        ours, theirs = (values.clone().reshape(-1, 1, 1, 1).requires_grad_() for _ in range(2))
+        x = torch.full_like(ours, value)
+        log_prob = Bernoulli(ours).log_prob(x)
+        expected = -binary_cross_entropy_with_logits(theirs, x, reduction="none").flatten()
+        torch.testing.assert_close(log_prob, expected, rtol=1e-6, atol=2 * torch.finfo(dtype).eps)
+        for log_probs in (log_prob, expected):
+            (2.0 * log_probs).sum().backward()  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-6, atol=2 * torch.finfo(dtype).eps)
 
 
 def test_gaussian_is_the_library_density() -> None:

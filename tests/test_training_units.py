@@ -11,6 +11,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lvae_torch.layers.made import MaskedLinear
+from lvae_torch.models.sources import posterior_sample
 from lvae_torch.objectives import Objective, constant_beta
 from lvae_torch.processes import Processes
 from lvae_torch.training.ema import Ema
@@ -61,8 +63,6 @@ def test_the_flat_vector_trains_as_separate_tensors_do(name: str) -> None:
         step(x, k)
         torch.manual_seed(k)
         optimizer.zero_grad()
-        from lvae_torch.models.sources import posterior_sample
-
         loss, _ = Objective(constant_beta(1.0))(x, theirs(x, posterior_sample), k)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -81,6 +81,28 @@ def test_flat_parameters_keep_values_formats_and_gradients() -> None:
     with torch.no_grad():
         flat.vector.zero_()
     assert all(not p.any() for p in model.parameters())
+
+
+def test_flat_buffers_keep_values_names_and_their_model() -> None:
+    model = small.model().train()
+    model(small.images(8), posterior_sample)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    flat = FlatParameters(model)
+    assert {vector.dtype for vector in flat.buffers} == {torch.float32, torch.int64}  # statistics, and their counters
+    assert list(model.state_dict()) == list(before)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    model(small.images(8), posterior_sample)
+    assert sum(int(vector.sum()) for vector in flat.buffers if vector.dtype == torch.int64) == 2 * sum(
+        isinstance(module, nn.BatchNorm2d) for module in model.modules()
+    )
+
+
+def test_constants_that_no_state_has_stay_out_of_the_flat_buffers() -> None:
+    model = MaskedLinear(torch.eye(3))
+    mask = model.mask
+    assert FlatParameters(model).buffers == []
+    assert model.mask is mask
 
 
 def test_a_frozen_parameter_stays_out() -> None:
@@ -190,7 +212,7 @@ def test_ema_is_torchs_own() -> None:
     for k in range(5):
         with torch.no_grad():
             flat.vector.add_(0.1 * (k + 1))
-        ours.update(model, flat, step=10_000)
+        ours.update(flat, step=10_000)
         theirs.update_parameters(model)
     expected = dict(theirs.module.named_parameters())
     for name, parameter in ours.model.named_parameters():
@@ -212,7 +234,7 @@ def test_ema_averages_batch_norm_statistics_too() -> None:
     assert norm.running_mean is not None
     assert mine.running_mean is not None
     norm.running_mean.fill_(2.0)
-    ema.update(model, flat, step=10_000)
+    ema.update(flat, step=10_000)
     assert_close(mine.running_mean, torch.ones_like(mine.running_mean))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import logsigmoid
 
 from lvae_torch.distributions.precision import widened
 
@@ -35,8 +37,8 @@ class Bernoulli:
         if self.reference:
             log_one, log_zero = (logsigmoid(signed).clamp(min=FLOOR) for signed in (self.logits, -self.logits))
             return (x * log_one + (1 - x) * log_zero).flatten(1).sum(dim=1)
-        # One logarithm for each value instead of two: they are a tenth of a fully-connected model's step.
-        return -binary_cross_entropy_with_logits(self.logits, x, reduction="none").flatten(1).sum(dim=1)
+        log_masses: Tensor = _LogMass.apply(self.logits, x)
+        return log_masses.flatten(1).sum(dim=1)
 
     def mean(self) -> Tensor:
         return torch.sigmoid(self.logits)
@@ -49,3 +51,24 @@ class Bernoulli:
         """A draw, (B, C, H, W); ``noise``: uniforms of that shape to draw it from; ``temperature`` divides logits."""
         u = torch.rand_like(self.logits) if noise is None else noise
         return (u < torch.sigmoid(self.logits / temperature)).to(self.logits.dtype)
+
+
+class _LogMass(torch.autograd.Function):
+    """x l - log(1 + e^l) for logits l, element-wise, with its gradient x - sigmoid(l).
+
+    log(1 + e^l) = max(l, 0) - log(max(s, 1 - s)) with s = sigmoid(l): one sigmoid serves the value and the gradient,
+    and no log1p is needed, which takes seven times a logarithm's time on a CPU. Exact to the rounding of s.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:
+        s = logits.sigmoid()
+        ctx.save_for_backward(s, x)
+        log_larger = (s - 0.5).abs_().add_(0.5).log_()
+        return logits.clamp(min=0).neg_().addcmul_(x, logits).add_(log_larger)  # large terms cancel first
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        s, x = ctx.saved_tensors
+        return (x - s).mul_(grad), None

@@ -17,9 +17,10 @@ LOG_2PI = math.log(2 * math.pi)
 
 def log_softplus(raw: Tensor, beta: float = 1.0) -> Tensor:
     """log(log(1 + e^(beta raw)) / beta), finite with a finite gradient for every ``raw``."""
+    if beta != 1.0:
+        return log_softplus(beta * raw) - math.log(beta)
     floor = -30.0  # below it softplus(raw) is e^raw to the last digit of float64, until it underflows
-    raw = beta * raw
-    return torch.where(raw < floor, raw, softplus(raw.clamp(min=floor)).log()) - math.log(beta)
+    return torch.where(raw < floor, raw, softplus(raw.clamp(min=floor)).log())
 
 
 @dataclass(frozen=True)

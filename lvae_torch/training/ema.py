@@ -18,23 +18,18 @@ class Ema:
         self.model = deepcopy(model).eval()
         self.flat = FlatParameters(self.model, with_gradient=False)
         self.decay = decay
-        self._buffers = list(self.model.buffers())
 
     def decay_at(self, step: int) -> float:
         """Short at first, so that the random initial weights are soon forgotten."""
         return min(self.decay, (1 + step) / (10 + step))
 
     @torch.no_grad()
-    def update(self, model: nn.Module, flat: FlatParameters, step: int) -> None:
+    def update(self, flat: FlatParameters, step: int) -> None:
         """Move a little towards the weights after ``step``."""
         weight = 1 - self.decay_at(step)
         self.flat.vector.lerp_(flat.vector, weight)
-        ours, theirs = [], []
-        for mine, its in zip(self._buffers, model.buffers(), strict=True):
+        for mine, its in zip(self.flat.buffers, flat.buffers, strict=True):
             if mine.is_floating_point():
-                ours.append(mine)
-                theirs.append(its)
+                mine.lerp_(its, weight)
             else:
                 mine.copy_(its)
-        if ours:
-            torch._foreach_lerp_(ours, theirs, weight)

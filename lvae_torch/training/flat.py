@@ -1,10 +1,10 @@
-"""All trainable parameters of a model as one vector.
+"""All trainable parameters of a model as one vector, and what else it keeps as one vector of each type.
 
 A deep ladder has a thousand small tensors; one step of optimizer, EMA, clipping and skipping then costs a
 thousand kernel launches each. Every such update is element-wise, so it does the same to one long vector.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class FlatParameters:
     """Makes the trainable parameters of ``model`` views of one vector, and their gradients views of its gradient.
 
-    Build it after the model is on its device and in its memory format.
+    Build it after the model is on its device and in its memory format, and before anything keeps hold of its buffers.
     """
 
     def __init__(self, model: nn.Module, with_gradient: bool = True) -> None:
@@ -28,6 +28,8 @@ class FlatParameters:
             self.vector.grad = torch.zeros_like(self.vector)
             for parameter, view in zip(parameters, _views(self.vector.grad, parameters), strict=True):
                 parameter.grad = view
+        self.buffers = _flat_buffers(model)
+        """Batch norm's running statistics and the like: one vector of each dtype, which the model's are views of."""
 
     def pieces(self, vector: Tensor) -> list[Tensor]:
         """``vector``, one number per trainable one, as views shaped like the parameters, in their order."""
@@ -38,6 +40,30 @@ class FlatParameters:
         """The gradient of all parameters, in their order; zero it in place, so that they keep their views."""
         assert self.vector.grad is not None, "built with_gradient=False"
         return self.vector.grad
+
+
+def _flat_buffers(model: nn.Module) -> list[Tensor]:
+    """Makes the buffers of ``model`` views of one vector of each dtype; constants, which no state has, stay alone."""
+    by_dtype: dict[torch.dtype, list[tuple[nn.Module, str, Tensor]]] = {}
+    for module, name, buffer in _persistent_buffers(model):
+        by_dtype.setdefault(buffer.dtype, []).append((module, name, buffer))
+    vectors = []
+    for owned in by_dtype.values():
+        buffers = [buffer for _, _, buffer in owned]
+        vector = torch.cat([buffer.flatten() for buffer in buffers])
+        for (module, name, buffer), view in zip(owned, vector.split([b.numel() for b in buffers]), strict=True):
+            setattr(module, name, view.view(buffer.shape))
+        vectors.append(vector)
+    return vectors
+
+
+def _persistent_buffers(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """Each buffer that a state dict holds, once, with the module it belongs to and its name there."""
+    kept = model.state_dict().keys()
+    for path, buffer in model.named_buffers():
+        if path in kept:
+            owner, _, name = path.rpartition(".")
+            yield model.get_submodule(owner), name, buffer
 
 
 def _views(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:

@@ -51,13 +51,12 @@ class TrainStep:
 
     def __post_init__(self) -> None:
         self._guarded = GuardedStep(self.optimizer, self.flat)
-        self._buffers = list(self.bare.buffers())
 
     def __call__(self, raw: Tensor, step: int) -> None:
         """Train on raw, (b, H, W, C), this rank's share of the global batch of ``step``."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        buffers = [buffer.clone() for buffer in self._buffers]
+        buffers = [vector.clone() for vector in self.flat.buffers]
         loss, terms = self._backward(raw, step)
         # DDP has averaged the gradients over ranks, so all ranks see one norm and decide alike.
         norm = get_total_norm([self.flat.gradient])
@@ -66,10 +65,10 @@ class TrainStep:
             clip_grads_with_norm_([self.flat.vector], min(limits), norm)
         self._guarded(ok)
         with torch.no_grad():
-            keep_where(ok, self._buffers, buffers)
+            keep_where(ok, self.flat.buffers, buffers)
             self.meter.add(loss, terms, norm, ok)
         if self.ema is not None:
-            self.ema.update(self.bare, self.flat, step)
+            self.ema.update(self.flat, step)
 
     def _accepts(self, norm: Tensor) -> Tensor:
         """Whether to take the step: a gradient of too large a norm is skipped, unless all of late were.
