@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lvae_torch.errors import CfgError, DataError, UserError
+from lvae_torch.errors import CfgError, DataError, UserError, say
 from lvae_torch.files import check_name
 from lvae_torch.hparams import Settings, load
 from lvae_torch.run_folder import RunFolder
@@ -52,7 +52,7 @@ def main(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = 
     try:
         command(sys.argv[1:] if argv is None else argv)
     except UserError as error:
-        print(error, file=sys.stderr, flush=True)
+        say(str(error))
         sys.exit(error.exit_status)
     except OSError as error:
         if error.errno not in DISK:
@@ -61,7 +61,7 @@ def main(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = 
         told = (
             f"{place}{error.strerror}. Make room there, or choose a folder that can be written, and repeat the command."
         )
-        print(told, file=sys.stderr, flush=True)
+        say(told)
         sys.exit(DataError.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)

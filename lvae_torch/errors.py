@@ -1,9 +1,11 @@
-"""What a user can get wrong, each with the exit status that the commands end with.
+"""What a user can get wrong, each with the exit status that the commands end with; and how it is told.
 
 The message of each names the file, key or rank, what was expected, and what to do.
 Exit status 0 means done, 1 a defect of ours (a traceback is shown).
 """
 
+import sys
+from contextlib import suppress
 from typing import ClassVar
 
 
@@ -39,3 +41,9 @@ class LostRank(UserError, ConnectionError):
     """Another rank of the run is gone, or never came; the same command continues from the last checkpoint."""
 
     exit_status: ClassVar[int] = 75
+
+
+def say(line: str) -> None:
+    """A line on the standard error; where nobody can read it any more, as in a closed terminal, work goes on."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)

@@ -187,14 +187,23 @@ def iw_bound(model: Model, x: Tensor, iw_samples: int, chunk: int = 100, source:
     if iw_samples < 1 or chunk < 1:
         raise ValueError(f"iw_samples is {iw_samples} and chunk {chunk}; both must be at least 1.")
     features = model.encode(x)
-    at_once = max(1, chunk // x.shape[0])
+    parts = zip(x.split(chunk), *(f.split(chunk) for f in features), strict=True)
+    log_sums = [_log_sum_of_weights(model, part, tuple(f), iw_samples, chunk, source) for part, *f in parts]
+    return torch.cat(log_sums) - math.log(iw_samples)
+
+
+def _log_sum_of_weights(
+    model: Model, x: Tensor, features: tuple[Tensor, ...], iw_samples: int, chunk: int, source: Source
+) -> Tensor:
+    """log of the sum of K importance weights, (B,), float64, for the features of x, which has at most ``chunk``."""
+    at_once = chunk // x.shape[0]
     total = x.new_full((x.shape[0],), -torch.inf, dtype=torch.float64)
     for first in range(0, iw_samples, at_once):
         k = min(at_once, iw_samples - first)
         out = model.decode(tuple(f.repeat(k, *[1] * (f.dim() - 1)) for f in features), source)
         log_w = log_weight(x.repeat(k, *[1] * (x.dim() - 1)), out).double().view(k, -1)  # (k, B)
         total = torch.logaddexp(total, log_w.logsumexp(dim=0))
-    return total - math.log(iw_samples)
+    return total
 
 
 def bits_per_dim(nats: float, n_dims: int) -> float:

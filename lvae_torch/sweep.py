@@ -18,10 +18,11 @@ from pathlib import Path
 
 from lvae_torch.cli import main
 from lvae_torch.comparison import Result, draw_depths, results_table
-from lvae_torch.errors import CfgError, Preempted
+from lvae_torch.errors import CfgError, Preempted, say
 from lvae_torch.files import write_text
 from lvae_torch.hparams import Settings, load
 from lvae_torch.synthesis import MODES
+from lvae_torch.training.stopping import stop_signals
 from lvae_torch.wiring import run_folder
 
 POLL = 0.2  # seconds
@@ -117,20 +118,17 @@ def work(jobs: Sequence[Job], side_by_side: int) -> None:
     """Do all jobs, at most so many at a time, each with its share of the cores.
 
     Raises:
-        Preempted: after SIGINT or SIGTERM, once every run has saved and stopped.
+        Preempted: after SIGINT, SIGTERM or a hang-up, once every run has saved and stopped.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // side_by_side)
     stopped: list[int] = []
     with ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             stack.callback(signal.signal, number, signal.signal(number, lambda n, frame: stopped.append(n)))
         while not all(job.is_done for job in jobs):
             running = [job for job in jobs if job.process is not None]
             if stopped:
-                for job in running:
-                    assert job.process is not None
-                    job.process.terminate()
-                    job.status = job.process.wait()
+                _end(running)
                 raise Preempted("stopped by a signal; the same command continues.")
             for job in running:
                 _look_after(job)
@@ -142,12 +140,21 @@ def work(jobs: Sequence[Job], side_by_side: int) -> None:
                 time.sleep(POLL)
 
 
+def _end(running: Sequence[Job]) -> None:
+    """Ask all at once, so that none trains on while another saves."""
+    processes = [job.process for job in running if job.process is not None]
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait()
+
+
 def _give_up_if_unfounded(job: Job, jobs: Sequence[Job]) -> None:
     """Do not start what needs the weights of a run that failed."""
     needed = job.settings.train.initial_run
     if job.process is None and not job.is_done and any(other.name == needed and other.status for other in jobs):
         job.status = 1
-        print(f"{job.name}: not started, for {needed} failed", file=sys.stderr, flush=True)
+        say(f"{job.name}: not started, for {needed} failed")
 
 
 def _may_start(job: Job, jobs: Sequence[Job]) -> bool:
@@ -161,7 +168,7 @@ def _start(job: Job, threads: int) -> None:
     folder = run_folder(job.settings).path
     folder.mkdir(parents=True, exist_ok=True)
     arguments = job.commands.popleft()
-    print(f"{job.name}: {' '.join(arguments[1:3])} begins, output in {folder / OUTPUT}", file=sys.stderr, flush=True)
+    say(f"{job.name}: {' '.join(arguments[1:3])} begins, output in {folder / OUTPUT}")
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     with open(folder / OUTPUT, "ab") as output:
         # A group of its own: Ctrl-C comes here, and is passed on once.
@@ -179,7 +186,7 @@ def _look_after(job: Job) -> None:
     if status or not job.commands:
         minutes = (time.monotonic() - job.started) / 60
         told = f"failed with status {status}" if status else "done"
-        print(f"{job.name}: {told} after {minutes:.1f} min", file=sys.stderr, flush=True)
+        say(f"{job.name}: {told} after {minutes:.1f} min")
 
 
 if __name__ == "__main__":

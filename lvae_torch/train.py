@@ -1,6 +1,5 @@
 """``python -m lvae_torch.train CFG``, or the same under ``torchrun``: train, or continue where the run stopped."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ from lvae_torch.cli import main, parser
 from lvae_torch.continuing import begin_or_continue
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.loader import training_batches
-from lvae_torch.errors import DataError, Preempted
+from lvae_torch.errors import DataError, Preempted, say
 from lvae_torch.hparams import Settings, in_steps, load, load_text
 from lvae_torch.processes import start_processes
 from lvae_torch.reporting.reporter import Reporters
@@ -67,7 +66,7 @@ def train(settings: Settings) -> None:
 def _continue(run: Run, dump: Dump, settings: Settings) -> None:
     """Restore the newest whole checkpoint, if there is one. Rank 0 looks first, and sets damaged ones aside."""
     for is_my_turn in (run.processes.is_main, not run.processes.is_main):
-        if is_my_turn and (checkpoint := run.store.load_newest(_warn)) is not None:
+        if is_my_turn and (checkpoint := run.store.load_newest(say)) is not None:
             check_same_data(checkpoint["meta"], dump)
             _check_same_model(checkpoint["meta"], run, settings)
             restore(run, checkpoint)
@@ -85,10 +84,6 @@ def _check_same_model(meta: Mapping[str, Any], run: Run, settings: Settings) -> 
             f"{run.store.folder}: its newest checkpoint is of another [model] section than this run's. Put back the "
             "right one, or remove the run with ./reset.sh to begin anew."
         )
-
-
-def _warn(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager

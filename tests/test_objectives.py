@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lvae_torch.distributions import DiagonalGaussian, GaussianLikelihood
-from lvae_torch.models.contract import Latent, Output, Source
+from lvae_torch.models.contract import Latent, Output, Posterior, Prior, Source
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.objectives import (
     Objective,
@@ -103,9 +103,25 @@ def test_chunks_share_out_the_same_samples() -> None:
         return source
 
     model: Any = LinearGaussian(posterior_shift=0.3)
-    bounds = [iw_bound(model, X, 7, chunk=chunk, source=fed()) for chunk in (1, 10, 35)]
+    bounds = [iw_bound(model, X, 7, chunk=chunk, source=fed()) for chunk in (5, 10, 35)]
     assert_close(bounds[0], bounds[1])
     assert_close(bounds[0], bounds[2])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7])
+def test_no_pass_has_more_than_a_chunk_even_of_a_larger_batch(chunk: int) -> None:
+    model: Any = LinearGaussian()
+    sizes: list[int] = []
+
+    def counting(i: int, p: Prior, q: Posterior | None) -> Tensor:
+        z = posterior_sample(i, p, q)
+        sizes.append(len(z))
+        return z
+
+    bound = iw_bound(model, X, iw_samples=4, chunk=chunk, source=counting)
+    assert_close(bound, model.evidence(X))  # exact for this posterior, image by image and in their order
+    assert max(sizes) <= chunk
+    assert sum(sizes) == 4 * len(X)
 
 
 @pytest.mark.parametrize(("k", "chunk"), [(0, 1), (1, 0)])

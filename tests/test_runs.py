@@ -20,7 +20,7 @@ from lvae_torch.run_folder import RunFolder
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 from lvae_torch.training.checkpoints import CheckpointStore
-from lvae_torch.training.stopping import StopRequest
+from lvae_torch.training.stopping import StopRequest, stop_signals
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -275,6 +275,33 @@ def test_sigterm_saves_and_the_same_command_continues_to_the_bit(folder: Path, r
         result = run(command(folder, ranks=ranks, name=name, **LONG))
         assert result.returncode == 0, result.stderr
     assert_same_bits(checkpoint(folder, "whole"), checkpoint(folder, "parts"))
+
+
+def test_a_closed_terminal_saves_and_ends(folder: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    ours, theirs = os.openpty()
+    reader = subprocess.Popen(["cat"], stdin=ours, stdout=subprocess.DEVNULL)  # the person at the terminal
+    line = ["setsid", "--ctty", *command(folder, name="parts", **LONG | {"train__steps": 10**6})]
+    process = subprocess.Popen(line, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, text=True)
+    os.close(theirs)
+    wait_for_step(folder, "parts", process)
+    os.close(ours)
+    reader.kill()
+    reader.wait()
+    assert process.wait(timeout=60) == 75
+    status = read_json(folder / "runs" / "parts" / "status.json")
+    assert (status["state"], "SIGHUP" in status["message"]) == ("preempted", True)
+    assert (folder / "runs" / "parts" / "checkpoints" / f"step_{status['step']:08d}.json").exists()
+
+
+def test_what_nohup_started_does_not_listen_for_a_hang_up() -> None:
+    own = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in stop_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert signal.SIGHUP in stop_signals()
+    finally:
+        signal.signal(signal.SIGHUP, own)
 
 
 def test_kill_at_any_moment_loses_nothing(folder: Path) -> None:

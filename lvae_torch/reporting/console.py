@@ -3,9 +3,12 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 from tqdm import tqdm
+
+from lvae_torch.errors import say
 
 
 class ConsoleReporter:
@@ -17,6 +20,10 @@ class ConsoleReporter:
         self._bar = tqdm(total=total_steps, initial=start_step, unit="step") if sys.stderr.isatty() else None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        with suppress(OSError):  # a closed terminal ends no run
+            self._show(step, values)
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
         if "val/nelbo" in values:
             self._say(f"step {step:,}: validation {_numbers(values, 'val')}")
             return
@@ -38,7 +45,7 @@ class ConsoleReporter:
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
 
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         """A terminal shows no pictures."""
@@ -48,7 +55,8 @@ class ConsoleReporter:
 
     def close(self) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with suppress(OSError):
+                self._bar.close()
 
 
 def _numbers(values: Mapping[str, float], prefix: str) -> str:

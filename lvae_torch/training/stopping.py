@@ -14,7 +14,12 @@ from lvae_torch.errors import Preempted
 from lvae_torch.processes import Processes
 
 T = TypeVar("T")
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+def stop_signals() -> set[signal.Signals]:
+    """SIGTERM, SIGINT, SIGUSR1, and SIGHUP (the terminal is gone) unless nohup has set it aside."""
+    asked = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+    return asked if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else asked | {signal.SIGHUP}
 
 
 class StopRequest:
@@ -59,14 +64,14 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Turn SIGTERM, SIGINT and SIGUSR1 into a request; a second SIGINT stops at once."""
+        """Turn each of ``stop_signals`` into a request; a second SIGINT stops at once."""
 
         def remember(number: int, frame: FrameType | None) -> None:
             if self.signal_name and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self.signal_name = signal.Signals(number).name
 
-        before = {number: signal.signal(number, remember) for number in SIGNALS}
+        before = {number: signal.signal(number, remember) for number in stop_signals()}
         try:
             yield self
         finally:
