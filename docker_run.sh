@@ -22,8 +22,9 @@
 #   LVAE_IMAGE   image            (lvae_torch)
 #   LVAE_DUMPS   folder of dumps  (dataset_dumps in the checkout)
 #   LVAE_RUNS    folder of runs   (runs in the checkout)
-#   LVAE_GPUS    Docker's --gpus: all, 2, device=0, or none  (all if nvidia-smi finds one)
+#   LVAE_GPUS    Docker's --gpus: all, 2, device=0,1, or none  (all if nvidia-smi finds one)
 #   LVAE_SHM     shared memory    (2g)
+# NCCL_*, GLOO_*, TORCH_*, PET_* and OMP_NUM_THREADS are handed on to the command.
 set -euo pipefail
 
 CHECKOUT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
@@ -72,6 +73,7 @@ gpus=${LVAE_GPUS:-}
 if [[ -z $gpus ]]; then
   if nvidia-smi --list-gpus 2>/dev/null | grep -q '^GPU '; then gpus=all; else gpus=none; fi
 fi
+if [[ $gpus == *,* ]]; then gpus="\"$gpus\""; fi # Docker reads the value as one of CSV
 accelerator=()
 if [[ $gpus == none ]]; then
   echo "docker_run.sh: no GPU in use; running on the CPU." >&2
@@ -83,13 +85,17 @@ fi
 name=()
 if [[ ${network[*]} == "--network none" ]]; then name=(--hostname lvae --add-host lvae:127.0.0.1); fi
 
+handed_on=()
+while read -r variable; do handed_on+=(--env "$variable"); done \
+  < <(compgen -e | grep -E '^((NCCL|GLOO|TORCH|PET)_|OMP_NUM_THREADS$)' | sort)
+
 terminal=()
 if [[ -t 0 && -t 1 ]]; then terminal=(--tty); fi
 
 command=(
   docker run --rm --init --interactive "${terminal[@]}" --stop-timeout 120
   --user "$(id -u):$(id -g)" --cap-drop ALL --security-opt no-new-privileges --read-only --tmpfs /tmp:exec
-  --shm-size "${LVAE_SHM:-2g}" "${accelerator[@]}" "${network[@]}" "${name[@]}" "${mounted[@]}"
+  --shm-size "${LVAE_SHM:-2g}" "${accelerator[@]}" "${network[@]}" "${name[@]}" "${handed_on[@]}" "${mounted[@]}"
   "$IMAGE" "${inside[@]}"
 )
 

@@ -53,16 +53,20 @@ check_run() {
   [[ -f $run/hparams.cfg && ! -L $run/hparams.cfg ]] || refuse "$run is not a run: it has no hparams.cfg."
 }
 
-# Training holds run.lock for as long as it lives. We hold it until we end, so that no training starts meanwhile.
-take_lock() {
-  [[ -e $run/run.lock ]] || return 0
-  [[ -f $run/run.lock && ! -L $run/run.lock ]] || refuse "$run/run.lock is not a plain file; nothing was removed."
+# Training holds run.lock for as long as it lives, and each mode of synthesis its own. We hold them until we end, so that
+# nothing starts meanwhile. Open for writing, without which NFS locks nothing.
+take_locks() {
+  local file lock
   if ! command -v flock >/dev/null; then
     echo "reset.sh: without 'flock' there is no telling whether the run is in use." >&2
     return 0
   fi
-  exec {lock}<"$run/run.lock"
-  flock --nonblock "$lock" || refuse "$run is in use by $(tr -cd '[:alnum:] ._-' <"$run/run.lock"). Stop it first."
+  for file in "$run/run.lock" "$run"/synthesis/*.lock; do
+    [[ -e $file ]] || continue
+    [[ -f $file && ! -L $file ]] || refuse "$file is not a plain file; nothing was removed."
+    exec {lock}<>"$file"
+    flock --nonblock "$lock" || refuse "$run is in use by $(tr -cd '[:alnum:] ._-' <"$file"). Stop it first."
+  done
 }
 
 show() {
@@ -96,7 +100,7 @@ fail() {
 parse "$@"
 check_name
 check_run
-take_lock
+take_locks
 show
 confirm
 remove

@@ -18,6 +18,9 @@ from data_scripts.spans import BadFileError, Span
 from lvae_torch.errors import DataError
 
 CHUNK = 2**20
+MOST_MEMBERS = 10_000_000  # ImageNet has 1.3 million
+MOST_EXPANSION = 200  # times the size of the archive; pictures hardly shrink, arrays of few values to a hundredth
+ALWAYS_ALLOWED = 2**30  # bytes that a small archive may hold all the same
 PICTURES = {"png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"}
 
 
@@ -115,6 +118,7 @@ def _in_folder(path: Path) -> dict[str, Span]:
 def _in_zip(path: Path) -> dict[str, Span]:
     with reading(path), zipfile.ZipFile(path) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
+    _check_amount(path, len(infos), sum(info.file_size for info in infos))
     found = {}
     for info in infos:
         _check_name(path, info.filename, is_link=stat.S_ISLNK(info.external_attr >> 16))
@@ -134,7 +138,7 @@ def _in_tar(path: Path) -> dict[str, Span]:
 
 def _members(path: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
     with reading(path):
-        members = list(tar)
+        members = _bounded(path, tar)
         file = tar.fileobj
         assert file is not None, path
         # Where tarfile finds no member it takes the archive to be at its end, which it is if empty blocks follow.
@@ -145,6 +149,8 @@ def _members(path: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
             pass
     for member in members:
         _check_name(path, member.name, is_link=member.issym() or member.islnk())
+        if not (member.isfile() or member.isdir()):
+            raise DataError(f"{path}: its member {member.name!r} is a device or a pipe. Get it from elsewhere.")
     return {member.name: member for member in members if member.isfile()}
 
 
@@ -187,6 +193,25 @@ def is_stray(name: str) -> bool:
 def by_number(name: str) -> list[tuple[int, str]]:
     """A key that sorts 2.png before 10.png."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _bounded(path: Path, tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """All members; to get past one is to unpack it, so each is judged before."""
+    members, size = [], 0
+    for member in tar:
+        members.append(member)
+        size += member.size
+        _check_amount(path, len(members), size)
+    return members
+
+
+def _check_amount(path: Path, n_members: int, size: int) -> None:
+    most = max(ALWAYS_ALLOWED, MOST_EXPANSION * path.stat().st_size)
+    if n_members > MOST_MEMBERS or size > most:
+        raise DataError(
+            f"{path}: holds {n_members:,} files of {size:,} bytes or more, which is no dataset's measure (at most "
+            f"{MOST_MEMBERS:,} files and {most:,} bytes for an archive of its size). Get it from elsewhere."
+        )
 
 
 def _check_name(path: Path, name: str, is_link: bool) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, BinaryIO
@@ -50,7 +50,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that turned read-only refuses this too
+            temporary.unlink()
         raise DataError(
             f"{path}: cannot be written ({error.strerror or error}). Free some space or choose another folder; "
             "what was saved before is intact."

@@ -62,14 +62,13 @@ def import_run(settings: Settings, checkpoint: Path) -> int:
     theirs = read_safely(checkpoint)
     if missing := {"model_state_dict", "ema_model_state_dict", "global_step"} - theirs.keys():
         raise DataError(f"{checkpoint}: no checkpoint of Efficient-VDVAE; it has no {', '.join(sorted(missing))}.")
-    folder = run_folder(settings)
-    if folder.has_checkpoints:
-        raise CfgError(f"{folder.path}: there is a run of that name; choose another, or ./reset.sh {folder.name}.")
     if not isinstance(theirs["global_step"], int):
         raise DataError(f"{checkpoint}: its global_step is {theirs['global_step']!r}; it needs a whole number.")
     step = theirs["global_step"] + 1  # theirs is the number of the last step, counted from 0
-    state = _state(settings, theirs, step)
+    folder, state = run_folder(settings), _state(settings, theirs, step)
     with folder.lock():
+        if folder.has_checkpoints:
+            raise CfgError(f"{folder.path}: there is a run of that name; choose another, or ./reset.sh {folder.name}.")
         begin_or_continue(folder, settings)
         store = CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints)
         store.save(step, state, is_best=False)

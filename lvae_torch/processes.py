@@ -49,6 +49,23 @@ class Processes:
         if self.world > 1:
             dist.barrier()
 
+    def require_same(self, subject: str, value: str, remedy: str) -> None:
+        """Nothing, if every rank gives the same ``value``, lines of text, for ``subject``; each is asked once.
+
+        Raises:
+            CfgError: on every rank, with the lines in which the first that differs and rank 0 do so.
+        """
+        if self.roll_call is None:
+            return
+        first, *others = self.roll_call.told_by_all(subject, value)
+        for rank, other in enumerate(others, start=1):
+            if other != first:
+                lines = [
+                    f"  rank {r} ({self.roll_call.where(r)}): {'; '.join(_lines_only_in(a, b)) or 'nothing of that'}"
+                    for r, a, b in ((0, first, other), (rank, other, first))
+                ]
+                raise CfgError("\n".join([f"The processes do not have the same {subject}:", *lines, remedy]))
+
     def find_lost(self, reason: BaseException) -> LostRank | None:
         """What names the rank whose loss ``reason`` tells of; None if it tells of something else."""
         return None if self.roll_call is None else self.roll_call.find_lost(reason)
@@ -87,6 +104,11 @@ def start_processes(
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _lines_only_in(text: str, other: str) -> list[str]:
+    known = set(other.splitlines())
+    return [line for line in text.splitlines() if line not in known]
 
 
 def _choose_device(wanted: str, local_rank: int) -> torch.device:

@@ -81,6 +81,17 @@ class RollCall:
             return [0]
         return [rank for rank in range(self._world) if not self._store.check([f"in/{rank}"])]
 
+    def told_by_all(self, subject: str, value: str) -> list[str]:
+        """What every rank says of ``subject``, in the order of ranks; to be asked once, by all."""
+        self._store.set(f"{subject}/{self._rank}", value)
+        keys = [f"{subject}/{rank}" for rank in range(self._world)]
+        self._store.wait(keys)
+        return [self._store.get(key).decode() for key in keys]
+
+    def where(self, rank: int) -> str:
+        """Host and process of a rank that has signed in."""
+        return self._store.get(f"in/{rank}").decode()
+
     def find_lost(self, reason: BaseException) -> LostRank | None:
         """Sign out. What names the rank whose loss ``reason`` tells of; None if it tells of something else."""
         if isinstance(reason, LostRank):  # found already
@@ -113,12 +124,9 @@ class RollCall:
             for rank in [rank for rank in silent if self._store.check([f"out/{rank}"])]:
                 silent.remove(rank)
                 if text := self._store.get(f"out/{rank}").decode():
-                    told.append(f"rank {rank} ({self._where(rank)}) left: {text}")
+                    told.append(f"rank {rank} ({self.where(rank)}) left: {text}")
             time.sleep(0.05)
-        return told + [f"rank {r} ({self._where(r)}) is silent: killed, hanging or cut off" for r in silent]
-
-    def _where(self, rank: int) -> str:
-        return self._store.get(f"in/{rank}").decode()
+        return told + [f"rank {r} ({self.where(r)}) is silent: killed, hanging or cut off" for r in silent]
 
     def _lost(self, found: list[str]) -> LostRank:
         what = found[0] if found else "nor does the node of rank 0 answer: it has ended, or this one is cut off from it"

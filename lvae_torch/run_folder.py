@@ -1,6 +1,5 @@
 """The folder of one run: what lies where, who may write, and how the run is doing."""
 
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -10,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from lvae_torch.errors import CfgError, DataError
-from lvae_torch.files import check_name, make_folder, write_json
+from lvae_torch.files import check_name, write_json
+from lvae_torch.locking import held
 
 RunState = Literal["running", "preempted", "finished", "failed"]
 
@@ -56,8 +55,8 @@ class RunFolder:
 
     @property
     def has_checkpoints(self) -> bool:
-        """Whether anything was ever saved."""
-        return any(self.checkpoints.glob("step_*.json*"))
+        """Whether anything was ever saved, be it damaged since; what a kill left half written does not count."""
+        return any(path.suffix in {".json", ".damaged"} for path in self.checkpoints.glob("step_*.json*"))
 
     @property
     def lock_file(self) -> Path:
@@ -74,36 +73,8 @@ class RunFolder:
             CfgError: naming host and process that hold it.
             DataError: if the folder cannot be written.
         """
-        try:
-            make_folder(self.path)
-            file = open(self.lock_file, "a+", encoding="utf-8")  # noqa: SIM115
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be written ({error.strerror}). Choose another [run] runs.") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise CfgError(
-                    f"{self.path}: in use by {file.read().strip() or 'another process'}. "
-                    "Wait for it, stop it, or choose another run.name."
-                ) from error
-            except OSError as error:
-                raise DataError(
-                    f"{self.lock_file}: cannot be locked ({error.strerror}). "
-                    "Choose another [run] runs, on a file system with locks."
-                ) from error
-            self._sign(file.fileno())
+        with held(self.lock_file, self.path, "Wait for it, stop it, or choose another run.name."):
             yield
-
-    def _sign(self, lock: int) -> None:
-        try:
-            os.ftruncate(lock, 0)
-            os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        except OSError as error:
-            raise DataError(
-                f"{self.lock_file}: cannot be written ({error.strerror}). Free some space and repeat the command."
-            ) from error
 
     def write_status(self, state: RunState, step: int, message: str = "") -> None:
         """Replace ``status.json``, which wrappers read: torchrun hides exit statuses."""

@@ -2,8 +2,8 @@
 
 import math
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from lvae_torch.data.dump import Dump
 from lvae_torch.data.images import Images
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import write_json
-from lvae_torch.hparams import Settings, load_text
+from lvae_torch.hparams import Settings, load_text, shared_by_all
+from lvae_torch.locking import held
 from lvae_torch.models.contract import Model
 from lvae_torch.processes import Processes, start_processes
 from lvae_torch.reporting.console import table
@@ -46,7 +47,10 @@ def synthesize(settings: Settings, modes: Sequence[str]) -> None:
         UserError: if there is no such run, checkpoint or data.
     """
     with start_processes(settings.run.device, settings.train.timeout_minutes) as processes:
+        processes.require_same("settings", shared_by_all(settings), "Start every node with the same command.")
         checkpoint = load_checkpoint(settings)
+        told = f"checkpoint of step {checkpoint['state']['step']}"
+        processes.require_same("checkpoint", told, "If the run is being trained, name one: [synthesis] checkpoint.")
         model = load_model(settings, checkpoint, processes)
         with _statistics(settings, model, processes):
             for name in modes:
@@ -55,15 +59,27 @@ def synthesize(settings: Settings, modes: Sequence[str]) -> None:
 
 def _run_mode(settings: Settings, checkpoint: dict[str, Any], model: Model, processes: Processes, name: str) -> None:
     session = _session(settings, checkpoint, model, processes, name, MODES[name])
+    with _results_folder(session.out) if processes.is_main else nullcontext():
+        processes.barrier()
+        if MODES[name].draws_codes and settings.synthesis.prior_run:
+            session = replace(session, prior=_load_prior(settings, session))
+        metrics = MODES[name].run(session)
+        if processes.is_main:
+            write_json(session.out / "metrics.json", {**session.identity, **metrics})
     if processes.is_main:
-        session.out.mkdir(parents=True, exist_ok=True)
-    processes.barrier()
-    if MODES[name].draws_codes and settings.synthesis.prior_run:
-        session = replace(session, prior=_load_prior(settings, session))
-    metrics = MODES[name].run(session)
-    if processes.is_main:
-        write_json(session.out / "metrics.json", {**session.identity, **metrics})
         print(table(f"{settings.run.name}: {name}", _rows({**metrics, "results": str(session.out)})))
+
+
+@contextmanager
+def _results_folder(folder: Path) -> Iterator[None]:
+    """For this process alone, so that no two mix their results; gone again if nothing came of it."""
+    with held(folder.with_name(f"{folder.name}.lock"), folder, "Wait for it, or stop it."):
+        folder.mkdir(exist_ok=True)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # that it is not empty is well
+                folder.rmdir()
 
 
 def _statistics(settings: Settings, model: Model, processes: Processes) -> AbstractContextManager[None]:

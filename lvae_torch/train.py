@@ -12,7 +12,7 @@ from lvae_torch.continuing import begin_or_continue
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.loader import training_batches
 from lvae_torch.errors import DataError, Preempted, say
-from lvae_torch.hparams import Settings, in_steps, load, load_text
+from lvae_torch.hparams import Settings, in_steps, load, load_text, shared_by_all
 from lvae_torch.processes import start_processes
 from lvae_torch.reporting.reporter import Reporters
 from lvae_torch.run_folder import RunFolder, RunState
@@ -43,6 +43,8 @@ def train(settings: Settings) -> None:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
         stop = stack.enter_context(StopRequest(processes).listening())
         check_batch_shares(settings, processes.world)
+        told = f"{shared_by_all(settings)}\ndata {dump.identity}, {dump.content_hash}"
+        processes.require_same("settings and data", told, "Start every node with the same cfg, --set and dump.")
         if processes.is_main:
             stack.enter_context(folder.lock())
             begin_or_continue(folder, settings)
@@ -71,6 +73,12 @@ def _continue(run: Run, dump: Dump, settings: Settings) -> None:
             _check_same_model(checkpoint["meta"], run, settings)
             restore(run, checkpoint)
         run.processes.barrier()
+    step = run.state.step
+    told = f"checkpoint of step {step}, {run.store.digest(step)}" if step else "no checkpoint"
+    remedy = (
+        f"All nodes must see the same files below {run.store.folder}: put [run] runs on a file system that they share."
+    )
+    run.processes.require_same("checkpoint", told, remedy)
 
 
 def _check_same_model(meta: Mapping[str, Any], run: Run, settings: Settings) -> None:

@@ -11,7 +11,7 @@ import pytest
 from upstream import tar_gz
 from upstream_pictures import STRAY, write_tar, write_zip
 
-from data_scripts import spans
+from data_scripts import archives, spans
 from data_scripts.archives import open_archive, pictures_of
 from lvae_torch.errors import DataError
 
@@ -123,12 +123,23 @@ def test_links_in_zips_are_refused(tmp_path: Path) -> None:
         read_all(tmp_path / "x.zip")
 
 
-def test_devices_and_pipes_are_no_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_devices_and_pipes_in_tars_are_refused(tmp_path: Path, kind: bytes, mode: str) -> None:
+    path = tmp_path / ("x.tar" if mode == "w" else "x.tar.gz")
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        info = tarfile.TarInfo("1.png")
+        info.type = kind
+        tar.addfile(info)
+    with pytest.raises(DataError, match=r"its member '1\.png' is a device or a pipe"):
+        read_all(path)
+
+
+def test_folders_and_pipes_are_no_files(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        for name, kind in (("1.png", tarfile.FIFOTYPE), ("2.png", tarfile.CHRTYPE), ("3.png", tarfile.DIRTYPE)):
-            info = tarfile.TarInfo(name)
-            info.type = kind
-            tar.addfile(info)
+        info = tarfile.TarInfo("3.png")
+        info.type = tarfile.DIRTYPE
+        tar.addfile(info)
     os.mkfifo(write_folder(tmp_path / "folder", {"1.txt": b"x"}) / "2.png")
     assert (read_all(tmp_path / "x.tar"), read_all(tmp_path / "folder")) == ({}, {"1.txt": b"x"})
 
@@ -143,6 +154,19 @@ def test_a_member_that_would_fill_the_memory_is_refused(
     monkeypatch.setattr(spans, "MAX_MEMBER", 100_000)
     path = WRITERS[name](tmp_path / name, {"bomb.png": bytes(100_001)})
     with pytest.raises(DataError, match=r"bomb\.png.*more than 100,000 bytes"):
+        read_all(path)
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name != "folder"])
+@pytest.mark.parametrize("limit", ["MOST_MEMBERS", "ALWAYS_ALLOWED"])
+def test_archives_of_no_datasets_measure_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, limit: str
+) -> None:
+    path = WRITERS[name](tmp_path / name, {f"{k}.png": bytes(400) for k in range(11)})
+    monkeypatch.setattr(archives, "MOST_EXPANSION", 0)
+    assert len(read_all(path)) == 11
+    monkeypatch.setattr(archives, limit, 10 if limit == "MOST_MEMBERS" else 10 * 400)
+    with pytest.raises(DataError, match=r"holds 11 files of 4,400 bytes or more, which is no dataset's measure"):
         read_all(path)
 
 

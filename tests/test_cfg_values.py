@@ -36,6 +36,7 @@ def test_values(text: str, value: Any) -> None:
         "1e400", "1e308 * 10", "float('nan')", "1 / 0", "5 % 0", "'%s' % 1", "[" * 200 + "]" * 200, "-" * 5000 + "1",
         "1" * 20_000, "[1,", "1 2", "max()", "max(1, key=len)", "sum(['a'])", "b'bytes'", "{1: 2}", "{1}", "...", "1j",
         "(-1) ** 0.5", "max(*[1])", "1 < 2", "not 1", "[1][0]", "x := 1", "", "'a' + 1", "[1] ** 2", "'ab' * 99999",
+        "not " * 2400 + "1", "lambda: " * 1200 + "1", "1 if 1 else " * 800 + "1", "1 + " * 2400 + "1",
     ],
 )  # fmt: skip
 def test_everything_else_is_refused(text: str) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from test_scripts import stub
 
+from lvae_torch.hparams import load
+from lvae_torch.wiring import check_batch_shares
+
 TRAINING = """echo "$0" "$@"; trap 'echo saved; exit 1' TERM; for i in $(seq 200); do sleep 0.05; done"""
 
 
@@ -42,10 +45,11 @@ def wait_for(path: Path, text: str) -> None:
 def slurm(checkout: Path) -> dict[str, str]:
     """The environment of a batch script; ``scancel`` and ``scontrol`` do their part and write down that they did."""
     binaries, said = checkout.parent / "bin", shlex.quote(str(checkout.parent / "said"))
-    stub(binaries, "srun", f'"$@" & echo $! > {said}.pid; wait $!')
+    stub(binaries, "srun", f'[[ $1 == --cpus-per-task=16 ]] && shift; "$@" & echo $! > {said}.pid; wait $!')
     stub(binaries, "scancel", f'echo scancel "$@" >> {said}; kill -TERM $(< {said}.pid)')
     stub(binaries, "scontrol", f'[[ $1 == show ]] && printf "a1\\na2\\n" || echo scontrol "$@" >> {said}')
-    return environment(checkout, SLURM_JOB_ID="12007", SLURM_JOB_NODELIST="a[1-2]", SLURM_JOB_NUM_NODES="2")
+    job = {"SLURM_JOB_ID": "12007", "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_JOB_NUM_NODES": "2"}
+    return environment(checkout, **job, SLURM_CPUS_PER_TASK="16")
 
 
 def sbatch(repository: Path, checkout: Path, slurm: dict[str, str], *arguments: str) -> "subprocess.Popen[bytes]":
@@ -96,17 +100,48 @@ def test_ssh_starts_all_hosts_and_stops_them(repository: Path, checkout: Path, e
     for host in ("me@b1", "b2"):
         wait_for(checkout / f"{host}.log", "saved")
         said = (checkout / f"{host}.log").read_text()
-        assert "--nnodes=2 " in said and "--rdzv-endpoint=b1:29400 " in said and "--nproc_per_node=3 " in said
+        assert "--nnodes=2 " in said and "--rdzv-endpoint=b1:" in said and "--nproc_per_node=3 " in said
     assert process.stderr is not None
     process.stderr.close()
 
 
-def test_ssh_gives_the_worst_status(repository: Path, checkout: Path) -> None:
+def meeting(repository: Path, checkout: Path, *arguments: str) -> str:
+    """Where and under which name the hosts of a run meet."""
+    stub(checkout / ".venv" / "bin", "torchrun", 'echo "$0" "$@"')
+    process = ssh(repository, checkout, *arguments)
+    assert (process.communicate(timeout=30)[1], process.returncode) == (b"", 0)
+    said = [(checkout / f"{host}.log").read_text() for host in ("b1", "b2")]
+    found = [re.findall(r"--rdzv-(?:endpoint|id)=(\S+)", text) for text in said]
+    assert found[0] == found[1] and len(found[0]) == 2
+    return " ".join(found[0])
+
+
+def test_another_run_on_the_same_hosts_meets_elsewhere(repository: Path, checkout: Path) -> None:
+    one, other = (meeting(repository, checkout, "b1", "b2", "--", cfg) for cfg in ("a.cfg", "b.cfg"))
+    assert set(one.split()).isdisjoint(other.split())
+    joining = meeting(repository, checkout, "--nodes", "1:2", "--join", "b1", "b2", "b1", "--", "a.cfg")
+    assert joining == one, "who joins comes to the same place"
+    assert "b1:123 " in meeting(repository, checkout, "--port", "123", "b1", "b2", "--", "a.cfg")
+
+
+@pytest.mark.parametrize("nodes", [(), ("--nodes", "1:2")], ids=["fixed", "elastic"])
+def test_a_host_that_fails_ends_a_run_that_needs_all(repository: Path, checkout: Path, nodes: tuple[str, ...]) -> None:
+    here = shlex.quote(str(checkout.parent))
+    stub(checkout / ".venv" / "bin", "torchrun", f"mkdir {here}/failed 2>/dev/null && exit 3; {TRAINING}")
+    process = ssh(repository, checkout, *nodes, "b1", "b2", "--", "a.cfg")
+    errors = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 3
+    said = "".join((checkout / f"{host}.log").read_text() for host in ("b1", "b2"))
+    assert ("saved" in said) == (not nodes)
+    assert errors.count("ended with status") == (1 if nodes else 2), errors
+
+
+def test_ssh_gives_the_status_of_the_first_that_failed(repository: Path, checkout: Path) -> None:
     stub(checkout / ".venv" / "bin", "torchrun", "exit 3")
     process = ssh(repository, checkout, "b1", "b2", "--", "a.cfg")
     errors = process.communicate(timeout=30)[1].decode()
     assert process.returncode == 3
-    assert "b2 ended with status 3" in errors
+    assert " ended with status 3" in errors.splitlines()[0]
 
 
 @pytest.mark.parametrize("arguments", [[], ["b1"], ["--", "a.cfg"], ["--nproc"], ["--join", "b1", "b2", "--", "a.cfg"]])
@@ -127,6 +162,17 @@ def test_pods_have_no_privileges_and_end_in_time(repository: Path, name: str) ->
     times = [re.search(pattern, text) for pattern in (r"--shutdown-timeout=(\d+)", r"GracePeriodSeconds: (\d+)")]
     shutdown, grace = (int(found[1]) for found in times if found is not None)
     assert shutdown < grace, "or Kubernetes kills before torchrun does"
+
+
+def test_every_number_of_pods_divides_the_batch(repository: Path) -> None:
+    text = (repository / "build" / "cluster" / "pytorchjob.yaml").read_text()
+    cfg, each, least, most = (
+        re.findall(pattern, text)[0]
+        for pattern in (r"args: \[(\S+)\]", r'nprocPerNode: "(\d+)"', r"minReplicas: (\d+)", r"maxReplicas: (\d+)")
+    )
+    settings = load(repository / cfg)
+    for pods in range(int(least), int(most) + 1):
+        check_batch_shares(settings, pods * int(each))
 
 
 def test_compose_opens_a_port_on_this_machine_only(repository: Path) -> None:

@@ -23,7 +23,8 @@ ROOMS: dict[str, list[str]] = {
     "seeding": [],
     "roll_call": ["errors"],
     "processes": ["errors", "roll_call"],
-    "run_folder": ["errors", "files"],
+    "locking": ["errors", "files"],
+    "run_folder": ["files", "locking"],
     # formulas and networks
     "distributions": [],
     "layers": [],

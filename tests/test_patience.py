@@ -10,7 +10,7 @@ import small
 import torch
 from test_runs import assert_same_bits, checkpoint, command, run, scalars, stop_at
 
-from lvae_torch.errors import CfgError, Preempted
+from lvae_torch.errors import CfgError, DataError, Preempted
 from lvae_torch.files import read_json
 from lvae_torch.hparams import load_text
 from lvae_torch.synthesize import synthesize
@@ -117,6 +117,20 @@ def test_repeating_a_finished_run_shows_its_result_and_trains_no_more(folder: Pa
     shown = capsys.readouterr().out
     assert f"{END} of 30: ended by [val] patience = 2" in shown
     assert f"at step {BEST}, whose weights the run goes by" in shown
+
+
+def test_damaged_best_weights_are_named_with_what_can_be_done(folder: Path) -> None:
+    trained(folder, "whole")
+    last = checkpoint(folder, "whole")
+    last["state"]["chosen_step"] = 0  # as a kill before the last evaluation leaves it
+    store = CheckpointStore(folder / "runs" / "whole" / "checkpoints", keep=9)
+    store.save(END, last)
+    store.wait()
+    best = store.folder / f"step_{BEST:08d}.pt"
+    best.write_bytes(best.read_bytes()[:-1])
+    with pytest.raises(DataError, match=rf"{best.name}: damaged.*\[val\] patience = 0 trains on without them"):
+        trained(folder, "whole")
+    assert trained(folder, "whole", val__patience=0, train__steps=END + 2)["state"]["step"] == END + 2
 
 
 @pytest.mark.parametrize("patience", [3, 0])

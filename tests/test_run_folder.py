@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -27,9 +28,9 @@ with RunFolder(Path(sys.argv[1]), "mnist").lock():
 
 
 @contextmanager
-def owner(runs: Path, repository: Path) -> Iterator[subprocess.Popen[str]]:
+def owner(runs: Path, repository: Path, script: str = HOLD_THE_LOCK) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the run ``mnist``."""
-    command = [sys.executable, "-c", HOLD_THE_LOCK, str(runs)]
+    command = [sys.executable, "-c", script, str(runs)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=repository) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == "locked\n"
@@ -77,6 +78,45 @@ def test_a_killed_owner_leaves_no_lock_behind(tmp_path: Path, repository: Path) 
             assert folder.lock_file.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
+HOLD_AS_ANOTHER_HOST = HOLD_THE_LOCK.replace("import sys, time", "import socket, sys, time").replace(
+    "with RunFolder", "socket.gethostname = lambda: 'node7'\nwith RunFolder"
+)
+
+
+def test_the_lock_of_a_host_that_may_have_crashed_is_waited_for(
+    tmp_path: Path, repository: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A shared file system lets go of a dead host's lock only after a while."""
+    folder = RunFolder(tmp_path, "mnist")
+    with owner(tmp_path, repository, HOLD_AS_ANOTHER_HOST) as process:
+        threading.Timer(1.0, process.kill).start()
+        with folder.lock():
+            assert process.poll() is not None
+    assert f"process {process.pid} on node7; waiting up to 180 s" in capfd.readouterr().err
+
+
+def test_another_hosts_lock_is_not_waited_for_without_end(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lvae_torch.locking.PATIENCE", 0.6)
+    with (
+        owner(tmp_path, repository, HOLD_AS_ANOTHER_HOST),
+        pytest.raises(CfgError, match="on node7"),
+        RunFolder(tmp_path, "mnist").lock(),
+    ):
+        pytest.fail("two processes hold one run")
+
+
+def test_what_a_kill_left_half_written_is_no_checkpoint(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "mnist")
+    folder.checkpoints.mkdir(parents=True)
+    for name in ("step_00000001.pt", "step_00000001.pt.tmp", "step_00000001.json.tmp"):
+        (folder.checkpoints / name).touch()
+        assert not folder.has_checkpoints, name
+    (folder.checkpoints / "step_00000001.json.damaged").touch()
+    assert folder.has_checkpoints
+
+
 def test_the_lock_can_be_taken_again_and_leaves_other_runs_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, "mnist")
     for _ in range(2):
@@ -95,7 +135,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patch:
-        patch.setattr("lvae_torch.run_folder.os.write", full)
+        patch.setattr("lvae_torch.locking.os.write", full)
         with (
             pytest.raises(DataError, match=r"run\.lock: cannot be written \(No space"),
             RunFolder(tmp_path, "m").lock(),

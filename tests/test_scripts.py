@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lvae_torch.locking import held
 from lvae_torch.run_folder import RunFolder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -172,6 +173,8 @@ def test_reset_refuses_a_run_in_use(reset: Run, place: Path) -> None:
         assert result.returncode == 2
         assert f"in use by process {os.getpid()} on " in result.stderr
         assert (folder.path / "checkpoints" / "step_00000012.pt").exists()
+    with held(folder.synthesis("likelihood").with_suffix(".lock"), folder.path, ""):
+        assert reset("mnist", "--yes").returncode == 2
     assert reset("mnist", "--yes").returncode == 0
 
 
@@ -332,6 +335,16 @@ def test_docker_run_uses_gpus_where_there_are_any(docker_run: Run, tmp_path: Pat
     assert "--gpus" not in planned(docker_run, "true", LVAE_GPUS="none")
     words = planned(docker_run, "true", LVAE_GPUS="device=1")
     assert words[words.index("--gpus") + 1] == "device=1"
+    words = planned(docker_run, "true", LVAE_GPUS="device=0,1")
+    assert words[words.index("--gpus") + 1] == '"device=0,1"', "or Docker takes the 1 for a key of its own"
+
+
+def test_docker_run_hands_on_what_several_nodes_need(docker_run: Run) -> None:
+    wanted = {"NCCL_SOCKET_IFNAME": "eth1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "2"}
+    words = planned(docker_run, "true", **wanted, MY_SECRET="x", XNCCL_DEBUG="1")
+    given = {words[i + 1] for i, word in enumerate(words) if word == "--env"}
+    assert given >= wanted.keys()
+    assert not given & {"MY_SECRET", "XNCCL_DEBUG"}
 
 
 def test_docker_run_says_what_is_missing(docker_run: Run, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from lvae_torch.data.dump import Dump
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
 from lvae_torch.hparams.synthesis_section import Mode
+from lvae_torch.locking import held
 from lvae_torch.objectives import iw_bound
 from lvae_torch.processes import Processes
 from lvae_torch.seeding import seed_everything
@@ -169,6 +170,20 @@ def test_results_of_other_options_are_not_mixed_in(folder: Path) -> None:
     assert len(list(out(folder, "likelihood").glob("part_*.npz"))) == 2
 
 
+def test_a_mode_that_another_process_is_in_is_refused(folder: Path) -> None:
+    """Two that write parts of different options into one folder would report a mixture."""
+    lock = out(folder, "likelihood").with_name("likelihood.lock")
+    with held(lock, lock.with_suffix(""), ""), pytest.raises(CfgError, match="synthesis/likelihood: in use by process"):
+        results(folder, "likelihood")
+    results(folder, "likelihood")
+
+
+def test_a_refused_mode_leaves_no_folder(folder: Path) -> None:
+    with pytest.raises(CfgError, match="no encodings there"):
+        results(folder, "decoding")
+    assert not out(folder, "decoding").exists()
+
+
 def test_a_limited_split_is_spread_over_the_whole_of_it(folder: Path) -> None:
     results(folder, "encoding", synthesis__limit=5)
     part = load_file(out(folder, "encoding") / "part_00000.safetensors")
@@ -265,6 +280,8 @@ def test_parts_know_their_own(tmp_path: Path) -> None:
     parts.write(0, {"x": np.arange(3)})
     assert (parts.is_done(0), others.is_done(0), parts.is_done(1)) == (True, False, False)
     assert parts.read(0)["x"].tolist() == [0, 1, 2]
+    with pytest.raises(DataError, match="belongs to other results"):
+        others.read(0)
     others.prepare(1)
     assert not parts.path(0).exists()
 

@@ -65,7 +65,10 @@ def evaluate(text: str) -> Any:
         raise CfgError(
             "is no value: write a number, a list, an expression such as [1] * 3 + [2], or text in quotes."
         ) from error
-    return _value(tree.body, 0)
+    try:
+        return _value(tree.body, 0)
+    except RecursionError as error:  # of what is not allowed, which is written out in the message
+        raise CfgError(f"is nested more than {MAX_DEPTH} deep.") from error
 
 
 def _value(node: ast.expr, depth: int) -> Any:

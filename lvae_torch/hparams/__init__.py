@@ -1,6 +1,6 @@
 """A cfg file -> frozen, typed sections, every check done."""
 
-from lvae_torch.hparams.changes import Difference, differences, format_differences
+from lvae_torch.hparams.changes import Difference, differences, format_differences, shared_by_all
 from lvae_torch.hparams.epochs import in_steps, whole
 from lvae_torch.hparams.settings import Settings, load, load_text, sealed_cfg, to_cfg
 
@@ -13,6 +13,7 @@ __all__ = [
     "load",
     "load_text",
     "sealed_cfg",
+    "shared_by_all",
     "to_cfg",
     "whole",
 ]

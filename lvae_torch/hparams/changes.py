@@ -12,6 +12,10 @@ REFUSED_KEYS = {("run", "seed"), ("optimizer", "name"), ("train", "channels_last
 """Beside [model] and [data]: what the order of the data and the meaning of the optimizer's moments depend on."""
 
 
+PLACES = {("run", "runs"), ("run", "device"), ("data", "dumps")}
+"""What each node of one run may call by a name of its own."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """One key with two values."""
@@ -43,6 +47,16 @@ def differences(saved: Settings, new: Settings) -> list[Difference]:
             if before != after and (name, key) not in {("run", "runs"), ("run", "device")}:
                 found.append(Difference(name, key, before, after))
     return found
+
+
+def shared_by_all(settings: Settings) -> str:
+    """What every process of a run must agree on, a line for each key."""
+    return "\n".join(
+        f"[{name}] {key} = {value!r}"
+        for name in SECTIONS
+        for key, value in getattr(settings, name)
+        if (name, key) not in PLACES
+    )
 
 
 def format_differences(changes: Sequence[Difference]) -> str:

@@ -56,8 +56,10 @@ class Parts:
         """The arrays of part j.
 
         Raises:
-            DataError: naming the file, if it is missing or damaged.
+            DataError: naming the file, if it is missing, damaged or of other results.
         """
+        if self._fingerprint_of(j) != self.fingerprint:
+            raise DataError(f"{self.path(j)}: belongs to other results. Run the mode again.")
         return read_part(self.path(j))
 
     def _fingerprint_of(self, j: int) -> str:

@@ -121,8 +121,13 @@ class CheckpointStore:
         except DataError as error:
             others = ", ".join(str(_step(path)) for path in manifests if path != wanted[0]) or "none"
             raise DataError(
-                f"{error} Repeat the training command, which goes on from an older one, or use one: {others}."
+                f"{error} Use another one ({others}), or repeat the training command: the newest whole one goes on."
             ) from error
+
+    def digest(self, step: int) -> str:
+        """The sha256 of a checkpoint as its manifest has it; empty if there is none."""
+        manifest = _manifest_or_none(self._manifest_path(step))
+        return "" if manifest is None else manifest.sha256
 
     def _manifest_path(self, step: int) -> Path:
         return self.folder / f"step_{step:08d}.json"

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from lvae_torch.errors import CfgError, NumericalError, Preempted
+from lvae_torch.errors import CfgError, DataError, NumericalError, Preempted
 from lvae_torch.evaluation import Evaluation
 from lvae_torch.processes import Processes
 from lvae_torch.seeding import seed_everything
@@ -109,7 +109,7 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
         if state.step % plan.log_every == 0 or state.step == plan.steps:
             _log(run, raw.shape[0] * run.processes.world)
         if run.stop.agreed():
-            save(run)
+            _save_before_leaving(run)
             raise Preempted(f"stopped at step {state.step} of {plan.steps} by {run.stop.reason}.")
 
 
@@ -124,6 +124,13 @@ def save(run: Run, is_best: bool = False) -> None:
     if run.processes.is_main:
         state = run.train_step.state_dict() | {"state": asdict(run.state), "meta": run.meta}
         run.store.save(run.state.step, state, is_best)
+
+
+def _save_before_leaving(run: Run) -> None:
+    """All ranks leave after the save: torchrun gives those of a node little time once the first of them has ended."""
+    save(run)
+    run.store.wait()
+    run.processes.barrier()
 
 
 def restore(run: Run, checkpoint: dict[str, Any]) -> None:
@@ -155,7 +162,7 @@ def _evaluate_if_due(run: Run) -> bool:
     try:
         evaluation = run.evaluate(is_last and not plan.patience)  # with patience, the chosen weights come last
     except Preempted:
-        save(run)
+        _save_before_leaving(run)
         raise
     state.evaluated_at = state.step
     if run.processes.is_main:
@@ -178,12 +185,19 @@ def _choose_best(run: Run) -> None:
     run.store.wait()  # the best checkpoint may still be on its way
     run.processes.barrier()
     start = time.monotonic()
-    with run.train_step.evaluated_with(run.store.load(state.best_step)):
+    with run.train_step.evaluated_with(_best_weights(run)):
         evaluation = run.evaluate(True)
         if run.processes.is_main:
             run.watcher.evaluated(state.best_step, evaluation, time.monotonic() - start)
     state.chosen_step = state.best_step
     save(run, is_best=state.best_step == state.step)
+
+
+def _best_weights(run: Run) -> dict[str, Any]:
+    try:
+        return run.store.load(run.state.best_step)
+    except DataError as error:
+        raise DataError(f"{error} It had the best weights; [val] patience = 0 trains on without them.") from error
 
 
 def _log(run: Run, images_per_step: int) -> None:
