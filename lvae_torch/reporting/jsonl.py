@@ -2,6 +2,7 @@
 
 import json
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from lvae_torch.files import atomic_write, finite
 from lvae_torch.reporting.reporter import writing_to
 
 MOST_VALUES = 1024  # of a histogram that are written down one by one
+CHECKSUM = b', "crc32": '  # last in a line: of the line without it
 
 
 class JsonlReporter:
-    """Appends to ``path``: the step, the time in seconds since 1970, and each number; null where it is not finite.
+    """Appends to ``path``: step, seconds since 1970, each number (null where it is not finite), the line's crc32.
 
     What an interrupted run wrote beyond ``start_step`` is about to be repeated, so those lines go, as does a torn
     last one: the file of a resumed run is that of an uninterrupted one, but for the times.
@@ -47,7 +49,7 @@ class JsonlReporter:
     def _append(self, step: int, values: Mapping[str, object]) -> None:
         record = finite({"step": step, "time": round(time.time(), 3), **values})
         with writing_to(self._path), open(self._path, "ab") as file:
-            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            file.write(_sealed(json.dumps(record, allow_nan=False).encode()) + b"\n")
 
     def close(self) -> None:
         """Each line is already in the file."""
@@ -66,7 +68,14 @@ def _until(text: bytes, last_step: int, path: Path) -> bytes:
     return b"".join(line + b"\n" for line, step in kept if step is not None and step <= last_step)
 
 
+def _sealed(line: bytes) -> bytes:
+    return line[:-1] + CHECKSUM + str(zlib.crc32(line)).encode() + b"}"
+
+
 def _step(line: bytes) -> int | None:
+    """Of a line that is as it was written."""
+    if _sealed(line.rpartition(CHECKSUM)[0] + b"}") != line:
+        return None
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

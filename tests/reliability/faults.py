@@ -4,8 +4,10 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 import small
-from nursery import Child, Nursery, Patch
+from nursery import REPOSITORY, Child, Nursery, Patch
 from test_runs import assert_same_bits
 
 from lvae_torch.files import read_json
@@ -111,13 +113,46 @@ class Place:
         assert_same_bits(self.checkpoint(one), self.checkpoint(other))
         assert history(self.run(one)) == history(self.run(other))
 
-    def wait_for_lines(self, name: str, child: Child, n: int = 1) -> None:
+    def wait_for_lines(self, name: str, child: "Child | Launched", n: int = 1) -> None:
         """Until the run has told ``n`` numbers more than it has now."""
         path = self.run(name).metrics_jsonl
         wanted, deadline = n_lines(path) + n, time.monotonic() + 60
         while n_lines(path) < wanted:
             assert time.monotonic() < deadline, child.said
             time.sleep(0.002)
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A command of its own that runs, used as a ``Child`` is."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = 300) -> int:
+        return self.process.wait(seconds)
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+
+def launch(place: Place, name: str, launcher: Sequence[str], **overrides: Any) -> Launched:
+    """``python LAUNCHER -m lvae_torch.train ...``, from the beginning of the interpreter."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, *launcher, "-m", "lvae_torch.train", *place.arguments(name, **overrides)]
+    log = place.folder / f"{name}.log"
+    with open(log, "ab") as file:
+        return Launched(subprocess.Popen(command, env=environment, stdout=file, stderr=file), log)
+
+
+def torchrun(place: Place, name: str, *options: str, **overrides: Any) -> Launched:
+    """Two processes on this host."""
+    fixed = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc_per_node=2"]
+    return launch(place, name, [*fixed, *options], **overrides)
 
 
 def n_lines(path: Path) -> int:
@@ -136,7 +171,7 @@ def free_port() -> int:
 
 def history(folder: RunFolder) -> list[dict[str, Any]]:
     """What ``metrics.jsonl`` says, but for times."""
-    varying = ("time", "speed/")
+    varying = ("time", "speed/", "crc32")
     lines = folder.metrics_jsonl.read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if not k.startswith(varying)} for line in lines]
 

@@ -1,5 +1,6 @@
 """What the nursery's children can be made to suffer: each function here changes the process that calls it."""
 
+import itertools
 import os
 import sys
 import time
@@ -103,6 +104,12 @@ def clock(offset: float) -> None:
     """The clock of the wall shows another time; that of monotonic intervals goes on."""
     now = time.time
     time.time = lambda: now() + offset
+
+
+def jumping_clock(seconds: float) -> None:
+    """The clock of the wall goes forward and back by so much, each time that it is looked at."""
+    now, looks = time.time, itertools.count()
+    time.time = lambda: now() + (seconds if next(looks) % 2 else -seconds)
 
 
 def bad_batches(steps: list[int], value: float) -> None:

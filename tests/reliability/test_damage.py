@@ -1,6 +1,5 @@
 """Damaged files: truncated, bit-flipped, zeroed, swapped. Each is refused by name, or what it says is still true."""
 
-import json
 import random
 import shutil
 from collections.abc import Callable
@@ -124,9 +123,9 @@ def test_the_kept_settings(place: Place, figure: Figure) -> None:
 
 
 def test_the_history(place: Place, figure: Figure) -> None:
-    """Structure is checked, numbers are not: no decision is taken by them, and a log stays plain."""
+    """A torn end is dropped, as a kill leaves one; whatever else changed is refused."""
     place.finish("begun", train__steps=8)
-    rng, outcomes = random.Random(2), {"refused": 0, "torn line dropped": 0, "a number changed": 0}
+    rng, outcomes = random.Random(2), {"refused": 0, "torn lines dropped": 0}
     path = place.run("begun").metrics_jsonl
     good = path.read_bytes()
     for _ in range(rounds(100)):
@@ -138,9 +137,7 @@ def test_the_history(place: Place, figure: Figure) -> None:
                 assert path.name in str(error)
                 outcomes["refused"] += 1
             else:
-                lines = path.read_bytes().splitlines(keepends=True)
-                assert all(json.loads(line)["step"] <= 8 for line in lines)
-                is_shorter = good.startswith(b"".join(lines))
-                outcomes["torn line dropped" if is_shorter else "a number changed"] += 1
+                assert good.startswith(path.read_bytes()), f"{damage.__name__} went unnoticed"
+                outcomes["torn lines dropped"] += 1
             path.write_bytes(good)
     figure("flipped, truncated, zeroed metrics.jsonl", ", ".join(f"{n} {what}" for what, n in outcomes.items()))

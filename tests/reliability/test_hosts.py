@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -82,6 +83,16 @@ def wait_for_step(folder: Path, name: str, step: int) -> None:
     wait_for(f"step {step} of {name}", 300, lambda: len(steps(folder, name)) >= step)
 
 
+def worlds(two: Hosts) -> list[str]:
+    """How many processes there are, as the trainers of both hosts have been told."""
+    told = []
+    for pid in (pid for host in (0, 1) for pid in two.pids(host, WORKER)):
+        with suppress(OSError):  # it has ended
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            told += [variable[11:].decode() for variable in variables if variable.startswith(b"WORLD_SIZE=")]
+    return told
+
+
 def test_a_worker_killed(two: Hosts, folder: Path, undisturbed: dict[str, Any], figure: Figure) -> None:
     """Both hosts' workers start again from the last checkpoint: the same weights as if nothing had happened."""
     agents = [start(two, folder, host, "worker") for host in (0, 1)]
@@ -94,16 +105,22 @@ def test_a_worker_killed(two: Hosts, folder: Path, undisturbed: dict[str, Any], 
     figure("one worker of two killed", f"finished {time.monotonic() - again:.0f} s later, same bits")
 
 
-def test_a_host_killed_and_brought_back(two: Hosts, folder: Path, undisturbed: dict[str, Any], figure: Figure) -> None:
-    agents = [start(two, folder, host, "host") for host in (0, 1)]
-    wait_for_step(folder, "host", 22)
+@pytest.mark.parametrize("step", [7, 22, 43])
+def test_a_host_killed_and_brought_back(
+    two: Hosts, folder: Path, undisturbed: dict[str, Any], figure: Figure, step: int
+) -> None:
+    name = f"host{step}"
+    agents = [start(two, folder, host, name) for host in (0, 1)]
+    wait_for_step(folder, name, step)
     two.kill(1)
     wait_for("the message", 60, lambda: "is silent" in two.log(0).read_text())
     assert "rank 1 (node1, process " in two.log(0).read_text()
     again = time.monotonic()
-    finish(two, [agents[0], start(two, folder, 1, "host")])
-    assert_same_bits(checkpoint(folder, "host"), undisturbed)
-    figure("host killed", f"finished {time.monotonic() - again:.0f} s after it was brought back, same bits")
+    finish(two, [agents[0], start(two, folder, 1, name)])
+    assert_same_bits(checkpoint(folder, name), undisturbed)
+    figure(
+        f"host killed at step {step}", f"finished {time.monotonic() - again:.0f} s after it was brought back, same bits"
+    )
 
 
 def test_the_meeting_point_killed(two: Hosts, folder: Path, undisturbed: dict[str, Any], figure: Figure) -> None:
@@ -129,7 +146,7 @@ def test_an_elastic_run_goes_on_with_the_rest_and_lets_a_host_in(two: Hosts, fol
     killed_at = len(steps(folder, "elastic"))
     alone = wait_for("alone", 200, lambda: len(steps(folder, "elastic")) > killed_at + 5)
     agents[1] = start(two, folder, 1, "elastic", **more)
-    joined = wait_for("together", 200, lambda: bool(two.pids(1, WORKER)))
+    joined = wait_for("together", 200, lambda: worlds(two) == ["2", "2"])
     finish(two, agents)
     assert read_json(folder / "runs" / "elastic" / "status.json")["state"] == "finished"
     assert steps(folder, "elastic") == list(range(1, 401))
@@ -140,14 +157,16 @@ def test_an_elastic_run_goes_on_with_the_rest_and_lets_a_host_in(two: Hosts, fol
 
 def test_a_link_cut_for_seconds(two: Hosts, folder: Path, undisturbed: dict[str, Any], figure: Figure) -> None:
     agents = [start(two, folder, host, "cut") for host in (0, 1)]
-    wait_for_step(folder, "cut", 12)
-    two.link(1, "down")
-    time.sleep(4)
-    two.link(1, "up")
+    cuts = (7, 22, 43)
+    for step in cuts:
+        wait_for_step(folder, "cut", step)
+        two.link(1, "down")
+        time.sleep(4)
+        two.link(1, "up")
     finish(two, agents)
     assert_same_bits(checkpoint(folder, "cut"), undisturbed)
     assert "lost the others" not in two.log(0).read_text()
-    figure("link cut for 4 s", "nothing lost, same bits")
+    figure(f"link cut for 4 s, {len(cuts)} times", "nothing lost, same bits")
 
 
 def test_a_link_cut_for_good(two: Hosts, folder: Path, figure: Figure) -> None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import Figure, Place, rounds, seconds_of_a_start
+from faults import Figure, Place, launch, rounds, seconds_of_a_start
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +40,30 @@ def test_killed_at_random_moments_of_training_and_saving(place: Place, figure: F
         "kill -9 at random moments of training and saving",
         f"{n} kills ({torn} in the middle of a file), 0 checkpoints lost or half read, "
         f"{steps} steps equal to the undisturbed run's to the bit",
+    )
+
+
+@pytest.mark.timeout(1800)
+def test_whole_commands_killed(place: Place, figure: Figure) -> None:
+    """From the start of the interpreter on, as a user's kill meets them."""
+    generator, n = random.Random(1), rounds(20)
+    began = time.monotonic()
+    assert launch(place, "timed", [], train__steps=6).wait() == 0
+    longest, newest = 1.5 * (time.monotonic() - began), 0
+    for _ in range(n):
+        command = launch(place, "parts", [], train__steps=ENDLESS)
+        time.sleep(generator.uniform(0, longest))
+        command.send(signal.SIGKILL)
+        command.wait()
+        step = place.newest_step("parts")
+        assert step >= newest, "a checkpoint that was there is lost"
+        newest = step
+    assert newest > 0, "the kills came too early to mean anything"
+    for name in ("parts", "whole"):
+        place.finish(name, train__steps=newest + 7)
+    place.assert_same("whole", "parts")
+    figure(
+        "kill -9 of whole commands", f"{n} kills, 0 checkpoints lost, then equal to the undisturbed run's to the bit"
     )
 
 

@@ -4,14 +4,11 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from faults import Figure, Place, n_lines, rounds
-from nursery import REPOSITORY
+from faults import Figure, Place, n_lines, rounds, torchrun
 from test_runs import assert_same_bits
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -36,28 +33,22 @@ def workers(pid: int) -> dict[int, int]:
 
 def test_a_killed_worker_is_replaced_by_torchrun(place: Place, figure: Figure) -> None:
     """``--max-restarts``: all restart from the last checkpoint, and the end is that of the undisturbed run."""
-    n = rounds(2)
+    n = rounds(5)
     overrides = {"train__steps": STEPS * n, "train__checkpoint_every": 5}
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc_per_node=2"]
-    command = [sys.executable, *launcher, f"--max-restarts={n}", "-m", "lvae_torch.train"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "GLOO_SOCKET_IFNAME": "lo"}
-    log = place.folder / "torchrun.log"
-    with open(log, "wb") as file:
-        process = subprocess.Popen(
-            [*command, *place.arguments("parts", **overrides)], env=environment, stdout=file, stderr=file
-        )
+    launched = torchrun(place, "parts", f"--max-restarts={n}", **overrides)
+    process = launched.process
     path, seen = place.run("parts").metrics_jsonl, 0
     for k in range(n):
         deadline = time.monotonic() + 200
         while n_lines(path) < seen + 10:
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            assert process.poll() is None and time.monotonic() < deadline, launched.said
             time.sleep(0.01)
         victim = workers(process.pid)[1 - k % 2]
         os.kill(victim, signal.SIGKILL)
         seen = n_lines(path)
         while len(workers(process.pid)) == 2 and victim in workers(process.pid).values():
             time.sleep(0.05)
-    assert process.wait(300) == 0, log.read_text()
+    assert process.wait(300) == 0, launched.said
     place.finish("whole", world=2, **overrides)
     place.assert_same("whole", "parts")
     figure("one worker of 2 killed, torchrun --max-restarts", f"{n} kills (either rank), equal to the bit")

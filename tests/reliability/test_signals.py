@@ -5,14 +5,14 @@ import signal
 import time
 
 import pytest
-from faults import Figure, Place, rounds, seconds_of_a_start
+from faults import Figure, Place, rounds, seconds_of_a_start, torchrun
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 STEPS = 40
 BUSY = {  # where a run spends its time, so that this is where the signal comes
-    "step": {"train__checkpoint_every": 1000, "val__every": 0, "train__batch_size": 32},
+    "step": {"train__checkpoint_every": 10**6, "val__every": 0, "train__batch_size": 32},
     "evaluation": {"val__every": 1, "val__batch_size": 1, "val__iw_samples": 50},
     "save": {"train__checkpoint_every": 1, "val__every": 0},
 }
@@ -48,6 +48,34 @@ def test_signals_lose_nothing(place: Place, figure: Figure, number: signal.Signa
         f"{number.name} during steps, evaluations, saves, {ranks}",
         f"{preempted} stops of {n} saved and equal to the bit",
     )
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_torchrun_hands_signals_on(place: Place, figure: Figure, number: signal.Signals) -> None:
+    """To torchrun, as schedulers send them; it has to be told of SIGUSR1."""
+    n, overrides = rounds(3), {"train__steps": STEPS, **BUSY["step"]}
+    for k in range(n):
+        process = torchrun(place, f"parts{k}", "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1", **overrides)
+        place.wait_for_lines(f"parts{k}", process, 1 + 4 * k)
+        process.send(number)
+        assert process.wait() == 1, process.said  # whatever its processes did
+        assert place.status(f"parts{k}")["state"] == "preempted", process.said
+        place.finish(f"parts{k}", world=2, **overrides)
+    place.finish("whole", world=2, **overrides)
+    for k in range(n):
+        place.assert_same("whole", f"parts{k}")
+    figure(f"{number.name} to torchrun, 2 ranks", f"{n} stops of {n} saved and equal to the bit")
+
+
+def test_no_rank_leaves_before_the_save(place: Place, figure: Figure) -> None:
+    """torchrun kills the others of a node 30 s after the first has ended, whatever it was told."""
+    children = place.start_ranks("small", 2, patches=[("slow_saves", 3.0)], train__steps=10**6, **BUSY["step"])
+    place.wait_for_lines("small", children[0])
+    children[1].send(signal.SIGTERM)
+    assert children[1].wait() == 75, children[1].said
+    assert place.newest_step("small") > 0, "it left rank 0 alone with the save"
+    assert children[0].wait() == 75, children[0].said
+    figure("a save of 3 s at a stop of 2 ranks", "the other rank left after it")
 
 
 def test_a_second_interrupt_stops_at_once_and_loses_only_steps(place: Place, figure: Figure) -> None:

@@ -25,6 +25,14 @@ def test_a_clock_set_back(place: Place, figure: Figure) -> None:
     figure("clock set back by a day between two starts", "equal to the bit, TensorBoard's files in order")
 
 
+def test_a_clock_that_jumps(place: Place, figure: Figure) -> None:
+    """Forward and back by a day all along: no waiting, no decision and no weight goes by the clock of the wall."""
+    place.finish("whole", world=2, train__steps=8)
+    place.finish("parts", world=2, train__steps=8, patches=[("jumping_clock", 86400.0)])
+    place.assert_same("whole", "parts")
+    figure("clock that jumps by a day, to and fro, 2 ranks", "equal to the bit")
+
+
 @pytest.mark.parametrize("odd", ["plain", "mit Leerzeichen und Ümläuten"])
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 def test_locales_and_paths(tmp_path: Path, figure: Figure, odd: str, locale: str) -> None:
