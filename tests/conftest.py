@@ -10,6 +10,7 @@ import pytest
 # One thread, also in the processes that tests start: small models gain nothing from more, and sums keep their order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import torch
 from sites import Site, served
 
@@ -17,6 +18,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure() -> None:
+    hypothesis.settings.register_profile("no files", database=None)  # the checkout may be read-only, as in the image
+    hypothesis.settings.load_profile("no files")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 

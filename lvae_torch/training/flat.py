@@ -4,7 +4,7 @@ A deep ladder has a thousand small tensors; one step of optimizer, EMA, clipping
 thousand kernel launches each. Every such update is element-wise, so it does the same to one long vector.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class FlatParameters:
     """Makes the trainable parameters of ``model`` views of one vector, and their gradients views of its gradient.
 
-    Build it after the model is on its device and in its memory format, and before anything keeps hold of its buffers.
+    Build it after the model is on its device and in its memory format.
     """
 
     def __init__(self, model: nn.Module, with_gradient: bool = True) -> None:
@@ -44,26 +44,19 @@ class FlatParameters:
 
 def _flat_buffers(model: nn.Module) -> list[Tensor]:
     """Makes the buffers of ``model`` views of one vector of each dtype; constants, which no state has, stay alone."""
-    by_dtype: dict[torch.dtype, list[tuple[nn.Module, str, Tensor]]] = {}
-    for module, name, buffer in _persistent_buffers(model):
-        by_dtype.setdefault(buffer.dtype, []).append((module, name, buffer))
+    kept = model.state_dict().keys()
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for name, buffer in model.named_buffers():
+        if name in kept:
+            by_dtype.setdefault(buffer.dtype, []).append(buffer)
     vectors = []
-    for owned in by_dtype.values():
-        buffers = [buffer for _, _, buffer in owned]
+    for buffers in by_dtype.values():
         vector = torch.cat([buffer.flatten() for buffer in buffers])
-        for (module, name, buffer), view in zip(owned, vector.split([b.numel() for b in buffers]), strict=True):
-            setattr(module, name, view.view(buffer.shape))
+        for buffer, view in zip(buffers, _views(vector, buffers), strict=True):
+            view.copy_(buffer)
+            buffer.data = view  # the same tensor as before, with a count of its own of what is written into it
         vectors.append(vector)
     return vectors
-
-
-def _persistent_buffers(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Each buffer that a state dict holds, once, with the module it belongs to and its name there."""
-    kept = model.state_dict().keys()
-    for path, buffer in model.named_buffers():
-        if path in kept:
-            owner, _, name = path.rpartition(".")
-            yield model.get_submodule(owner), name, buffer
 
 
 def _views(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
