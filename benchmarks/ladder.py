@@ -1,10 +1,9 @@
 """A training step of the 5-rung Ladder VAE against its bare matrix products and activations, with Adam.
 
-python -m benchmarks.ladder [--pairs 7] [--batch-size 256] [--compile]
+python -m benchmarks.ladder [--pairs 7] [--batch-size 256]
 
 The bare step has the same linear layers and leaky rectifiers and nothing else: no batch norm, no Gaussians, no
 likelihood, no binarization. Times are processor seconds of this process, in alternating pairs, one thread.
-``--compile`` compiles the model of the whole step, as [train] compile = True does; that needs a C++ compiler.
 """
 
 import argparse
@@ -58,7 +57,7 @@ def mlp(n_in: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(n_in, width), nn.LeakyReLU(0.1), nn.Linear(width, width), nn.LeakyReLU(0.1))
 
 
-def whole_step(batch_size: int, compiled: bool) -> Callable[[], object]:
+def whole_step(batch_size: int) -> Callable[[], object]:
     """Everything that training does between two log lines, binarization included."""
     settings = load(CFG, ["data.dumps=nowhere"])
     model: Any = build_model(settings, (1, 28, 28), 2).train()
@@ -67,8 +66,7 @@ def whole_step(batch_size: int, compiled: bool) -> Callable[[], object]:
     objective = Objective(constant_beta(1.0), kl_estimate="sampled")
     preprocess = Preprocess(256, binarize="dynamic").training
     meter = Meter(len(model.latent_shapes()), torch.device("cpu"))
-    called = torch.compile(model) if compiled else model
-    step = TrainStep(called, model, flat, None, objective, optimizer, lambda k: 1e-3, meter, preprocess)
+    step = TrainStep(model, model, flat, None, objective, optimizer, lambda k: 1e-3, meter, preprocess)
     raw = torch.randint(0, 256, (batch_size, 28, 28, 1), dtype=torch.uint8)
     return lambda: step(raw, 1)
 
@@ -98,11 +96,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    bare, whole = bare_step(options.batch_size), whole_step(options.batch_size, options.compile)
+    bare, whole = bare_step(options.batch_size), whole_step(options.batch_size)
     bare(), whole()  # warm up
     pairs = [(milliseconds(bare), milliseconds(whole)) for _ in range(options.pairs)]
     ratios = sorted(b / a for a, b in pairs)
