@@ -60,8 +60,12 @@ def evaluation_statistics(settings: Settings, model: Any, training: Images, proc
         yield
         return
 
+    size = settings.train.batch_size
+
     def passes() -> Iterator[Callable[[], object]]:
-        for j, indices in training.batches(settings.train.batch_size, processes):
+        for j, indices in training.batches(size, processes):
+            if j and len(indices) < size:
+                continue  # as in training, which has no batch of less, and of 1 image there are no statistics
             seed_everything("batch norm", settings.run.seed, j)
             yield partial(model, training.at(indices, processes.device), posterior_sample)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
-from lvae_torch.reporting.figures import draw_panels
+from lvae_torch.reporting.figures import Curve, draw_bars, draw_curves, draw_panels
 from lvae_torch.reporting.history import History
 from lvae_torch.run_folder import RunFolder
 
@@ -29,6 +29,8 @@ class Result:
     """Of the likelihood mode."""
     training: dict[str, Any]
     """The last log line of the training, without ``train/``."""
+    curve: Curve
+    """Steps, and -ELBO of their evaluations."""
 
     @classmethod
     def of(cls, folder: RunFolder) -> "Result":
@@ -40,38 +42,55 @@ class Result:
             bound = read_json(path) if path.is_file() else {}
         except DataError:
             bound = {}  # being written
-        return cls(folder.name, evaluation, bound, history.last("train/"))
+        return cls(folder.name, evaluation, bound, history.last("train/"), history.curve("val/nelbo"))
+
+    @property
+    def own_bound(self) -> dict[str, Any]:
+        """The bound, if it is of the weights that were evaluated last."""
+        return self.bound if self.bound.get("step") == self.evaluation.get("step") else {}
 
     def per_layer(self, key: str) -> list[float]:
         """Values of ``key/00``, ``key/01`` and so on, top first."""
         return [self.evaluation[k] for k in sorted(self.evaluation) if k.startswith(f"{key}/")]
 
 
-def draw_depths(path: Path, results: Sequence[Result]) -> None:
-    """Bounds on log p(x) against the number of latent layers, one line for each kind of run.
-
-    Kind and number are read from names such as ``mnist_lvae_5``.
+def draw_comparison(folder: Path, results: Sequence[Result]) -> None:
+    """The Ladder VAE paper's figures that show several runs: how they learned, KL per layer, bounds against depth.
 
     Raises:
-        CfgError: if no run has such a name and an evaluation.
+        CfgError: if no run has been evaluated.
     """
-    panels: dict[str, dict[str, list[tuple[int, float]]]] = {"train, L_1": {}, "test, L_1": {}, "test, L_K": {}}
+    known = [result for result in results if result.evaluation]
+    if not known:
+        raise CfgError("--figures: none of these runs has been evaluated; train them first.")
+    curves = {result.name: result.curve for result in known}
+    draw_curves(folder / "learning_curves.png", curves, "steps", "-ELBO, nats per image", "evaluations in training")
+    deepest = max(len(result.per_layer("kl")) for result in known)
+    kl = {r.name: r.per_layer("kl")[::-1] for r in known if len(r.per_layer("kl")) == deepest}
+    labels = [f"z_{i + 1}" for i in range(deepest)]
+    if labels:
+        draw_bars(folder / "kl_per_layer.png", kl, labels, "nats per image", "KL(q||p) per layer")
+    if len({match["layers"] for result in known if (match := DEPTH.fullmatch(result.name))}) > 1:
+        _draw_depths(folder / "depths.png", known)
+
+
+def _draw_depths(path: Path, results: Sequence[Result]) -> None:
+    """Bounds on log p(x) against the number of latent layers, which names such as ``mnist_lvae_5`` end in."""
+    samples = {result.own_bound["iw_samples"] for result in results if result.own_bound}
+    bound = f"test, L_{samples.pop():,}" if len(samples) == 1 else "test, L_K of several K"
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {"train, L_1, running": {}, "test, L_1": {}, bound: {}}
     for result in results:
         if not (match := DEPTH.fullmatch(result.name)):
             continue
-        found = (result.training.get("nelbo"), result.evaluation.get("nelbo"), result.bound.get("nll_bound"))
+        found = (result.training.get("nelbo"), result.evaluation.get("nelbo"), result.own_bound.get("nll_bound"))
         for panel, value in zip(panels.values(), found, strict=True):
             if value is not None:
                 panel.setdefault(match["kind"], []).append((int(match["layers"]), -value))
     drawn = {
-        title: {
-            kind: (np.array(sorted(points))[:, 0], np.array(sorted(points))[:, 1]) for kind, points in lines.items()
-        }
+        title: {kind: tuple(np.array(sorted(points)).T) for kind, points in lines.items()}
         for title, lines in panels.items()
         if lines
     }
-    if not drawn:
-        raise CfgError("--figure: no run has been evaluated whose name ends in its number of layers, as mnist_lvae_5.")
     draw_panels(path, drawn, "latent layers", "nats per image")
 
 
@@ -85,7 +104,7 @@ def results_table(results: Sequence[Result]) -> str:
 
 def _row(result: Result) -> tuple[str, ...]:
     known = result.evaluation
-    bound = result.bound if result.bound.get("step") == known.get("step") else {}  # of other weights otherwise
+    bound = result.own_bound
     told = f"{bound['nll_bound']:.2f} (K = {bound['iw_samples']:,}, {bound['n_images']:,} images)" if bound else "-"
     return (
         result.name,

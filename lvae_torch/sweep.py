@@ -13,11 +13,11 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from lvae_torch.cli import main
-from lvae_torch.comparison import Result, draw_depths, results_table
+from lvae_torch.comparison import Result, draw_comparison, results_table
 from lvae_torch.errors import CfgError, Preempted, say
 from lvae_torch.files import write_text
 from lvae_torch.hparams import Settings, load
@@ -39,7 +39,8 @@ class Job:
     process: "subprocess.Popen[bytes] | None" = None
     status: int = 0
     """Exit status of the first command that did not succeed."""
-    started: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+    """When its first command began."""
 
     @property
     def name(self) -> str:
@@ -58,10 +59,10 @@ def command(argv: Sequence[str]) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
                         help="use this value in all of them; may be repeated")  # fmt: skip
     parser.add_argument("--mode", choices=list(MODES), action="append", default=[], dest="modes",
-                        help="what to do with each trained run; may be repeated")  # fmt: skip
+                        help="what to do with each trained run, if not what its cfg says; may be repeated")  # fmt: skip
     parser.add_argument("--table", action="store_true", help="only show what there is already")
     parser.add_argument("--out", type=Path, help="write the table there too, as Markdown")
-    parser.add_argument("--figure", type=Path, help="draw bounds against the number of layers into this PNG")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="draw the runs side by side there")
     options = parser.parse_args(argv)
     jobs = plan(options.cfgs, options.overrides, options.modes)
     if options.jobs < 1:
@@ -72,8 +73,8 @@ def command(argv: Sequence[str]) -> None:
     print(table := results_table(results))
     if options.out:
         write_text(options.out, table + "\n")
-    if options.figure:
-        draw_depths(options.figure, results)
+    if options.figures:
+        draw_comparison(options.figures, results)
     if failed := [job.name for job in jobs if job.status]:
         raise CfgError(f"not finished: {', '.join(failed)}; see {OUTPUT} in each run's folder.")
 
@@ -94,7 +95,8 @@ def plan(cfgs: Sequence[Path], overrides: Sequence[str], modes: Sequence[str]) -
             continue
         train = [sys.executable, "-m", "lvae_torch.train", str(cfg), *settings_]
         use = [sys.executable, "-m", "lvae_torch.synthesize", str(cfg), *settings_, *(f"--mode={m}" for m in modes)]
-        jobs.append(Job(cfg, settings, deque([train, use] if modes else [train])))
+        is_used = modes or "mode" in settings.synthesis.model_fields_set
+        jobs.append(Job(cfg, settings, deque([train, use] if is_used else [train])))
     names = [job.name for job in jobs]
     needed = {job.name: job.settings.train.initial_run for job in jobs}
     problems += [
@@ -167,6 +169,7 @@ def _may_start(job: Job, jobs: Sequence[Job]) -> bool:
 def _start(job: Job, threads: int) -> None:
     folder = run_folder(job.settings).path
     folder.mkdir(parents=True, exist_ok=True)
+    job.started = job.started or time.monotonic()
     arguments = job.commands.popleft()
     say(f"{job.name}: {' '.join(arguments[1:3])} begins, output in {folder / OUTPUT}")
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}

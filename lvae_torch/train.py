@@ -41,7 +41,6 @@ def train(settings: Settings) -> None:
     settings = in_steps(settings, data.order.steps_per_epoch)
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
-        stop = stack.enter_context(StopRequest(processes).listening())
         check_batch_shares(settings, processes.world)
         told = f"{shared_by_all(settings)}\ndata {dump.identity}, {dump.content_hash}"
         processes.require_same("settings and data", told, "Start every node with the same cfg, --set and dump.")
@@ -50,6 +49,7 @@ def train(settings: Settings) -> None:
             begin_or_continue(folder, settings)
             if settings.data.verify:
                 dump.verify(settings.data.train_split, settings.data.val_split)
+        stop = stack.enter_context(StopRequest(processes).listening())  # until here there is nothing to save
         reporters = stack.enter_context(closing(Reporters()))
         run = assemble(settings, data, processes, stop, folder, reporters)
         with _status(folder, run):

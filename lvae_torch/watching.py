@@ -143,8 +143,9 @@ def evaluation_rows(
     def nats(value: float) -> str:
         return f"{value:.2f} nats" + (f" ({bits_per_dim(value, n_dims):.4f} bits/dim)" if n_dims else "")
 
+    images = f"{evaluation.n_images:,} images of {settings.data.val_split}{_binarized(settings)}"
     rows = [
-        ("data", f"{data.dump.identity}, {evaluation.n_images:,} images of {settings.data.val_split}"),
+        ("data", f"{data.dump.identity}, {images}"),
         ("weights", f"EMA {settings.train.ema_decay}" if settings.train.ema_decay else "as trained"),
         ("-ELBO", nats(evaluation.nelbo)),
         ("NLL + KL", f"{evaluation.nll:.2f} + {sum(evaluation.kl):.2f}"),
@@ -158,6 +159,10 @@ def evaluation_rows(
         rows.insert(3, (f"-log p(x), {evaluation.iw_samples} samples", nats(evaluation.iw_bound)))
     rows += _rows_of_some_families(evaluation, math.prod(data.dump.image_shape))
     return [(name, value) for name, value in rows if value]
+
+
+def _binarized(settings: Settings) -> str:
+    return "" if settings.data.binarize == "none" else f", binarize = {settings.data.binarize}"
 
 
 def _rows_of_some_families(evaluation: Evaluation, n_values: int) -> list[tuple[str, str]]:

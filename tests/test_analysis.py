@@ -13,6 +13,7 @@ from lvae_torch.data.writing import DumpWriter
 from lvae_torch.files import read_json
 from lvae_torch.reporting.figures import draw_bars, draw_clouds, draw_curves, draw_unit_history
 from lvae_torch.synthesis.analysis import two_principal_components
+from lvae_torch.synthesis.session import Session
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 
@@ -64,6 +65,21 @@ def test_every_figure_is_drawn(tmp_path: Path, labelled: bool) -> None:
     assert ("notes" in metrics) is not labelled
     if not labelled:
         assert "no labels" in metrics["notes"][0]
+
+
+def test_no_two_images_of_the_clouds_share_their_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a layer that holds nothing, the cloud must be the prior's, not a few points drawn again and again."""
+    trained(tmp_path, labelled=False)
+    settings, keys, x_at = small.settings(tmp_path, synthesis__batch_size=4), list[Any](), Session.x_at
+
+    def told(session: Session, indices: np.ndarray, *key: int | str) -> Any:
+        keys.append(key)
+        return x_at(session, indices, *key)
+
+    monkeypatch.setattr(Session, "x_at", told)
+    synthesize(settings, ["analysis"])
+    parts = [key for key in keys if key[0] == "classes"]
+    assert len(set(parts)) == len(parts) > 1
 
 
 def test_figures_take_what_runs_give(tmp_path: Path) -> None:

@@ -58,6 +58,31 @@ def test_a_model_without_batch_norm_is_left_alone() -> None:
         pass
 
 
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_the_choice_reaches_the_evaluation_of_training_and_of_inference(tmp_path: Path, ema_decay: float) -> None:
+    """After few steps, statistics that trail and those of the weights themselves are far apart."""
+    small.write_dump(tmp_path / "dumps")
+    found = {}
+    for choice in ("running", "reestimated"):
+        settings = small.settings(
+            tmp_path, run__name=choice, val__batch_norm=choice, loss__beta=1.0, train__ema_decay=ema_decay
+        )
+        train(settings)
+        synthesize(settings, ["reconstruction"])
+        folder = tmp_path / "runs" / choice
+        last = [line for line in (folder / "metrics.jsonl").read_text().splitlines() if "val/nelbo" in line][-1]
+        again = read_json(folder / "synthesis" / "reconstruction" / "metrics.json")
+        found[choice] = (json.loads(last)["val/kl/00"], again["kl_per_layer"][0])
+    for trailing, anew in zip(found["running"], found["reestimated"], strict=True):
+        assert abs(trailing - anew) > 1e-3 * abs(trailing)
+
+
+def test_one_image_left_over_is_no_batch(tmp_path: Path) -> None:
+    small.write_dump(tmp_path / "dumps")
+    limits = {"data__limit_train": 9, "train__batch_size": 4}
+    train(small.settings(tmp_path, val__batch_norm="reestimated", **limits))
+
+
 @pytest.mark.parametrize("choice", ["running", "reestimated"])
 def test_training_and_inference_evaluate_alike(tmp_path: Path, choice: str) -> None:
     small.write_dump(tmp_path / "dumps")

@@ -126,7 +126,7 @@ def test_a_wrong_override_says_where_it_came_from() -> None:
 def test_a_base_is_refined(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "base.cfg").write_text(HEAD + "[train]\nsteps = 10\nbatch_size = 8\n")
-    (tmp_path / "deep" / "middle.cfg").write_text("[base]\nfile = ../base.cfg\n[train]\nsteps = 20\n")
+    (tmp_path / "deep" / "middle.cfg").write_text("[base]\nfile = ../base.cfg  # all have it\n[train]\nsteps = 20\n")
     (tmp_path / "top.cfg").write_text("[base]\nfile = 'deep/middle.cfg'\n[run]\nname = top\n")
     settings = load(tmp_path / "top.cfg")
     assert (settings.run.name, settings.train.steps, settings.train.batch_size) == ("top", 20, 8)

@@ -34,6 +34,38 @@ PARAMETERS = {
 """As the original implementation counts them (measured on it)."""
 
 
+LADDER = {
+    # data: rungs from the bottom, widths, epochs, warm-up, rate, nonlinearity
+    "mnist": ([64, 32, 16, 8, 4], [512, 256, 128, 64, 32], 250, 25, 1e-3, "leakyrelu"),
+    "omniglot": ([64, 32, 16, 8, 4], [512, 256, 128, 64, 32], 1500, 200, 1e-3, "leakyrelu"),
+    "norb": ([64, 32, 16, 8, 4], [512, 256, 128, 64, 32], 4000, 1000, 2e-3, "tanh"),
+}
+VARIANTS = {  # family, batch norm, warm-up
+    "vae": ("hierarchical_vae", False, False),
+    "vae_bn": ("hierarchical_vae", True, False),
+    "vae_bn_wu": ("hierarchical_vae", True, True),
+    "lvae": ("ladder", True, True),
+}
+
+
+@pytest.mark.parametrize("data", LADDER)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_ladder_papers_grid(data: str, variant: str) -> None:
+    """1 to 5 rungs, dropped from the top; MNIST at an eighth of the paper's epochs, warm-up in proportion."""
+    z_dims, widths, epochs, warmup, rate, nonlinearity = LADDER[data]
+    family, batch_norm, has_warmup = VARIANTS[variant]
+    paths = sorted((REPOSITORY / "egs" / "ladder").glob(f"{data}_{variant}_[1-5].cfg"))
+    assert len(paths) >= 4
+    for path in paths:
+        settings, n = load(path, ["data.dumps=nowhere"]), int(path.stem[-1])
+        model, train = settings.model, settings.train
+        assert (model.family, model.batch_norm, model.nonlinearity) == (family, batch_norm, nonlinearity), path
+        assert (list(model.z_dims), list(model.widths)) == (z_dims[:n], widths[:n]), path
+        assert (train.steps, train.batch_size) == (f"{epochs} epochs", 256), path
+        assert settings.loss.beta == (("linear", f"{warmup} epochs") if has_warmup else 1.0), path
+        assert (settings.optimizer.learning_rate, settings.loss.kl_estimate) == (rate, "sampled"), path
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example(path: Path) -> None:
     settings = load(path, ["data.dumps=nowhere"])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from lvae_torch.objectives import (
     log_weight,
     logistic_warmup,
 )
+from lvae_torch.wiring import make_objective
 
 
 @dataclass
@@ -84,6 +86,18 @@ def test_the_encoder_runs_once_however_many_samples_and_chunks() -> None:
     model: Any = LinearGaussian()
     iw_bound(model, X, iw_samples=23, chunk=10)
     assert model.encodings == 1
+
+
+def test_the_settings_of_the_loss_reach_the_objective(tmp_path: Path) -> None:
+    """A wrong one would train, only on something else."""
+    chosen = {"mc_samples": 2, "iw_samples": 3, "kl_estimate": "sampled"}
+    settings = small.settings(
+        tmp_path, loss__beta=0.25, loss__free_bits=0.0, **{f"loss__{key}": value for key, value in chosen.items()}
+    )
+    objective = make_objective(settings, (1, 4, 4))
+    assert {key: getattr(objective, key) for key in chosen} == chosen
+    assert objective.beta(7) == 0.25
+    assert len(objective.repeated(torch.zeros(4, 1, 4, 4))) == 2 * 3 * 4
 
 
 def test_chunks_share_out_the_same_samples() -> None:

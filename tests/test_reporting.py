@@ -153,6 +153,16 @@ def test_later_steps_go_where_an_earlier_one_was_told_again_behind_them(tmp_path
     assert [record["step"] for record in records(path)] == [1, 2, 2, 3, 4, 4, 3]
 
 
+def test_lines_of_an_older_version_without_checksums_stay(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    old = b"".join(b'{"step": %d, "time": 1.8e9, "train/loss": %d}\n' % (step, step) for step in range(1, 7))
+    path.write_bytes(old)
+    report_steps(path, 7, 8, start_step=6)
+    assert path.read_bytes().startswith(old)
+    JsonlReporter(path, 8)
+    assert [record["step"] for record in records(path)] == [1, 2, 3, 4, 5, 6, 7, 8, 8]
+
+
 def test_a_start_from_nothing_drops_what_a_lost_start_wrote(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     report_steps(path, 1, 7)

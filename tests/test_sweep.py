@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import small
 
-from lvae_torch.comparison import Result, draw_depths, results_table
+from lvae_torch import comparison
+from lvae_torch.comparison import Result, draw_comparison, results_table
 from lvae_torch.errors import CfgError
 from lvae_torch.files import read_json
 from lvae_torch.run_folder import RunFolder
@@ -103,13 +106,33 @@ def test_results_of_unknown_runs_are_dashes(tmp_path: Path) -> None:
     assert results_table([Result.of(RunFolder(tmp_path, "x"))]).splitlines()[-1].count("-") >= 5
 
 
-def test_bounds_are_drawn_against_depth(tmp_path: Path) -> None:
-    results = [
-        Result(f"mnist_{kind}_{n}", {"step": 1, "nelbo": 90.0 - n}, {"nll_bound": 85.0 - n}, {"step": 1, "nelbo": 91.0})
-        for kind in ("vae", "lvae")
-        for n in (1, 2, 5)
-    ]
-    draw_depths(tmp_path / "depths.png", [*results, Result("other", {}, {}, {})])
-    assert (tmp_path / "depths.png").stat().st_size > 1000
-    with pytest.raises(CfgError, match="--figure: no run has been evaluated"):
-        draw_depths(tmp_path / "none.png", [Result("mnist_vae_3", {}, {}, {})])
+def test_several_runs_are_drawn_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound of other weights than those that were evaluated is left out, in the table and in the figure."""
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(comparison, "draw_panels", lambda path, panels, *_: drawn.update(panels))
+    monkeypatch.setattr(comparison, "draw_bars", lambda path, groups, labels, *_: drawn.update(bars=(groups, labels)))
+    curve = (np.array([1, 2]), np.array([99.0, 90.0]))
+    results = []
+    for kind, n, step in (("vae", 1, 2), ("vae", 2, 2), ("lvae", 1, 2), ("lvae", 2, 1)):
+        evaluation = {"step": 2, "nelbo": 90.0 - n, **{f"kl/{i:02d}": float(i) for i in range(n)}}
+        bound = {"step": step, "iw_samples": 50, "n_images": 9, "nll_bound": 85.0 - n}
+        results.append(Result(f"mnist_{kind}_{n}", evaluation, bound, {"step": 2, "nelbo": 91.0}, curve))
+    nothing = Result("other", {}, {}, {}, curve)
+    draw_comparison(tmp_path, [*results, nothing])
+    assert (tmp_path / "learning_curves.png").stat().st_size > 1000
+    assert drawn["bars"] == ({"mnist_vae_2": [1.0, 0.0], "mnist_lvae_2": [1.0, 0.0]}, ["z_1", "z_2"])
+    assert [axis.tolist() for axis in drawn["test, L_1"]["mnist_lvae"]] == [[1, 2], [-89, -88]]
+    assert [axis.tolist() for axis in drawn["test, L_50"]["mnist_vae"]] == [[1, 2], [-84, -83]]
+    assert [axis.tolist() for axis in drawn["test, L_50"]["mnist_lvae"]] == [[1], [-84]]
+    with pytest.raises(CfgError, match="--figures: none of these runs has been evaluated"):
+        draw_comparison(tmp_path, [nothing])
+
+
+def test_what_a_cfg_says_is_done_with_its_run(tmp_path: Path) -> None:
+    """Unless the command line says something else."""
+    path = cfgs(tmp_path)[0]
+    assert len(plan([path], [], [])[0].commands) == 1
+    path.write_text(path.read_text().replace("[synthesis]\n", "[synthesis]\nmode = likelihood\n"))
+    commands = plan([path], [], [])[0].commands
+    assert [words[2] for words in commands] == ["lvae_torch.train", "lvae_torch.synthesize"]
+    assert plan([path], [], ["analysis"])[0].commands[1][-1] == "--mode=analysis"

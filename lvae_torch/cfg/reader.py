@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lvae_torch.cfg.expressions import without_comment
 from lvae_torch.cfg.seal import check_seal
 from lvae_torch.errors import CfgError
 
@@ -45,7 +46,7 @@ def read_file(path: Path, chain: Sequence[Path] = ()) -> Entries:
         raise CfgError(f"{path}: [base] has the key 'file' only, not {', '.join(map(repr, left_over))}.")
     if base is None:
         return entries
-    return read_file(path.parent / base.text.strip("'\""), [*chain, path]) | entries
+    return read_file(path.parent / without_comment(base.text).strip("'\""), [*chain, path]) | entries
 
 
 def parse(text: str, name: str) -> Entries:

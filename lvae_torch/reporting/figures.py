@@ -66,7 +66,7 @@ def draw_bars(
     path: Path, groups: Mapping[str, Sequence[float]], labels: Sequence[str], y_label: str, title: str
 ) -> None:
     """For each label one bar of each group, with its value above it."""
-    with figure(path, max(4.8, 0.9 * len(labels) * len(groups)), 4.0) as drawing:
+    with figure(path, max(4.8, 0.9 * len(labels), 0.5 * len(labels) * len(groups)), 4.0) as drawing:
         axes = drawing.subplots()
         width = 0.8 / len(groups)
         for k, (name, values) in enumerate(groups.items()):

@@ -73,10 +73,11 @@ def _sealed(line: bytes) -> bytes:
 
 
 def _step(line: bytes) -> int | None:
-    """Of a line that is as it was written."""
-    if _sealed(line.rpartition(CHECKSUM)[0] + b"}") != line:
-        return None
+    """Of a line that is as it was written; lines without a checksum are those of older versions."""
     try:
-        return int(json.loads(line)["step"])
+        record = json.loads(line)
+        if "crc32" in record and _sealed(line.rpartition(CHECKSUM)[0] + b"}") != line:
+            return None
+        return int(record["step"])
     except (ValueError, KeyError, TypeError):
         return None

@@ -14,7 +14,7 @@ from lvae_torch.synthesis.session import Session
 from lvae_torch.synthesis.showing import POINT, save_pairs, save_point_samples, save_shown
 
 N_POINTS = 2000  # images in the clouds
-N_PICTURES = 100  # samples; half as many reconstructions, each beside its image
+N_PICTURES = 100  # samples, and reconstructions, each of these beside its image
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def _draw_history(session: Session) -> list[str]:
     per_unit, x_label = session.steps_per_epoch, "epochs"
     curves = {
         name: (steps / per_unit, values)
-        for name, key in (("train", "train/nelbo"), (str(session.identity["split"]), "val/nelbo"))
+        for name, key in (("train, running", "train/nelbo"), (str(session.identity["split"]), "val/nelbo"))
         for steps, values in [history.curve(key)]
     }
     title = session.identity["run"]
@@ -83,10 +83,10 @@ def _draw_history(session: Session) -> list[str]:
 def _draw_classes(session: Session, labels: list[str]) -> list[str]:
     indices = session.images.indices
     chosen = indices[spread(len(indices), N_POINTS)]
-    drawn = [
-        [latent.z.flatten(1).cpu() for latent in session.model(session.x_at(part, "classes"), posterior_sample).latents]
-        for part in np.array_split(chosen, -(-len(chosen) // session.options.batch_size))
-    ]
+    drawn = []
+    for j, part in enumerate(np.array_split(chosen, -(-len(chosen) // session.options.batch_size))):
+        latents = session.model(session.x_at(part, "classes", j), posterior_sample).latents
+        drawn.append([latent.z.flatten(1).cpu() for latent in latents])
     clouds = {
         name: two_principal_components(torch.cat(layer))
         for name, layer in zip(labels, zip(*drawn, strict=True), strict=True)
@@ -114,13 +114,13 @@ def _draw_pictures(session: Session) -> None:
     seed_everything("analysis pictures", session.options.seed)
     at_full_width = prior_sample([1.0] * len(session.model.latent_shapes()))
     is_points = session.model.image_shape == POINT
-    n_samples, n_pairs = (N_POINTS, N_POINTS) if is_points else (N_PICTURES, N_PICTURES // 2)
-    likelihood = session.model(None, at_full_width, n=n_samples).likelihood
+    n_pictures = N_POINTS if is_points else N_PICTURES
+    likelihood = session.model(None, at_full_width, n=n_pictures).likelihood
     indices = session.images.indices
-    x = session.x_at(indices[spread(len(indices), n_pairs)], "analysis pairs")
+    x = session.x_at(indices[spread(len(indices), n_pictures)], "analysis pairs")
     if is_points:
         save_point_samples(session.out / "samples.png", x, likelihood.sample(), likelihood.mean())
     else:
         save_shown(session.out / "samples.png", session.picture_of(likelihood), 10)
     shown = session.picture_of(session.model(x, posterior_sample).likelihood)
-    save_pairs(session.out / "reconstructions.png", x, shown, 5)
+    save_pairs(session.out / "reconstructions.png", x, shown, 10)
