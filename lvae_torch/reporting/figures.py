@@ -72,7 +72,9 @@ def draw_bars(
         for k, (name, values) in enumerate(groups.items()):
             places = np.arange(len(labels)) + (k - (len(groups) - 1) / 2) * width
             bars = axes.bar(places, values, width, label=name, color=f"C{k}")
-            axes.bar_label(bars, fmt="{:.3g}", fontsize=7, padding=2)
+            axes.bar_label(
+                bars, [f"{value:.3g}" if abs(value) > 0.005 else "0" for value in values], fontsize=7, padding=2
+            )
         axes.set_xticks(np.arange(len(labels)), labels)
         _label(axes, "", y_label, title)
         if len(groups) > 1:
