@@ -1,9 +1,8 @@
 """The same name continues the same run: what may have changed in its settings since, and what may not."""
 
-import sys
 from datetime import UTC, datetime
 
-from lvae_torch.errors import CfgError
+from lvae_torch.errors import CfgError, say
 from lvae_torch.files import append_text, write_text
 from lvae_torch.hparams import Settings, differences, format_differences, load, sealed_cfg
 from lvae_torch.run_folder import RunFolder
@@ -31,5 +30,5 @@ def _compare(folder: RunFolder, settings: Settings) -> None:
         )
     if changes:
         table = format_differences(changes)
-        print(f"{folder.name}: continuing with changed settings:\n{table}", file=sys.stderr)
+        say(f"{folder.name}: continuing with changed settings:\n{table}")
         append_text(folder.path / "changes.txt", f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{table}\n\n")

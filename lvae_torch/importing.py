@@ -1,7 +1,6 @@
 """``python -m lvae_torch.interop``: a run of another program, settings and weights, as a run of ours."""
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lvae_torch.continuing import begin_or_continue
-from lvae_torch.errors import CfgError, DataError
+from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.hparams import Settings, load, to_cfg
 from lvae_torch.info import shape_of_data
 from lvae_torch.interop.efficient_vdvae import neutral_names
@@ -84,7 +83,7 @@ def _state(settings: Settings, theirs: Mapping[str, Any], step: int) -> dict[str
     flat, section = FlatParameters(raw), settings.optimizer
     optimizer = make_optimizer(section.name, flat, section.betas, section.eps, 0.0)
     if not _fill_moments(MOMENTS[section.name], optimizer.state[flat.vector], flat, raw, theirs, step):
-        print("no moments of the optimizer that we can read: training would go on with new ones.", file=sys.stderr)
+        say("no moments of the optimizer that we can read: training would go on with new ones.")
     try:
         data = data_meta(open_dump(settings), n_levels)
     except DataError:  # not made yet: the run can be used, and goes on with whatever dump has that name then

@@ -1,7 +1,6 @@
 """``python -m lvae_torch.synthesize RUN_OR_CFG [--mode M]``: use a trained run, also under ``torchrun``."""
 
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -14,7 +13,7 @@ from lvae_torch.assembled_data import evaluation_statistics
 from lvae_torch.cli import load_run_or_cfg, main, parser
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.images import Images
-from lvae_torch.errors import CfgError, DataError
+from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.files import write_json
 from lvae_torch.hparams import Settings, load_text, shared_by_all
 from lvae_torch.locking import held
@@ -90,7 +89,7 @@ def _statistics(settings: Settings, model: Model, processes: Processes) -> Abstr
         dump = open_dump(settings)
     except DataError as error:
         if processes.is_main:
-            print(f"{error}\nGoing on with the statistics that trailed the training.", file=sys.stderr)
+            say(f"{error}\nGoing on with the statistics that trailed the training.")
         return nullcontext()
     training = dump.split(settings.data.train_split, limit=settings.data.limit_train)
     images = Images(training, make_preprocess(settings, dump.n_levels))

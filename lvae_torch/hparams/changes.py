@@ -12,7 +12,9 @@ REFUSED_KEYS = {("run", "seed"), ("optimizer", "name"), ("train", "channels_last
 """Beside [model] and [data]: what the order of the data and the meaning of the optimizer's moments depend on."""
 
 
-PLACES = {("run", "runs"), ("run", "device"), ("data", "dumps")}
+WHERE_IT_RUNS = {("run", "runs"), ("run", "device")}
+"""Which no run is another one by."""
+PLACES = WHERE_IT_RUNS | {("data", "dumps")}
 """What each node of one run may call by a name of its own."""
 
 
@@ -44,7 +46,7 @@ def differences(saved: Settings, new: Settings) -> list[Difference]:
         old, other = getattr(saved, name), getattr(new, name)
         for key in sorted(type(old).model_fields.keys() | type(other).model_fields.keys()):
             before, after = getattr(old, key, None), getattr(other, key, None)
-            if before != after and (name, key) not in {("run", "runs"), ("run", "device")}:
+            if before != after and (name, key) not in WHERE_IT_RUNS:
                 found.append(Difference(name, key, before, after))
     return found
 

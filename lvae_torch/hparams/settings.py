@@ -3,7 +3,6 @@
 import difflib
 import os
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 from lvae_torch.cfg.expressions import evaluate, without_comment
 from lvae_torch.cfg.reader import Entries, parse, parse_overrides, read_file
 from lvae_torch.cfg.seal import sealed
-from lvae_torch.errors import CfgError
+from lvae_torch.errors import CfgError, say
 from lvae_torch.hparams.sections import (
     DataSection,
     LossSection,
@@ -121,7 +120,7 @@ def _ours(entries: Entries, name: str) -> Entries:
         raise _refusal(name, re.split(r"\n(?! )", str(error))) from error  # indented lines belong to the one above
     if os.environ.get("RANK", "0") == "0":
         told = ["settings of the original Efficient-VDVAE, translated (docs/efficient_vdvae.md):", *notes]
-        print(f"{name}: " + "\n  ".join(told), file=sys.stderr, flush=True)
+        say(f"{name}: " + "\n  ".join(told))
     return entries
 
 

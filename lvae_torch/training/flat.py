@@ -4,7 +4,7 @@ A deep ladder has a thousand small tensors; one step of optimizer, EMA, clipping
 thousand kernel launches each. Every such update is element-wise, so it does the same to one long vector.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,7 @@ class FlatParameters:
     def __init__(self, model: nn.Module, with_gradient: bool = True) -> None:
         parameters = [p for p in model.parameters() if p.requires_grad]
         self._parameters = parameters
-        total = sum(p.numel() for p in parameters)
-        self.vector = nn.Parameter(torch.empty(total, dtype=parameters[0].dtype, device=parameters[0].device))
-        for parameter, view in zip(parameters, _views(self.vector.data, parameters), strict=True):
-            view.copy_(parameter.data)
-            parameter.data = view
+        self.vector = nn.Parameter(_joined(parameters))
         if with_gradient:
             self.vector.grad = torch.zeros_like(self.vector)
             for parameter, view in zip(parameters, _views(self.vector.grad, parameters), strict=True):
@@ -49,14 +45,20 @@ def _flat_buffers(model: nn.Module) -> list[Tensor]:
     for name, buffer in model.named_buffers():
         if name in kept:
             by_dtype.setdefault(buffer.dtype, []).append(buffer)
-    vectors = []
-    for buffers in by_dtype.values():
-        vector = torch.cat([buffer.flatten() for buffer in buffers])
-        for buffer, view in zip(buffers, _views(vector, buffers), strict=True):
-            view.copy_(buffer)
-            buffer.data = view  # the same tensor as before, with a count of its own of what is written into it
-        vectors.append(vector)
-    return vectors
+    return [_joined(buffers) for buffers in by_dtype.values()]
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """One vector of what all hold, which they are views of from now on.
+
+    Each stays the tensor it was, with a count of its own of what is written into it, which the backward pass compares.
+    """
+    first = tensors[0]
+    vector = torch.empty(sum(tensor.numel() for tensor in tensors), dtype=first.dtype, device=first.device)
+    for tensor, view in zip(tensors, _views(vector, tensors), strict=True):
+        view.copy_(tensor.data)
+        tensor.data = view
+    return vector
 
 
 def _views(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
