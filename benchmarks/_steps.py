@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from lvae_torch.data.transforms import Preprocess
+from lvae_torch.elbo.objective import Objective, constant_beta
 from lvae_torch.hparams import Settings
 from lvae_torch.info import shape_of_data
-from lvae_torch.objectives import Objective, constant_beta
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter

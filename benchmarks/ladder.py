@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from lvae_torch.data.transforms import Preprocess
+from lvae_torch.elbo.objective import Objective, constant_beta
 from lvae_torch.hparams import load
-from lvae_torch.objectives import Objective, constant_beta
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import make_optimizer

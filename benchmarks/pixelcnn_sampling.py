@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lvae_torch.models import FAMILIES
+from lvae_torch.models.families import FAMILIES
 from lvae_torch.models.sources import posterior_sample
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -17,11 +17,11 @@ from torch import Tensor
 from data_scripts.toy2d import STDS
 from lvae_torch.cli import load_run_or_cfg
 from lvae_torch.data.images import Images
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.hparams import Settings
 from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample, prior_sample
-from lvae_torch.objectives import elbo_terms
-from lvae_torch.processes import Processes
 from lvae_torch.seeding import seed_everything
 from lvae_torch.synthesis.showing import save_point_samples
 from lvae_torch.synthesize import load_checkpoint, load_model

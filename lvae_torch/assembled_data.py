@@ -13,10 +13,10 @@ from lvae_torch.data.dump import Dump, ImageSplit
 from lvae_torch.data.images import Images
 from lvae_torch.data.order import TrainingOrder, spread
 from lvae_torch.data.transforms import Preprocess
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.elbo.batch_norm import reestimated
 from lvae_torch.hparams import Settings
-from lvae_torch.layers.batch_norm import reestimated
 from lvae_torch.models.sources import posterior_sample
-from lvae_torch.processes import Processes
 from lvae_torch.seeding import seed_everything
 
 

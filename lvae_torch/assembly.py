@@ -11,23 +11,39 @@ from torch.optim import Optimizer
 
 from lvae_torch.assembled_data import Data, evaluation_statistics
 from lvae_torch.data.images import Images
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.distributed.stopping import StopRequest
+from lvae_torch.elbo.evaluation import Evaluation, evaluate
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.evaluation import Evaluation, evaluate
-from lvae_torch.hparams import Settings, load_text, to_cfg, whole
-from lvae_torch.processes import Processes
+from lvae_torch.hparams import (
+    Settings,
+    load_text,
+    to_cfg,
+    whole,
+)
 from lvae_torch.reporting.reporter import Reporter
-from lvae_torch.run_folder import RunFolder
+from lvae_torch.runs.checkpoints import CheckpointStore
+from lvae_torch.runs.folder import RunFolder
 from lvae_torch.seeding import seed_everything
-from lvae_torch.training.checkpoints import CheckpointStore
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.loop import Plan, Run, State, load_finished
+from lvae_torch.training.loop import (
+    Plan,
+    Run,
+    State,
+    load_finished,
+)
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import decay_before_steps, make_optimizer
 from lvae_torch.training.step import TrainStep, evaluated_weights
-from lvae_torch.training.stopping import StopRequest
 from lvae_torch.watching import TrainingWatch
-from lvae_torch.wiring import build_model, checkpoint_meta, data_meta, make_learning_rate, make_objective
+from lvae_torch.wiring import (
+    build_model,
+    checkpoint_meta,
+    data_meta,
+    make_learning_rate,
+    make_objective,
+)
 
 
 def assemble(

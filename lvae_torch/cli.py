@@ -6,10 +6,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lvae_torch.errors import CfgError, DataError, UserError, say
+from lvae_torch.errors import (
+    CfgError,
+    DataError,
+    UserError,
+    say,
+)
 from lvae_torch.files import check_name
 from lvae_torch.hparams import Settings, load
-from lvae_torch.run_folder import RunFolder
+from lvae_torch.runs.folder import RunFolder
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}  # what a disk may answer
 

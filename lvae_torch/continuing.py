@@ -4,8 +4,14 @@ from datetime import UTC, datetime
 
 from lvae_torch.errors import CfgError, say
 from lvae_torch.files import append_text, write_text
-from lvae_torch.hparams import Settings, differences, format_differences, load, sealed_cfg
-from lvae_torch.run_folder import RunFolder
+from lvae_torch.hparams import (
+    Settings,
+    differences,
+    format_differences,
+    load,
+    sealed_cfg,
+)
+from lvae_torch.runs.folder import RunFolder
 
 
 def begin_or_continue(folder: RunFolder, settings: Settings) -> None:

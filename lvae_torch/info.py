@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from lvae_torch.cli import main, parser
-from lvae_torch.costs import PRECISIONS, flops_per_image, kept_for_backward
 from lvae_torch.data.catalogue import CATALOGUE, CODES
 from lvae_torch.data.dump import Dump
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.hparams import Settings, load
+from lvae_torch.models.costs import PRECISIONS, flops_per_image, kept_for_backward
 from lvae_torch.reporting.console import table
 from lvae_torch.wiring import build_model, make_preprocess
 

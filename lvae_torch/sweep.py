@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvae_torch.cli import main
-from lvae_torch.comparison import Result, draw_comparison, results_table
+from lvae_torch.distributed.stopping import stop_signals
 from lvae_torch.errors import CfgError, Preempted, say
 from lvae_torch.files import write_text
 from lvae_torch.hparams import Settings, load
-from lvae_torch.synthesis import MODES
-from lvae_torch.training.stopping import stop_signals
+from lvae_torch.reporting.comparison import Result, draw_comparison, results_table
+from lvae_torch.synthesis.modes import MODES
 from lvae_torch.wiring import run_folder
 
 POLL = 0.2  # seconds

@@ -13,19 +13,24 @@ from lvae_torch.assembled_data import evaluation_statistics
 from lvae_torch.cli import load_run_or_cfg, main, parser
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.images import Images
+from lvae_torch.distributed.processes import Processes, start_processes
 from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.files import write_json
 from lvae_torch.hparams import Settings, load_text, shared_by_all
-from lvae_torch.locking import held
 from lvae_torch.models.contract import Model
-from lvae_torch.processes import Processes, start_processes
 from lvae_torch.reporting.console import table
-from lvae_torch.synthesis import MODES, Mode
+from lvae_torch.runs.checkpoints import CheckpointStore
+from lvae_torch.runs.locks import held
 from lvae_torch.synthesis.codes import CodePrior, CodeSource, check_prior
+from lvae_torch.synthesis.modes import MODES, Mode
 from lvae_torch.synthesis.session import Session
-from lvae_torch.training.checkpoints import CheckpointStore
 from lvae_torch.training.loop import load_finished
-from lvae_torch.wiring import build_model, make_preprocess, open_dump, run_folder
+from lvae_torch.wiring import (
+    build_model,
+    make_preprocess,
+    open_dump,
+    run_folder,
+)
 
 
 def command(argv: Sequence[str]) -> None:

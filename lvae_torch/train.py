@@ -11,15 +11,27 @@ from lvae_torch.cli import main, parser
 from lvae_torch.continuing import begin_or_continue
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.loader import training_batches
+from lvae_torch.distributed.processes import start_processes
+from lvae_torch.distributed.stopping import StopRequest
 from lvae_torch.errors import DataError, Preempted, say
-from lvae_torch.hparams import Settings, in_steps, load, load_text, shared_by_all
-from lvae_torch.processes import start_processes
+from lvae_torch.hparams import (
+    Settings,
+    in_steps,
+    load,
+    load_text,
+    shared_by_all,
+)
 from lvae_torch.reporting.reporter import Reporters
-from lvae_torch.run_folder import RunFolder, RunState
+from lvae_torch.runs.folder import RunFolder, RunState
 from lvae_torch.training.loop import Run, fit, restore
-from lvae_torch.training.stopping import StopRequest
 from lvae_torch.watching import training_reporters, training_summary
-from lvae_torch.wiring import check_batch_shares, check_same_data, make_preprocess, open_dump, run_folder
+from lvae_torch.wiring import (
+    check_batch_shares,
+    check_same_data,
+    make_preprocess,
+    open_dump,
+    run_folder,
+)
 
 
 def command(argv: Sequence[str]) -> None:

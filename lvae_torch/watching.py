@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from lvae_torch.assembled_data import Data
-from lvae_torch.evaluation import Evaluation
+from lvae_torch.elbo.bounds import bits_entry, bits_per_dim, dims_of_bits
+from lvae_torch.elbo.evaluation import Evaluation
 from lvae_torch.hparams import Settings, to_cfg, whole
 from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample, prior_sample
-from lvae_torch.objectives import bits_entry, bits_per_dim, dims_of_bits
 from lvae_torch.reporting.console import ConsoleReporter, table
 from lvae_torch.reporting.grids import image_grid, pair_grid
 from lvae_torch.reporting.jsonl import JsonlReporter
 from lvae_torch.reporting.reporter import Reporter
 from lvae_torch.reporting.tensorboard import TensorBoardReporter
-from lvae_torch.run_folder import RunFolder
+from lvae_torch.runs.folder import RunFolder
 from lvae_torch.seeding import seed_everything
 from lvae_torch.training.loop import Run, has_lost_patience
 from lvae_torch.training.meter import Reading

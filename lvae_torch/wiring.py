@@ -10,11 +10,7 @@ import torch
 from lvae_torch import __version__
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.transforms import Preprocess
-from lvae_torch.errors import CfgError, DataError
-from lvae_torch.hparams import Settings, whole
-from lvae_torch.models import FAMILIES
-from lvae_torch.models.contract import Model
-from lvae_torch.objectives import (
+from lvae_torch.elbo.objective import (
     Objective,
     Schedule,
     constant_beta,
@@ -23,7 +19,11 @@ from lvae_torch.objectives import (
     logistic_growth,
     logistic_warmup,
 )
-from lvae_torch.run_folder import RunFolder
+from lvae_torch.errors import CfgError, DataError
+from lvae_torch.hparams import Settings, whole
+from lvae_torch.models.contract import Model
+from lvae_torch.models.families import FAMILIES
+from lvae_torch.runs.folder import RunFolder
 from lvae_torch.training.optimization import LearningRate, learning_rate
 
 ImageShape = tuple[int, int, int]

@@ -10,7 +10,7 @@ import torch
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.hparams import Settings, load_text
-from lvae_torch.models import FAMILIES
+from lvae_torch.models.families import FAMILIES
 
 IMAGE_SHAPE = (1, 8, 8)
 

@@ -10,8 +10,8 @@ import small
 import torch
 from torch import nn
 
+from lvae_torch.elbo.batch_norm import reestimated
 from lvae_torch.files import read_json
-from lvae_torch.layers.batch_norm import reestimated
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 

@@ -9,9 +9,11 @@ import torch
 from torch.testing import assert_close
 
 from lvae_torch.distributions import DiagonalGaussian
+from lvae_torch.elbo.bounds import elbo_terms
+from lvae_torch.elbo.objective import Objective, constant_beta
 from lvae_torch.errors import CfgError
-from lvae_torch.models import FAMILIES
 from lvae_torch.models.contract import Latent
+from lvae_torch.models.families import FAMILIES
 from lvae_torch.models.sources import (
     given_latents,
     given_noise,
@@ -21,7 +23,6 @@ from lvae_torch.models.sources import (
     prior_mean,
     prior_sample,
 )
-from lvae_torch.objectives import Objective, constant_beta, elbo_terms
 
 MIXTURE = {"likelihood": "discretized_logistic_mixture", "n_mixtures": 3}
 VARIANTS: dict[str, Callable[[], Any]] = {

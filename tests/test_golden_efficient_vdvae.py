@@ -17,12 +17,13 @@ from lvae_torch.cfg.reader import read_file
 from lvae_torch.data.transforms import Preprocess
 from lvae_torch.distributions import DiagonalGaussian, LogisticMixture, SmoothScale
 from lvae_torch.distributions.logistic_mixture import eight_bit_span
+from lvae_torch.elbo.bounds import elbo_terms
+from lvae_torch.elbo.objective import Objective, linear_between
 from lvae_torch.interop.efficient_vdvae import from_reference
-from lvae_torch.layers.bottleneck import SameConv2d
-from lvae_torch.layers.geometry import pad_to
 from lvae_torch.models.contract import Output
+from lvae_torch.models.efficient_vdvae.bottleneck import SameConv2d
+from lvae_torch.models.geometry import pad_to
 from lvae_torch.models.sources import given_noise
-from lvae_torch.objectives import Objective, elbo_terms, linear_between
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.optimization import make_optimizer
 

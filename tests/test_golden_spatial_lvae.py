@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lvae_torch.distributions import DiagonalGaussian
+from lvae_torch.elbo.bounds import elbo_terms, iw_bound
+from lvae_torch.elbo.objective import Objective, constant_beta, linear_warmup
 from lvae_torch.errors import DataError
 from lvae_torch.interop.spatial_lvae import (
     block_leaves,
@@ -20,12 +22,23 @@ from lvae_torch.interop.spatial_lvae import (
     reference_tensors,
     tower_leaves,
 )
-from lvae_torch.layers.geometry import crop_to, pad_to, padded_size
-from lvae_torch.layers.initialization import rescale_to_data
-from lvae_torch.layers.residual import NONLINEARITIES, BlockStyle, Merge, ResidualBlock, residual_tower
-from lvae_torch.models.sources import by_layer, given_noise, posterior_sample, prior_mean, shared
-from lvae_torch.models.spatial_lvae import SpatialLVAE
-from lvae_torch.objectives import Objective, constant_beta, elbo_terms, iw_bound, linear_warmup
+from lvae_torch.models.geometry import crop_to, pad_to, padded_size
+from lvae_torch.models.sources import (
+    by_layer,
+    given_noise,
+    posterior_sample,
+    prior_mean,
+    shared,
+)
+from lvae_torch.models.spatial_lvae.initialization import rescale_to_data
+from lvae_torch.models.spatial_lvae.model import SpatialLVAE
+from lvae_torch.models.spatial_lvae.residual import (
+    NONLINEARITIES,
+    BlockStyle,
+    Merge,
+    ResidualBlock,
+    residual_tower,
+)
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.optimization import make_optimizer
 

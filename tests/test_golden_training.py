@@ -11,8 +11,13 @@ from numpy.testing import assert_allclose
 from torch import Tensor, nn
 
 from lvae_torch.distributions import DiagonalGaussian
+from lvae_torch.elbo.objective import (
+    Objective,
+    constant_beta,
+    linear_between,
+    logistic_growth,
+)
 from lvae_torch.models.contract import Latent, Output
-from lvae_torch.objectives import Objective, constant_beta, linear_between, logistic_growth
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.optimization import learning_rate, make_optimizer

@@ -17,7 +17,7 @@ from lvae_torch.data.writing import DumpWriter
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
 from lvae_torch.hparams import load
-from lvae_torch.importing import command
+from lvae_torch.import_run import command
 from lvae_torch.interop.efficient_vdvae import INSIDE_A_BLOCK
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train

@@ -13,19 +13,27 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lvae_torch.distributions import DiagonalGaussian, GaussianLikelihood
-from lvae_torch.models.contract import Latent, Output, Posterior, Prior, Source
-from lvae_torch.models.sources import posterior_sample
-from lvae_torch.objectives import (
-    Objective,
-    UnitStatistics,
+from lvae_torch.elbo.bounds import (
     bits_per_dim,
-    constant_beta,
     elbo_terms,
     iw_bound,
-    linear_warmup,
     log_weight,
+)
+from lvae_torch.elbo.objective import (
+    Objective,
+    constant_beta,
+    linear_warmup,
     logistic_warmup,
 )
+from lvae_torch.elbo.units import UnitStatistics
+from lvae_torch.models.contract import (
+    Latent,
+    Output,
+    Posterior,
+    Prior,
+    Source,
+)
+from lvae_torch.models.sources import posterior_sample
 from lvae_torch.wiring import make_objective
 
 

@@ -17,11 +17,11 @@ from safetensors.numpy import load_file
 
 from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.writing import DumpWriter
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import DataError
 from lvae_torch.files import read_json
 from lvae_torch.hparams import Settings, load_text
 from lvae_torch.models.sources import masked, posterior_sample
-from lvae_torch.processes import Processes
 from lvae_torch.reporting.grids import to_uint8
 from lvae_torch.seeding import seed_everything
 from lvae_torch.synthesis.parts import read_part

@@ -16,15 +16,15 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from lvae_torch.data.dump import Dump
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.elbo.bounds import iw_bound
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
-from lvae_torch.hparams.synthesis_section import Mode
-from lvae_torch.locking import held
-from lvae_torch.objectives import iw_bound
-from lvae_torch.processes import Processes
+from lvae_torch.runs.locks import held
 from lvae_torch.seeding import seed_everything
-from lvae_torch.synthesis import MODES
+from lvae_torch.synthesis.modes import MODES
 from lvae_torch.synthesis.parts import Parts, read_part
+from lvae_torch.synthesis.section import Mode
 from lvae_torch.synthesis.temperatures import per_layer
 from lvae_torch.synthesize import load_checkpoint, load_model, synthesize
 from lvae_torch.train import train

@@ -11,10 +11,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lvae_torch.layers.made import MaskedLinear
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.elbo.objective import Objective, constant_beta
 from lvae_torch.models.sources import posterior_sample
-from lvae_torch.objectives import Objective, constant_beta
-from lvae_torch.processes import Processes
+from lvae_torch.models.vae.made import MaskedLinear
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
@@ -295,7 +295,7 @@ def test_warmup_rises_to_the_peak_and_noam_falls_from_it() -> None:
 
 
 def test_meter_gives_means_without_the_skipped_steps() -> None:
-    from lvae_torch.objectives import Terms
+    from lvae_torch.elbo.bounds import Terms
 
     meter = Meter(2, torch.device("cpu"))
     for nll, ok in ((4.0, True), (math.nan, False), (6.0, True)):

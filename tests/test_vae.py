@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lvae_torch.distributions import DiagonalGaussian, GaussianLikelihood, SquaredError
+from lvae_torch.elbo.bounds import dims_of_bits, elbo_terms, iw_bound
 from lvae_torch.errors import CfgError
 from lvae_torch.hparams import load_text
-from lvae_torch.models import FAMILIES
-from lvae_torch.models.heads import Head, likelihood_head
-from lvae_torch.models.scales import FixedScale, LearnedScale, OptimalScale
+from lvae_torch.models.families import FAMILIES
+from lvae_torch.models.likelihoods.gaussian_scales import FixedScale, LearnedScale, OptimalScale
+from lvae_torch.models.likelihoods.heads import Head, likelihood_head
 from lvae_torch.models.sources import posterior_mean, posterior_sample
-from lvae_torch.models.vae import VAE
-from lvae_torch.objectives import dims_of_bits, elbo_terms, iw_bound
+from lvae_torch.models.vae.model import VAE
 
 BOTH = pytest.mark.parametrize("family", ["vae", "vlae"])
 IMAGE = (3, 32, 32)

@@ -14,11 +14,18 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from torch.testing import assert_close
 
-from lvae_torch.distributions.codes import CertainCodes, UniformCodes, perplexity, used_fraction
+from lvae_torch.distributions.codes import (
+    CertainCodes,
+    UniformCodes,
+    perplexity,
+    used_fraction,
+)
+from lvae_torch.elbo.objective import Objective, constant_beta
 from lvae_torch.errors import CfgError
 from lvae_torch.hparams import load
 from lvae_torch.info import describe
-from lvae_torch.layers.codebook import (
+from lvae_torch.models.sources import given_latents, posterior_sample
+from lvae_torch.models.vqvae.codebook import (
     Codebook,
     EmaCodebook,
     LearnedCodebook,
@@ -26,15 +33,13 @@ from lvae_torch.layers.codebook import (
     k_means,
     nearest,
 )
-from lvae_torch.layers.quantizer import (
+from lvae_torch.models.vqvae.quantizer import (
     FiniteScalarQuantizer,
     VectorQuantizer,
     as_rows,
     rotation_trick,
     straight_through,
 )
-from lvae_torch.models.sources import given_latents, posterior_sample
-from lvae_torch.objectives import Objective, constant_beta
 
 Golden = dict[str, Tensor]
 EXAMPLES = Path(__file__).resolve().parents[1] / "egs" / "latent_variable_models"

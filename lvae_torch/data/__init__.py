@@ -1,0 +1,1 @@
+"""[data]: dumps, their order, and what the device makes of their bytes."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lvae_torch.hparams.settings import SECTIONS, Settings
+from lvae_torch.hparams.load import SECTIONS, Settings
 
 FREE_DATA_KEYS = {"dumps", "verify", "on_device", "val_split", "limit_val"}
 """Keys of [data] that leave the training data as they are."""

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+from lvae_torch.cfg.section import EPOCHS
 from lvae_torch.errors import CfgError
-from lvae_torch.hparams.settings import Settings, cross_checks
-from lvae_torch.sections import EPOCHS
+from lvae_torch.hparams.load import Settings, cross_checks
 
 KEYS = {
     "train": ("steps", "log_every", "checkpoint_every"),

@@ -1,12 +1,12 @@
 """Every section and key as a Markdown page, made from the types themselves."""
 
-from lvae_torch.hparams.settings import COMMON, SECTIONS
-from lvae_torch.sections import Section
+from lvae_torch.cfg.section import Section
+from lvae_torch.hparams.load import COMMON, SECTIONS
 
 
 def reference() -> str:
     """The text of ``docs/settings.md``."""
-    from lvae_torch.models import FAMILIES
+    from lvae_torch.models.families import FAMILIES
 
     parts = [
         "# Settings\n\nMade by `python -m lvae_torch.hparams`; every key, its default, and what it does.\n",

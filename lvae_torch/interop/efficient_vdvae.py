@@ -17,11 +17,16 @@ from lvae_torch.cfg.expressions import evaluate
 from lvae_torch.cfg.reader import read_file
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.interop.weights import copy_weights
-from lvae_torch.layers.geometry import padded_size
-from lvae_torch.models.efficient_vdvae import EfficientVDVAE
-from lvae_torch.models.efficient_vdvae_section import EfficientVDVAESection, build
-from lvae_torch.models.efficient_vdvae_stages import Cells, DownStage, UpStage, check_towers
-from lvae_torch.models.heads import ImageShape
+from lvae_torch.models.efficient_vdvae.model import EfficientVDVAE
+from lvae_torch.models.efficient_vdvae.section import EfficientVDVAESection, build
+from lvae_torch.models.efficient_vdvae.stages import (
+    Cells,
+    DownStage,
+    UpStage,
+    check_towers,
+)
+from lvae_torch.models.geometry import padded_size
+from lvae_torch.models.likelihoods.heads import ImageShape
 
 MNIST_SIDE = 28  # what counts of the original's 32x32 images of MNIST
 Values = Mapping[str, Any]

@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lvae_torch.interop.weights import copy_weights
-from lvae_torch.layers.residual import BlockStyle, Merge, ResidualBlock
-from lvae_torch.models.heads import likelihood_head
-from lvae_torch.models.spatial_lvae import Ladder, SpatialLVAE, Stage
+from lvae_torch.models.likelihoods.heads import likelihood_head
+from lvae_torch.models.spatial_lvae.model import Ladder, SpatialLVAE, Stage
+from lvae_torch.models.spatial_lvae.residual import BlockStyle, Merge, ResidualBlock
 
 LIKELIHOODS = {
     "bernoulli": "bernoulli",

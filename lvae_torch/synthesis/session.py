@@ -13,14 +13,14 @@ import numpy as np
 from torch import Tensor
 
 from lvae_torch.data.images import Images
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.elbo.bounds import dims_of_bits
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.hparams.synthesis_section import SynthesisSection
 from lvae_torch.models.contract import Likelihood, Model, Shape
-from lvae_torch.objectives import dims_of_bits
-from lvae_torch.processes import Processes
 from lvae_torch.seeding import seed_everything
 from lvae_torch.synthesis.codes import CodePrior, CodeSource
 from lvae_torch.synthesis.parts import Format, Parts
+from lvae_torch.synthesis.section import SynthesisSection
 from lvae_torch.synthesis.singles import SINGLES, TARGETS, single_names
 
 Batch = tuple[np.ndarray, Tensor]

@@ -7,14 +7,19 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from lvae_torch.errors import CfgError, DataError, NumericalError, Preempted
-from lvae_torch.evaluation import Evaluation
-from lvae_torch.processes import Processes
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.distributed.stopping import StopRequest
+from lvae_torch.elbo.evaluation import Evaluation
+from lvae_torch.errors import (
+    CfgError,
+    DataError,
+    NumericalError,
+    Preempted,
+)
+from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.seeding import seed_everything
-from lvae_torch.training.checkpoints import CheckpointStore
 from lvae_torch.training.meter import Reading
 from lvae_torch.training.step import TrainStep
-from lvae_torch.training.stopping import StopRequest
 
 
 @dataclass(frozen=True)

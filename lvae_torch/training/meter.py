@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lvae_torch.objectives import Terms
-from lvae_torch.processes import Processes
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.elbo.bounds import Terms
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from lvae_torch.elbo.bounds import Terms
+from lvae_torch.elbo.objective import Objective
 from lvae_torch.models.sources import posterior_sample
-from lvae_torch.objectives import Objective, Terms
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter

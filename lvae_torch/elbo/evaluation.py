@@ -1,0 +1,110 @@
+"""The likelihood of a whole split, summed exactly: every image once, whatever the number of ranks."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.elbo.bounds import (
+    Terms,
+    bits_entry,
+    code_usage,
+    elbo_terms,
+    iw_bound,
+)
+from lvae_torch.elbo.units import Units, UnitStatistics
+from lvae_torch.models.contract import Model
+from lvae_torch.models.sources import posterior_sample
+from lvae_torch.seeding import seed_everything
+
+Batches = Iterable[tuple[int, Tensor]]
+"""(j, x), x (b, C, H, W): fixed global batches, each rank getting its own. Noise is drawn for j, not for the rank."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over a split, in nats per image."""
+
+    n_images: int
+    nll: float
+    """-log p(x|z), one posterior sample per image."""
+    kl: tuple[float, ...]
+    """KL(q||p) of each layer, in closed form where there is one, top first."""
+    units: Units
+    """What each latent unit does."""
+    iw_samples: int = 0
+    iw_bound: float | None = None
+    """Estimate of -log p(x) with that many samples; None if not asked for."""
+    extras: Mapping[str, float] = field(default_factory=dict)
+    """What only some families have: penalties, per image, and the usage of codes over the whole split."""
+
+    @property
+    def nelbo(self) -> float:
+        return self.nll + sum(self.kl)
+
+    def scalars(self, n_dims: int | None) -> dict[str, float]:
+        """The numbers under the names they have in every report; layers counted from 0, top first."""
+        values = {"nelbo": self.nelbo, "nll": self.nll, "kl": sum(self.kl), **bits_entry("bpd", self.nelbo, n_dims)}
+        values |= {} if n_dims is None else {"nats_per_dim": self.nelbo / n_dims}
+        values |= {f"kl/{i:02d}": kl for i, kl in enumerate(self.kl)} | dict(self.extras)
+        for name, counts in (("active_units", self.units.active()), ("informative_units", self.units.informative())):
+            values |= {name: float(sum(counts)), **{f"{name}/{i:02d}": float(n) for i, n in enumerate(counts)}}
+        if self.iw_bound is not None:
+            values |= {"iw_bound": self.iw_bound, **bits_entry("iw_bpd", self.iw_bound, n_dims)}
+        return values
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model,
+    batches: Batches,
+    processes: Processes,
+    seed: int,
+    iw_samples: int = 0,
+    chunk: int = 100,
+) -> Evaluation:
+    """Evaluate ``model`` (in evaluation mode) on ``batches`` on its device.
+
+    Args:
+        iw_samples: K of the importance-weighted bound; 0 leaves it out.
+        chunk: images times samples in one pass of that bound.
+    """
+    totals: dict[str, Tensor] = {}
+    units = UnitStatistics(model.latent_shapes(), processes.device)
+    for j, x in batches:
+        seed_everything("evaluation", seed, j)
+        out = model(x, posterior_sample)
+        terms = elbo_terms(x, out)
+        bound = iw_bound(model, x, iw_samples, chunk) if iw_samples else x.new_zeros(x.shape[0])
+        batch = _sums(terms, bound)
+        totals = {name: totals[name] + value for name, value in batch.items()} if totals else batch
+        units.update(out.latents)
+    if not totals:  # fewer batches than ranks: nothing to add, under the names that the others have
+        x = torch.zeros(1, *model.image_shape, device=processes.device)
+        terms = elbo_terms(x, model(x, posterior_sample))
+        totals = {name: torch.zeros_like(value) for name, value in _sums(terms, terms.nll).items()}
+    totals = {name: processes.sum_(value) for name, value in totals.items()}
+    count = totals.pop("count")
+    usage = {int(name.split("/")[1]): totals.pop(name) for name in tuple(totals) if name.startswith("usage/")}
+    means = {name: value / count for name, value in totals.items()}
+    bound_mean, nll, kl = (means.pop(name) for name in ("bound", "nll", "kl"))
+    means |= code_usage(usage)
+    return Evaluation(
+        n_images=int(count),
+        nll=float(nll),
+        kl=tuple(kl.tolist()),
+        units=units.result(processes.sum_),
+        iw_samples=iw_samples,
+        iw_bound=float(bound_mean) if iw_samples else None,
+        extras={name: float(number) for name, number in means.items()},
+    )
+
+
+def _sums(terms: Terms, bound: Tensor) -> dict[str, Tensor]:
+    """Over a batch, float64."""
+    per_image = {"nll": terms.nll, "kl": terms.kl, "bound": -bound, "count": torch.ones_like(terms.nll)}
+    per_image |= {f"penalty/{name}": penalty for name, penalty in terms.penalties.items()}
+    sums = {name: values.sum(dim=0, dtype=torch.float64) for name, values in per_image.items()}
+    return sums | {f"usage/{i}": counts.double() for i, counts in terms.usage.items()}
