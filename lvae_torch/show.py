@@ -1,15 +1,22 @@
 """``python -m lvae_torch.show DUMPS/NAME [--split NAME] [--out FILE]``: a contact sheet of what was dumped."""
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from lvae_torch.cli import main, new_parser
+
+PARSER = new_parser("show")
+PARSER.add_argument("dump", type=Path, help="folder of the dump, such as dataset_dumps/binarized_mnist")
+PARSER.add_argument("--split", help="which split (default: the dump's first)")
+PARSER.add_argument("--out", type=Path, help="PNG file to write (default: NAME_SPLIT.png beside the dump)")
+if __name__ == "__main__":
+    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
 
 import numpy as np
 
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.order import spread
-from lvae_torch.errors import DataError, UserError
+from lvae_torch.errors import DataError
 from lvae_torch.files import atomic_write
 
 SHEET = 1200  # pixels across, more or less
@@ -71,11 +78,7 @@ def _save(picture: np.ndarray, out: Path) -> None:
 
 def command(argv: Sequence[str]) -> None:
     """Show the dump that the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m lvae_torch.show", description="Contact sheet of a dump.")
-    parser.add_argument("dump", type=Path, help="folder of the dump, such as dataset_dumps/binarized_mnist")
-    parser.add_argument("--split", help="which split (default: the dump's first)")
-    parser.add_argument("--out", type=Path, help="PNG file to write (default: NAME_SPLIT.png beside the dump)")
-    arguments = parser.parse_args(argv)
+    arguments = PARSER.parse_args(argv)
     folder = arguments.dump.resolve()
     dump = Dump.open(folder.parent, folder.name)
     split = arguments.split or next(iter(dump.shards))
@@ -87,8 +90,4 @@ def command(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        command(sys.argv[1:])
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_status)
+    main(command)

@@ -6,13 +6,7 @@ import pytest
 import small
 
 from lvae_torch.errors import CfgError
-from lvae_torch.hparams import (
-    differences,
-    format_differences,
-    load,
-    load_text,
-    to_cfg,
-)
+from lvae_torch.hparams import differences, format_differences, load, load_text, to_cfg
 
 HEAD = "[run]\nname = x\n[data]\ndataset = d\n[model]\nfamily = spatial_lvae\n"
 

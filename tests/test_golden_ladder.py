@@ -21,7 +21,7 @@ from lvae_torch.errors import DataError
 from lvae_torch.interop.weights import copy_weights
 from lvae_torch.models.contract import Latent, Output
 from lvae_torch.models.ladder.ladder_vae import LadderVAE
-from lvae_torch.models.ladder.section import HierarchicalVAESection, build_hierarchical
+from lvae_torch.models.ladder.section import HierarchicalVAESection
 from lvae_torch.models.sources import given_latents, given_noise
 
 COPIES = Path(__file__).resolve().parent / "golden" / "misc_ladder"
@@ -106,7 +106,7 @@ def test_the_bottom_up_baseline_has_the_same_generative_model(folder: Path) -> N
     """Its prior and likelihood at the ladder's recorded latents are the ladder's."""
     arrays = arrays_of(folder / "tiny_lvae.npz")
     section = HierarchicalVAESection(z_dims=SIZES["z_dims"], widths=SIZES["widths"], batch_norm=False)
-    model = build_hierarchical(section, SIZES["image_shape"], n_levels=2).double()
+    model = section.build(SIZES["image_shape"], n_levels=2).double()
     weights = {k: a for k, a in weights_of(arrays).items() if not k.startswith("up")}
     copy_weights(dict(generative_tensors(model.generative)), weights)
     x, latents = images(arrays, torch.float64), top_down(arrays, "z", torch.float64)

@@ -162,8 +162,7 @@ def test_batch_norm_uses_the_batch_in_training_and_its_record_in_evaluation(fami
 
 
 def built(family: str, **section: Any) -> Any:
-    entry = FAMILIES[family]
-    return entry.build(entry.settings(**section), (1, 28, 28), 2)
+    return FAMILIES[family](**section).build((1, 28, 28), 2)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,7 @@ import torch
 from likelihood_cases import levels, logistics, mixture, pixels, repeated, some_levels
 from torch import Tensor
 
-from lvae_torch.distributions import (
-    Bernoulli,
-    DiscretizedLogistic,
-    GaussianLikelihood,
-    LogisticMixture,
-)
+from lvae_torch.distributions import Bernoulli, DiscretizedLogistic, GaussianLikelihood, LogisticMixture
 from lvae_torch.models.contract import Likelihood
 
 HEADS: dict[str, tuple[int, Callable[[Tensor], Likelihood]]] = {  # channels of the head, for RGB

@@ -10,12 +10,7 @@ from torch import Tensor
 from torch.distributions import AffineTransform, SigmoidTransform, TransformedDistribution, Uniform
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lvae_torch.distributions import (
-    Bernoulli,
-    DiscretizedLogistic,
-    GaussianLikelihood,
-    LogisticMixture,
-)
+from lvae_torch.distributions import Bernoulli, DiscretizedLogistic, GaussianLikelihood, LogisticMixture
 
 
 def test_bernoulli_is_the_library_distribution() -> None:

@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from lvae_torch.data.order import (
-    TrainingOrder,
-    evaluation_batches,
-    n_batches,
-    share,
-    spread,
-)
+from lvae_torch.data.order import TrainingOrder, evaluation_batches, n_batches, share, spread
 from lvae_torch.errors import DataError
 
 

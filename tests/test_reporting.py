@@ -19,12 +19,7 @@ from PIL import Image
 from lvae_torch.errors import DataError
 from lvae_torch.reporting import console
 from lvae_torch.reporting.console import ConsoleReporter, table
-from lvae_torch.reporting.grids import (
-    image_grid,
-    pair_grid,
-    save_png,
-    to_uint8,
-)
+from lvae_torch.reporting.grids import image_grid, pair_grid, save_png, to_uint8
 from lvae_torch.reporting.history import History
 from lvae_torch.reporting.jsonl import JsonlReporter
 from lvae_torch.reporting.reporter import Reporter, Reporters

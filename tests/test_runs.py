@@ -15,12 +15,7 @@ import torch
 from torch.testing import assert_close
 
 from lvae_torch.distributed.stopping import StopRequest, stop_signals
-from lvae_torch.errors import (
-    CfgError,
-    DataError,
-    NumericalError,
-    Preempted,
-)
+from lvae_torch.errors import CfgError, DataError, NumericalError, Preempted
 from lvae_torch.files import read_json
 from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.runs.folder import RunFolder

@@ -9,13 +9,7 @@ from likelihood_cases import levels, mixture, pixels, repeated
 from torch import Tensor
 from torch.testing import assert_close
 
-from lvae_torch.distributions import (
-    Bernoulli,
-    DiscretizedLogistic,
-    GaussianLikelihood,
-    LogisticMixture,
-    SmoothScale,
-)
+from lvae_torch.distributions import Bernoulli, DiscretizedLogistic, GaussianLikelihood, LogisticMixture, SmoothScale
 from lvae_torch.distributions.logistic_mixture import eight_bit_span
 from lvae_torch.models.likelihoods.row_slices import Sliced, in_slices
 

@@ -27,7 +27,7 @@ from lvae_torch.hparams import Settings, load_text
 from lvae_torch.models.sources import given_latents, posterior_sample
 from lvae_torch.synthesis.modes import MODES
 from lvae_torch.synthesis.parts import read_part
-from lvae_torch.synthesize import load_checkpoint, load_model, synthesize
+from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -121,7 +121,7 @@ def results(folder: Path, cfg: str, mode: str, **overrides: Any) -> dict[str, An
 
 def model_of(folder: Path, cfg: str) -> Any:
     given = settings(folder, cfg)
-    return load_model(given, load_checkpoint(given), ALONE)
+    return small.opened(given).model
 
 
 def logged(folder: Path, run: str) -> dict[str, float]:

@@ -14,13 +14,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from torch.testing import assert_close
 
-from lvae_torch.distributions.codes import (
-    CertainCodes,
-    UniformCodes,
-    perplexity,
-    used_fraction,
-)
-from lvae_torch.elbo.objective import Objective, constant_beta
+from lvae_torch.distributions.codes import CertainCodes, UniformCodes, perplexity, used_fraction
 from lvae_torch.errors import CfgError
 from lvae_torch.hparams import load
 from lvae_torch.info import describe
@@ -259,7 +253,7 @@ def test_the_loss_is_that_of_the_course(codebook: str) -> None:
     model = small.vqvae(codebook=codebook, commitment=0.25).eval().double()
     x = small.images(4, model.image_shape, 256).double()
     out = model(x, posterior_sample)
-    loss, terms = Objective(constant_beta(0.0), n_dims=3 * 8 * 8)(x, out, step=0)
+    loss, terms = small.objective(3 * 8 * 8, beta=0.0)(x, out, step=0)
     z_e = model.encoder(2 * x - 1)
     z_q = model.quantizer.codebook.vectors[out.latents[0].z.squeeze(1)].movedim(-1, 1)
     mse = (2 * x - 1 - model.decoder(z_q)).square().mean()

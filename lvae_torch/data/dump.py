@@ -20,19 +20,9 @@ import torch
 from torch import Tensor
 
 from lvae_torch.data.catalogue import CATALOGUE, CODES
-from lvae_torch.data.shards import (
-    DTYPES,
-    Encoding,
-    Rows,
-    open_shard,
-)
+from lvae_torch.data.shards import DTYPES, Encoding, Rows, open_shard
 from lvae_torch.errors import DataError
-from lvae_torch.files import (
-    BROKEN_ARRAY,
-    check_name,
-    read_json,
-    sha256_of,
-)
+from lvae_torch.files import BROKEN_ARRAY, check_name, read_json, sha256_of
 
 VERSION = 2
 DESCRIPTION = "dataset.json"

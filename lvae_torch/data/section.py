@@ -1,14 +1,11 @@
 """The [data] section."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from lvae_torch.cfg.section import (
-    Count,
-    Int,
-    Section,
-)
+from lvae_torch.cfg.section import Count, Int, Section
 from lvae_torch.files import check_name
 
 
@@ -39,6 +36,10 @@ class DataSection(Section):
     """Train on the first N images only; 0 for all."""
     limit_val: Count = 0
     """Evaluate on N images spread evenly over the split; 0 for all."""
+
+    def problems(self) -> Iterator[str]:
+        if self.dequantize and self.binarize != "none":
+            yield "dequantize and binarize exclude each other; leave one out"
 
     @field_validator("dataset", "train_split", "val_split")
     @classmethod

@@ -15,31 +15,10 @@ from typing import Any, Self
 import numpy as np
 from filelock import FileLock, Timeout
 
-from lvae_torch.data.dump import (
-    DESCRIPTION,
-    VERSION,
-    Layout,
-    Shard,
-    content_hash,
-    description_hash,
-)
-from lvae_torch.data.shards import (
-    SUFFIX,
-    Encoding,
-    encode_png,
-    encoded_shard,
-)
+from lvae_torch.data.dump import DESCRIPTION, VERSION, Layout, Shard, content_hash, description_hash
+from lvae_torch.data.shards import SUFFIX, Encoding, encode_png, encoded_shard
 from lvae_torch.errors import DataError
-from lvae_torch.files import (
-    atomic_write,
-    check_name,
-    finite,
-    read_json,
-    sha256_of,
-    sync_folder,
-    write_json,
-    write_text,
-)
+from lvae_torch.files import atomic_write, check_name, finite, read_json, sha256_of, sync_folder, write_json, write_text
 
 SHARD_BYTES: dict[Encoding, int] = {"raw": 64 * 2**20, "png": 256 * 2**20}  # before encoding
 JOURNAL = "unfinished.json"

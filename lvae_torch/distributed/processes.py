@@ -84,7 +84,7 @@ def start_processes(
     local_rank, rank, world = (
         int(os.environ.get(k, d)) for k, d in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "1"))
     )
-    chosen = _choose_device(device, local_rank)
+    chosen = choose_device(device, local_rank)
     if world == 1:
         yield Processes(rank, world, chosen)
         return
@@ -111,7 +111,12 @@ def _lines_only_in(text: str, other: str) -> list[str]:
     return [line for line in text.splitlines() if line not in known]
 
 
-def _choose_device(wanted: str, local_rank: int) -> torch.device:
+def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
+    """The device of this process.
+
+    Raises:
+        CfgError: if a GPU is asked for and there is none, or no one for this local rank.
+    """
     available = torch.cuda.is_available()
     if wanted == "cpu" or (wanted == "auto" and not available):
         return torch.device("cpu")

@@ -9,34 +9,42 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
-def reestimated(
+def kept_statistics(model: nn.Module) -> Iterator[None]:
+    """Afterwards ``model`` has the statistics again that it had before."""
+    buffers = [buffer for norm in _norms(model) for buffer in norm.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, old in zip(buffers, before, strict=True):
+            buffer.copy_(old)
+
+
+@torch.no_grad()
+def estimate(
     model: nn.Module,
     passes: Iterable[Callable[[], object]],
     sum_over_ranks: Callable[[Tensor], Tensor] = lambda tensor: tensor,
-) -> Iterator[None]:
-    """Inside, ``model`` (in evaluation mode) has the means of the batch statistics of ``passes``; then its own again.
+) -> None:
+    """Give ``model`` (in evaluation mode) the means of the batch statistics of ``passes``.
 
     Args:
         passes: each runs ``model`` on one batch.
         sum_over_ranks: adds a tensor up over the processes that share the batches out among them.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    norms = _norms(model)
     if not norms:
-        yield
         return
-    before = [(norm.momentum, [buffer.clone() for buffer in norm.buffers()]) for norm in norms]
+    momenta = [norm.momentum for norm in norms]
     try:
-        _estimate(norms, passes, sum_over_ranks)
-        yield
+        _average(norms, passes, sum_over_ranks)
     finally:
-        for norm, (momentum, buffers) in zip(norms, before, strict=True):
+        for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-            for buffer, old in zip(norm.buffers(), buffers, strict=True):
-                buffer.copy_(old)
+            norm.eval()
 
 
-@torch.no_grad()
-def _estimate(
+def _average(
     norms: list[_BatchNorm], passes: Iterable[Callable[[], object]], sum_over_ranks: Callable[[Tensor], Tensor]
 ) -> None:
     for norm in norms:
@@ -49,10 +57,13 @@ def _estimate(
         n += 1
     total = float(sum_over_ranks(torch.tensor(float(n), dtype=torch.float64, device=_device(norms))))
     for norm in norms:
-        norm.eval()
         for statistic in (norm.running_mean, norm.running_var):
             if statistic is not None and total:
                 statistic.copy_(sum_over_ranks(statistic.double() * n) / total)
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
 def _device(norms: list[_BatchNorm]) -> torch.device | None:

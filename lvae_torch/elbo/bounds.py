@@ -1,23 +1,22 @@
-"""From nats per image and layer to a loss, a bound, or a number for a report. Written once, for every family."""
+"""From nats per image and layer to a bound, or a number for a report. Written once, for every family."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lvae_torch.distributions.codes import CertainCodes, perplexity, used_fraction
-from lvae_torch.models.contract import (
-    Latent,
-    Model,
-    Output,
-    Source,
-)
+from lvae_torch.models.contract import Latent, Model, Output, Source
 from lvae_torch.models.sources import posterior_sample
 
 KLEstimate = Literal["analytic", "sampled"]
+
+
+Value = TypeVar("Value", float, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -110,16 +109,11 @@ def _log_sum_of_weights(
     return total
 
 
-def bits_per_dim(nats: float, n_dims: int) -> float:
-    """Nats per image -> bits per dimension; for reports only."""
+def bits_per_dim(nats: Value, n_dims: int) -> Value:
+    """Nats per image, a number or an array of them -> bits per dimension; for reports only."""
     return nats / (n_dims * math.log(2))
 
 
-def dims_of_bits(model: Model) -> int | None:
-    """C * H * W, to report bits per dimension with; None where the model's likelihood has no such."""
-    return math.prod(model.image_shape) if model.in_bits else None
-
-
 def bits_entry(name: str, nats: float, n_dims: int | None) -> dict[str, float]:
-    """Bits per dimension under ``name``, for a report; nothing if ``dims_of_bits`` was None."""
+    """Bits per dimension under ``name``, for a report; nothing if ``Model.n_dims`` is None."""
     return {} if n_dims is None else {name: bits_per_dim(nats, n_dims)}

@@ -1,23 +1,24 @@
 """The likelihood of a whole split, summed exactly: every image once, whatever the number of ranks."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from lvae_torch.data.images import Images
+from lvae_torch.data.run_data import RunData
 from lvae_torch.distributed.processes import Processes
-from lvae_torch.elbo.bounds import (
-    Terms,
-    bits_entry,
-    code_usage,
-    elbo_terms,
-    iw_bound,
-)
+from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.distributed.stopping import StopRequest
+from lvae_torch.elbo.batch_norm import estimate, kept_statistics
+from lvae_torch.elbo.bounds import Terms, bits_entry, code_usage, elbo_terms, iw_bound
+from lvae_torch.elbo.section import ValSection
 from lvae_torch.elbo.units import Units, UnitStatistics
 from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample
-from lvae_torch.seeding import seed_everything
 
 Batches = Iterable[tuple[int, Tensor]]
 """(j, x), x (b, C, H, W): fixed global batches, each rank getting its own. Noise is drawn for j, not for the rank."""
@@ -108,3 +109,59 @@ def _sums(terms: Terms, bound: Tensor) -> dict[str, Tensor]:
     per_image |= {f"penalty/{name}": penalty for name, penalty in terms.penalties.items()}
     sums = {name: values.sum(dim=0, dtype=torch.float64) for name, values in per_image.items()}
     return sums | {f"usage/{i}": counts.double() for i, counts in terms.usage.items()}
+
+
+def take_statistics(model: Model, training: Images, batch_size: int, seed: int, processes: Processes) -> None:
+    """Give ``model`` the batch norm statistics of the training images, in place of those that trailed the training.
+
+    Args:
+        batch_size: images of a batch over all ranks, as in training.
+    """
+
+    def passes() -> Iterator[Callable[[], object]]:
+        for j, indices in training.batches(batch_size, processes):
+            if j and len(indices) < batch_size:
+                continue  # as in training, which has no batch of less, and of 1 image there are no statistics
+            seed_everything("batch norm", seed, j)
+            yield partial(model, training.at(indices, processes.device), posterior_sample)
+
+    estimate(model, passes(), processes.sum_)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates the model of a run on its validation split while it trains."""
+
+    section: ValSection
+    model: Model
+    data: RunData
+    processes: Processes
+    stop: StopRequest
+    seed: int
+
+    def __call__(self, is_last: bool) -> Evaluation:
+        """The likelihood of the split; the importance-weighted bound only where this is the last one.
+
+        Raises:
+            Preempted: after a signal.
+        """
+        batches, rounds = self.data.validation_batches(self.section.batch_size, self.processes)
+        was_training = self.model.training
+        self.model.eval()
+        self.processes.broadcast_(self.model.buffers())  # running statistics are each rank's own
+        iw_samples = self.section.iw_samples if is_last else 0
+        try:
+            with self._statistics():
+                return evaluate(self.model, self.stop.watch(batches, rounds), self.processes, self.seed, iw_samples)
+        finally:
+            self.model.train(was_training)
+
+    @contextmanager
+    def _statistics(self) -> Iterator[None]:
+        """Inside, the model has the batch norm statistics that ``[val] batch_norm`` asks for."""
+        if self.section.batch_norm == "running":
+            yield
+            return
+        with kept_statistics(self.model):
+            take_statistics(self.model, self.data.training, self.data.order.batch_size, self.seed, self.processes)
+            yield

@@ -3,20 +3,22 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
-from lvae_torch.elbo.bounds import KLEstimate, Terms, elbo_terms
+from lvae_torch.cfg.section import whole
+from lvae_torch.data.shapes import ImageShape
+from lvae_torch.elbo.bounds import Terms, elbo_terms
+from lvae_torch.elbo.section import Beta, LossSection
 from lvae_torch.models.contract import Output
 
 Schedule = Callable[[int], float]
-Balance = Literal["none", "kl_per_unit", "kl"]
 
 
 def constant_beta(value: float) -> Schedule:
+    """β = ``value`` at every step."""
     return lambda step: value
 
 
@@ -45,58 +47,71 @@ def logistic_growth(middle: float, rate: float) -> Schedule:
     return lambda step: 0.5 * (1.0 + math.tanh(0.5 * rate * (step - middle)))  # tanh does not overflow
 
 
+def beta_schedule(beta: Beta) -> Schedule:
+    """Step -> weight of the KL, from what ``[loss] beta`` says."""
+    match beta:
+        case ("linear", steps):
+            return linear_warmup(whole(steps))
+        case ("linear", first, last, minimum):
+            return linear_between(whole(first), whole(last), minimum)
+        case ("logistic", steps):
+            return logistic_warmup(whole(steps))
+        case ("logistic", middle, rate):
+            return logistic_growth(whole(middle), rate)
+        case value:
+            return constant_beta(value)
+
+
 @dataclass(frozen=True)
 class Objective:
     """Output -> the scalar to minimise. All training tricks live here."""
 
-    beta: Schedule
-    """Step -> weight of the KL (warm-up)."""
-    free_bits: float = 0.0
-    """Nats of KL per layer that cost nothing (Kingma et al. 2016)."""
-    free_bits_mode: Literal["per_example", "batch_mean"] = "per_example"
-    kl_estimate: KLEstimate = "analytic"
-    mc_samples: int = 1
-    """Estimates averaged over, each of a sample or of an importance-weighted bound of its own."""
-    iw_samples: int = 1
-    """Samples in each importance-weighted bound (Burda et al. 2016); 1 is the ELBO."""
-    balance: Balance = "none"
-    """How the KL is shared out over the layers at first (Vahdat & Kautz 2020, where the shares are called gamma)."""
-    balance_steps: int = 0
-    """The last step that does so."""
-    n_dims: int = 1
-    """Divides the loss: 1 for nats per image, C * H * W for nats per dimension."""
+    loss: LossSection
+    image_shape: ImageShape
+
+    @cached_property
+    def beta(self) -> Schedule:
+        """Step -> weight of the KL."""
+        return beta_schedule(self.loss.beta)
+
+    @cached_property
+    def scale(self) -> int:
+        """Divides the loss: C * H * W for nats per dimension, 1 for nats per image."""
+        return math.prod(self.image_shape) if self.loss.per_dimension else 1
 
     def repeated(self, x: Tensor) -> Tensor:
         """x, (B, ...), as often as a step has samples of each image: (mc_samples * iw_samples * B, ...)."""
-        times = self.mc_samples * self.iw_samples
+        times = self.loss.mc_samples * self.loss.iw_samples
         return x if times == 1 else x.repeat(times, *[1] * (x.dim() - 1))
 
     def __call__(self, x: Tensor, out: Output, step: int) -> tuple[Tensor, Terms]:
         """The loss, and the terms it was made of, for ``repeated`` x at ``step``."""
-        if self.iw_samples == 1:
-            terms = elbo_terms(x, out, self.kl_estimate)
+        if self.loss.iw_samples == 1:
+            terms = elbo_terms(x, out, self.loss.kl_estimate)
             paid = self.paid(terms.kl)
-            if self.balance != "none" and step <= self.balance_steps:
-                units = [latent.z[0].numel() if self.balance == "kl_per_unit" else 1 for latent in out.latents]
+            if self.loss.balance != "none" and step <= whole(self.loss.balance_steps):
+                units = [latent.z[0].numel() if self.loss.balance == "kl_per_unit" else 1 for latent in out.latents]
                 paid = paid * layer_shares(terms.kl.detach().mean(dim=0), units)
             loss = terms.nll.mean() + self.beta(step) * paid.sum()
         else:
             terms = elbo_terms(x, out, "sampled")
             # As the Ladder VAE's authors do, warm-up weighs the latents inside the importance weights too.
-            log_w = -(terms.nll + self.beta(step) * terms.kl.sum(dim=1)).view(self.mc_samples, self.iw_samples, -1)
-            loss = math.log(self.iw_samples) - log_w.logsumexp(dim=1).mean()
+            log_w = -(terms.nll + self.beta(step) * terms.kl.sum(dim=1)).view(
+                self.loss.mc_samples, self.loss.iw_samples, -1
+            )
+            loss = math.log(self.loss.iw_samples) - log_w.logsumexp(dim=1).mean()
         for penalty in out.penalties.values():
             loss = loss + penalty.mean()
-        return loss / self.n_dims, terms
+        return loss / self.scale, terms
 
     def paid(self, kl: Tensor) -> Tensor:
         """KL per layer after free bits, (L,)."""
-        if self.free_bits == 0:
+        if self.loss.free_bits == 0:
             return kl.mean(dim=0)
-        if self.free_bits_mode == "batch_mean":
-            return kl.mean(dim=0).clamp(min=self.free_bits)
+        if self.loss.free_bits_mode == "batch_mean":
+            return kl.mean(dim=0).clamp(min=self.loss.free_bits)
         # Before the batch mean: each image has its own free bits, and ranks stay independent.
-        return kl.clamp(min=self.free_bits).mean(dim=0)
+        return kl.clamp(min=self.loss.free_bits).mean(dim=0)
 
 
 def layer_shares(kl: Tensor, units: Sequence[int]) -> Tensor:

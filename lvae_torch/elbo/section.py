@@ -1,30 +1,24 @@
 """The [loss] and [val] sections."""
 
+from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import field_validator
 
-from lvae_torch.cfg.section import (
-    Count,
-    Fraction,
-    NonNegative,
-    Positive,
-    PositiveInt,
-    PositiveSteps,
-    Section,
-    Steps,
+from lvae_torch.cfg.section import Count, Fraction, NonNegative, Positive, PositiveInt, PositiveSteps, Section, Steps
+
+Beta = (
+    NonNegative
+    | tuple[Literal["linear", "logistic"], PositiveSteps]
+    | tuple[Literal["linear"], Steps, PositiveSteps, Fraction]
+    | tuple[Literal["logistic"], Steps, Positive]
 )
 
 
 class LossSection(Section):
     """[loss]: how the terms of the ELBO become the training loss."""
 
-    beta: (
-        NonNegative
-        | tuple[Literal["linear", "logistic"], PositiveSteps]
-        | tuple[Literal["linear"], Steps, PositiveSteps, Fraction]
-        | tuple[Literal["logistic"], Steps, Positive]
-    ) = 1.0
+    beta: Beta = 1.0
     """Weight of the KL: a number; ('linear', 1000) or ('logistic', '20 epochs') for a warm-up from 0 to 1;
     ('linear', first step, last step, minimum); or ('logistic', middle step, growth rate)."""
     mc_samples: PositiveInt = 1
@@ -49,13 +43,12 @@ class LossSection(Section):
     def _pair(cls, beta: object) -> object:
         return tuple(beta) if isinstance(beta, list) else beta
 
-    @model_validator(mode="after")
-    def _fit_together(self) -> "LossSection":
+    def problems(self) -> Iterator[str]:
         if self.iw_samples > 1 and (self.free_bits or self.balance != "none"):
-            raise ValueError(
-                "iw_samples excludes free_bits and balance: that bound has no KL term of its own; leave them out."
-            )
-        return self
+            yield "iw_samples excludes free_bits and balance: that bound has no KL term of its own; leave them out"
+        match self.beta:
+            case ("linear", int(first), int(last), _) if last <= first:
+                yield f"beta rises from step {first} to step {last}; give the later step second"
 
 
 class ValSection(Section):
@@ -73,3 +66,7 @@ class ValSection(Section):
     """Samples of the importance-weighted bound computed once, at the end; 0 for none."""
     images: Count = 64
     """Samples and reconstructions in the pictures; 0 for no pictures."""
+
+    def problems(self) -> Iterator[str]:
+        if self.patience and self.every == 0:
+            yield f"patience = {self.patience} counts evaluations, but every = 0 has but one; set every"

@@ -1,31 +1,25 @@
-"""All sections of a run, checked together: every problem is reported in one go, before any work starts."""
+"""A cfg, read and checked: every problem is reported in one go, before any work starts."""
 
 import difflib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from lvae_torch.cfg.expressions import evaluate, without_comment
-from lvae_torch.cfg.reader import (
-    Entries,
-    parse,
-    parse_overrides,
-    read_file,
-)
-from lvae_torch.cfg.seal import sealed
-from lvae_torch.cfg.section import Section
-from lvae_torch.data.section import DataSection
-from lvae_torch.elbo.section import LossSection, ValSection
+from lvae_torch.cfg.reader import Entries, parse, parse_overrides, read_file
+from lvae_torch.cfg.section import KeysError, Section
 from lvae_torch.errors import CfgError, say
-from lvae_torch.runs.section import RunSection
-from lvae_torch.synthesis.section import SynthesisSection
-from lvae_torch.training.section import OptimizerSection, TrainSection
+from lvae_torch.hparams.checks import cross_problems
+from lvae_torch.hparams.settings import COMMON, SECTIONS, Settings
+from lvae_torch.interop.efficient_vdvae_cfg import is_original, native_entries
+from lvae_torch.models.families import FAMILIES
+from lvae_torch.models.section import ModelSection
 
 SYNONYMS = {
     "lr": "learning_rate", "zdims": "z_channels", "z_dims": "z_channels", "nfilters": "n_filters",
@@ -35,65 +29,32 @@ SYNONYMS = {
 }  # fmt: skip
 
 
-class Family(Protocol):
-    """What settings need of a model family: the type of its ``[model]`` section."""
-
-    @property
-    def settings(self) -> type[Section]: ...
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A whole cfg: typed, complete, frozen."""
-
-    run: RunSection
-    data: DataSection
-    model: Any
-    """The section of the model's family."""
-    loss: LossSection
-    optimizer: OptimizerSection
-    train: TrainSection
-    val: ValSection
-    synthesis: SynthesisSection
-
-
-COMMON: dict[str, type[Section]] = {
-    "run": RunSection, "data": DataSection, "loss": LossSection, "optimizer": OptimizerSection,
-    "train": TrainSection, "val": ValSection, "synthesis": SynthesisSection,
-}  # fmt: skip
-SECTIONS = tuple(field.name for field in fields(Settings))
-
-
-def load(path: Path, overrides: Sequence[str] = (), families: Mapping[str, Family] | None = None) -> Settings:
+def load(path: Path, overrides: Sequence[str] = (), with_images: bool = False) -> Settings:
     """Read a cfg, put ``section.key=value`` overrides on top, and check it all.
 
+    Args:
+        with_images: hold the cfg against its dataset too, where the dump is there or the dataset is a known one.
     Raises:
         CfgError: listing every problem with its line.
     """
-    return _check(read_file(Path(path)), str(path), overrides, families)
+    return _checked(read_file(Path(path)), str(path), overrides, with_images)
 
 
-def load_text(
-    text: str, name: str, overrides: Sequence[str] = (), families: Mapping[str, Family] | None = None
-) -> Settings:
+def load_text(text: str, name: str, overrides: Sequence[str] = ()) -> Settings:
     """The same for cfg text, such as the copy in a checkpoint; ``name`` stands for the file in messages."""
-    return _check(parse(text, name), name, overrides, families)
+    return _checked(parse(text, name), name, overrides)
 
 
-def _check(entries: Entries, name: str, overrides: Sequence[str], families: Mapping[str, Family] | None) -> Settings:
+def _checked(entries: Entries, name: str, overrides: Sequence[str], with_images: bool = False) -> Settings:
     entries = _ours(entries | parse_overrides(overrides), name)
-    if families is None:
-        from lvae_torch.models.families import FAMILIES
-
-        families = FAMILIES
     problems: list[str] = []
     values = _evaluate(entries, problems)
     kinds = dict(COMMON)
     family = values["model"].get("family")
-    if isinstance(family, str) and family in families:
-        kinds["model"] = families[family].settings
+    if isinstance(family, str) and family in FAMILIES:
+        kinds["model"] = FAMILIES[family]
     else:
-        _report_family(family, families, entries, problems)
+        problems += _family_problems(family, entries)
     sections: dict[str, Any] = {
         section: _section(section, kinds[section], values[section], entries, problems)
         for section in SECTIONS
@@ -101,18 +62,37 @@ def _check(entries: Entries, name: str, overrides: Sequence[str], families: Mapp
     }
     for section in {section for section, _ in entries} - set(SECTIONS):
         problems.append(f"[{section}] is no section.{_did_you_mean(section, SECTIONS)}")
-    if not problems:
-        settings = Settings(**sections)
-        problems += cross_checks(settings)
+    problems += [_located(problem, entries) for problem in cross_problems(sections, with_images)]
     if problems:
         raise _refusal(name, problems)
-    return settings
+    return Settings(**sections)
+
+
+def model_section(family: str, values: Mapping[str, Any]) -> ModelSection:
+    """The section of a family from plain values, as ``[model]`` of a cfg has them.
+
+    Raises:
+        CfgError: listing every problem.
+    """
+    if family not in FAMILIES:
+        raise CfgError(f"[model] family = {family!r} is no model family.{_did_you_mean(family, FAMILIES)}")
+    problems: list[str] = []
+    section = _section("model", FAMILIES[family], {"family": family, **values}, {}, problems)
+    if problems:
+        raise _refusal(f"family {family}", problems)
+    assert isinstance(section, ModelSection)
+    return section
+
+
+def _located(problem: str, entries: Entries) -> str:
+    """``[section] key ...`` with the place where the key is set, if it is."""
+    match = re.match(r"\[(\w+)\] (\w+)", problem)
+    entry = entries.get((match[1], match[2])) if match else None
+    return f"{problem} ({entry.where})" if entry else problem
 
 
 def _ours(entries: Entries, name: str) -> Entries:
     """The entries, translated where they are those of another program; what differs is said once, on rank 0."""
-    from lvae_torch.interop.efficient_vdvae_cfg import is_original, native_entries
-
     if not is_original(entries):
         return entries
     try:
@@ -143,37 +123,53 @@ def _evaluate(entries: Entries, problems: list[str]) -> defaultdict[str, dict[st
     return values
 
 
-def _report_family(family: Any, families: Mapping[str, Family], entries: Entries, problems: list[str]) -> None:
+def _family_problems(family: object, entries: Entries) -> Iterator[str]:
     if family is not None:
-        problems.append(f"[model] family = {family!r} is no model family.{_did_you_mean(str(family), families)}")
+        yield f"[model] family = {family!r} is no model family.{_did_you_mean(str(family), FAMILIES)}"
     elif ("model", "family") not in entries:
-        problems.append(f"[model] family is missing; choose one of {', '.join(families)}.")
+        yield f"[model] family is missing; choose one of {', '.join(FAMILIES)}."
 
 
 def _section(
     name: str, kind: type[Section], values: dict[str, Any], entries: Entries, problems: list[str]
 ) -> Section | None:
-    failed = {key for section, key in entries if section == name} - values.keys()
+    """The section; None if something in it is wrong, which is added to ``problems``."""
+    wrong = {key for section, key in entries if section == name} - values.keys()  # could not even be read
     try:
         return kind(**values)
     except ValidationError as error:
-        by_key: defaultdict[str, list[str]] = defaultdict(list)
-        for detail in error.errors():
-            key = str(detail["loc"][0]) if detail["loc"] else ""
-            if key in failed:
-                continue  # its value could not even be read: reported already
-            message = _plain(detail, key, kind)
-            if message not in by_key[key]:
-                by_key[key].append(message)
-        for key, messages in by_key.items():
-            entry = entries.get((name, key))
-            at = f" = {entry.text} ({entry.where})" if entry else ""
-            told = ", or ".join([*(message.rstrip(".") for message in messages[:-1]), messages[-1]])
-            problems.append(f"[{name}] {key}{at}: {told}".replace(f"[{name}] : ", f"[{name}] "))
-        return None
+        details = [detail for detail in error.errors() if _key(detail) not in wrong]
+    of_keys: defaultdict[str, list[str]] = defaultdict(list)
+    for detail in details:
+        if (key := _key(detail)) and (message := _plain(detail, key, kind)) not in of_keys[key]:
+            of_keys[key].append(message)
+    for key, messages in of_keys.items():
+        entry = entries.get((name, key))
+        at = f" = {entry.text} ({entry.where})" if entry else ""
+        told = ", or ".join([*(message.rstrip(".") for message in messages[:-1]), messages[-1]])
+        problems.append(f"[{name}] {key}{at}: {told}")
+    wrong |= of_keys.keys()
+    right = {key: value for key, value in values.items() if key not in wrong}
+    problems += [_located(f"[{name}] {problem}.", entries) for problem in _between_keys(kind, right, wrong)]
+    return None
 
 
-def _plain(detail: Any, key: str, kind: type[Section]) -> str:
+def _key(detail: ErrorDetails) -> str:
+    return str(detail["loc"][0]) if detail["loc"] else ""
+
+
+def _between_keys(kind: type[Section], right: dict[str, Any], wrong: Collection[str]) -> Iterator[str]:
+    """What is wrong between the keys that are right each by itself, where no wrong one is concerned."""
+    try:
+        kind(**right)
+    except ValidationError as error:
+        found = [detail["ctx"]["error"] for detail in error.errors() if not detail["loc"] and "ctx" in detail]
+        for problem in (p for e in found if isinstance(e, KeysError) for p in e.problems):
+            if not any(re.search(rf"\b{re.escape(key)}\b", problem) for key in wrong):
+                yield problem
+
+
+def _plain(detail: ErrorDetails, key: str, kind: type[Section]) -> str:
     """A pydantic error in a user's words."""
     context = detail.get("ctx", {})
     position = "".join(f" (element {p + 1})" for p in detail["loc"][1:] if isinstance(p, int))
@@ -211,57 +207,8 @@ def _plain(detail: Any, key: str, kind: type[Section]) -> str:
     return f"{needed}{position}."
 
 
-def _did_you_mean(word: str, known: Any) -> str:
+def _did_you_mean(word: str, known: Collection[str]) -> str:
     if SYNONYMS.get(word) in known:
         return f" Did you mean {SYNONYMS[word]!r}?"
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
-
-
-def cross_checks(settings: Settings) -> list[str]:
-    """What is wrong between sections that are right each by itself."""
-    problems = []
-    train, optimizer = settings.train, settings.optimizer
-    if train.batch_size % train.accumulate:
-        problems.append(
-            f"[train] accumulate = {train.accumulate} does not divide batch_size = {train.batch_size}; "
-            "choose a divisor."
-        )
-    if optimizer.final_learning_rate > optimizer.learning_rate:
-        problems.append(
-            f"[optimizer] final_learning_rate = {optimizer.final_learning_rate} is above learning_rate = "
-            f"{optimizer.learning_rate}; cosine and linear only fall."
-        )
-    match settings.loss.beta:
-        case ("linear", int(first), int(last), _) if last <= first:
-            problems.append(f"[loss] beta rises from step {first} to step {last}; give the later step second.")
-    start, end = optimizer.decay_start, optimizer.decay_end
-    if isinstance(start, int) and isinstance(end, int) and 0 < end <= start:
-        problems.append(f"[optimizer] decay_end = {end} is not after decay_start = {start}; 0 is the last step.")
-    if settings.val.patience and settings.val.every == 0:
-        problems.append(
-            f"[val] patience = {settings.val.patience} counts evaluations, but every = 0 has but one; set every."
-        )
-    # Epochs and steps cannot be compared before the data is open; ``in_steps`` asks again.
-    warmup = optimizer.warmup_steps
-    if isinstance(warmup, int) and isinstance(train.steps, int) and warmup >= train.steps:
-        problems.append(
-            f"[optimizer] warmup_steps = {warmup} takes all of [train] steps = {train.steps}; "
-            "shorten one or lengthen the other."
-        )
-    return problems
-
-
-def to_cfg(settings: Settings) -> str:
-    """The resolved settings as a cfg that loads to the same settings."""
-    blocks = []
-    for name in SECTIONS:
-        section = getattr(settings, name)
-        lines = [f"{key} = {getattr(section, key)!r}" for key in type(section).model_fields]
-        blocks.append("\n".join([f"[{name}]", *lines]))
-    return "\n\n".join(blocks) + "\n"
-
-
-def sealed_cfg(settings: Settings) -> str:
-    """The same under its checksum: the copy that a run keeps."""
-    return sealed(to_cfg(settings))

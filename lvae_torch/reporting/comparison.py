@@ -10,12 +10,7 @@ import numpy as np
 
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
-from lvae_torch.reporting.figures import (
-    Curve,
-    draw_bars,
-    draw_curves,
-    draw_panels,
-)
+from lvae_torch.reporting.figures import Curve, draw_bars, draw_curves, draw_panels
 from lvae_torch.reporting.history import History
 from lvae_torch.runs.folder import RunFolder
 

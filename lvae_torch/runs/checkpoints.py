@@ -12,21 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lvae_torch.errors import DataError
-from lvae_torch.files import (
-    atomic_write,
-    make_folder,
-    read_json,
-    sha256_of,
-    write_json,
-)
-from lvae_torch.runs.state_file import (
-    HashingFile,
-    bytes_of,
-    not_finite,
-    on_cpu,
-    read_safely,
-    save_state,
-)
+from lvae_torch.files import atomic_write, make_folder, read_json, sha256_of, write_json
+from lvae_torch.runs.state_file import HashingFile, bytes_of, not_finite, on_cpu, read_safely, save_state
 
 Which = Literal["last", "best"] | int
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from lvae_torch.files import check_name, write_json
 from lvae_torch.runs.locks import held
+from lvae_torch.runs.section import RunSection
 
 RunState = Literal["running", "preempted", "finished", "failed"]
 
@@ -25,6 +26,11 @@ class RunFolder:
 
     runs: Path
     name: str
+
+    @classmethod
+    def of(cls, section: RunSection) -> "RunFolder":
+        """The folder that ``[run]`` names."""
+        return cls(Path(section.runs), section.name)
 
     def __post_init__(self) -> None:
         check_name(self.name, "[run] name")

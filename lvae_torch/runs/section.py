@@ -4,10 +4,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from lvae_torch.cfg.section import (
-    Int,
-    Section,
-)
+from lvae_torch.cfg.section import Int, Section
 from lvae_torch.files import check_name
 
 

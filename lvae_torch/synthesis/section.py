@@ -1,33 +1,15 @@
 """The section of inference: what ``python -m lvae_torch.synthesize`` does with a trained run."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from lvae_torch.cfg.section import (
-    Count,
-    Fraction,
-    Int,
-    NonNegative,
-    Positive,
-    PositiveInt,
-    Section,
-    TupleOf,
-)
+from lvae_torch.cfg.section import Count, Fraction, Int, NonNegative, Positive, PositiveInt, Section, TupleOf, one_of
 from lvae_torch.files import check_name
+from lvae_torch.synthesis.modes import MODES
 
-Mode = Literal[
-    "reconstruction",
-    "generation",
-    "encoding",
-    "decoding",
-    "likelihood",
-    "interpolation",
-    "layer_inspection",
-    "analysis",
-    "div_stats",
-    "progressive",
-]
+ModeName = Annotated[str, AfterValidator(one_of(MODES))]
 
 
 def _setting(value: Any) -> Any:
@@ -42,7 +24,7 @@ Temperature = Annotated[
 class SynthesisSection(Section):
     """[synthesis]: what ``python -m lvae_torch.synthesize`` does with a trained run. May always be overridden."""
 
-    mode: Mode | TupleOf[Mode] = "reconstruction"
+    mode: ModeName | TupleOf[ModeName] = "reconstruction"
     """One mode, or several in a list."""
     checkpoint: str = "last"
     """last (the best, of a run that was finished with [val] patience), best, or the number of a step."""
@@ -110,12 +92,15 @@ class SynthesisSection(Section):
     def _step(cls, value: object) -> object:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    @model_validator(mode="after")
-    def _possible(self) -> "SynthesisSection":
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes that ``mode`` names."""
+        return (self.mode,) if isinstance(self.mode, str) else self.mode
+
+    def problems(self) -> Iterator[str]:
         if self.mode == ():
-            raise ValueError("mode is an empty list; name at least one mode.")
+            yield "mode is an empty list; name at least one mode"
         if self.checkpoint not in ("last", "best") and not self.checkpoint.isdecimal():
-            raise ValueError(f"checkpoint is {self.checkpoint!r}; use last, best, or the number of a step.")
+            yield f"checkpoint is {self.checkpoint!r}; use last, best, or the number of a step"
         if self.output_temperature != 1 and self.draw != "sample":
-            raise ValueError(f"output_temperature is of samples, but draw = {self.draw}; set draw = sample.")
-        return self
+            yield f"output_temperature is of samples, but draw = {self.draw}; set draw = sample"

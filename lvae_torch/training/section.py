@@ -1,5 +1,6 @@
 """The [optimizer] and [train] sections."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -13,6 +14,7 @@ from lvae_torch.cfg.section import (
     PositiveSteps,
     Section,
     Steps,
+    whole,
 )
 from lvae_torch.files import check_name
 
@@ -51,7 +53,17 @@ class OptimizerSection(Section):
     skip_norm: Positive | None = None
     """Skip steps whose gradient norm is above this; None skips only those that are not finite."""
     max_skips_in_a_row: PositiveInt = 100
-    """After so many, one is taken at length skip_norm; more that are not finite end the run, with advice."""
+    """After this many skipped steps in a row, take one clipped to skip_norm; where gradients are not finite, stop."""
+
+    def problems(self) -> Iterator[str]:
+        if self.final_learning_rate > self.learning_rate:
+            yield (
+                f"final_learning_rate = {self.final_learning_rate} is above learning_rate = {self.learning_rate}; "
+                "cosine and linear only fall"
+            )
+        start, end = self.decay_start, self.decay_end
+        if isinstance(start, int) and isinstance(end, int) and 0 < end <= start:
+            yield f"decay_end = {end} is not after decay_start = {start}; 0 is the last step"
 
 
 class TrainSection(Section):
@@ -85,6 +97,15 @@ class TrainSection(Section):
     """How many of the newest to keep, beside the best."""
     timeout_minutes: Positive = 30.0
     """How long processes wait for one another before they give up."""
+
+    def problems(self) -> Iterator[str]:
+        if self.batch_size % self.accumulate:
+            yield f"accumulate = {self.accumulate} does not divide batch_size = {self.batch_size}; choose a divisor"
+
+    @property
+    def total_steps(self) -> int:
+        """``steps`` as a number, once epochs were resolved."""
+        return whole(self.steps)
 
     @field_validator("initial_run")
     @classmethod

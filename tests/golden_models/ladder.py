@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lvae_torch.interop.weights import copy_weights
 from lvae_torch.models.ladder.ladder_vae import LadderVAE
-from lvae_torch.models.ladder.section import LadderSection, build_ladder
+from lvae_torch.models.ladder.section import LadderSection
 
 
 def from_reference(config: Mapping[str, Any], weights: Mapping[str, Any]) -> LadderVAE:
@@ -27,7 +27,7 @@ def from_reference(config: Mapping[str, Any], weights: Mapping[str, Any]) -> Lad
     section = LadderSection(
         z_dims=config["z_dims"], widths=config["widths"], leak=float(config["leaky_slope"]), batch_norm=False
     )
-    model = build_ladder(section, config["image_shape"], n_levels=2)
+    model = section.build(config["image_shape"], n_levels=2)
     copy_weights(dict(reference_tensors(model)), weights)
     return model.eval()
 

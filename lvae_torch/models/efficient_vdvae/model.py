@@ -12,30 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.gaussian import DiagonalGaussian, SmoothScale
-from lvae_torch.errors import CfgError
-from lvae_torch.models.checks import batch_size, check_images
-from lvae_torch.models.contract import (
-    Features,
-    Latent,
-    Output,
-    Source,
-)
+from lvae_torch.models.contract import Features, Latent, Model, Output, Source, batch_size
 from lvae_torch.models.efficient_vdvae.bottleneck import Bottleneck, Kernel, SameConv2d
-from lvae_torch.models.efficient_vdvae.stages import (
-    Cells,
-    DownStage,
-    UpStage,
-    check_towers,
-)
-from lvae_torch.models.geometry import (
-    Size,
-    crop_to,
-    pad_to,
-    padded_size,
-)
-from lvae_torch.models.likelihoods.heads import Head, ImageShape
-from lvae_torch.models.rematerialization import rematerialize
+from lvae_torch.models.efficient_vdvae.stages import Cells, DownStage, UpStage, check_towers
+from lvae_torch.models.geometry import Size, crop_to, pad_to, padded_size
+from lvae_torch.models.likelihoods.heads import Head
 
 LOG2_STD = SmoothScale("std", math.log(2))  # as published: zero stands for 1
 LEAK = 0.1  # of the leaky ReLU behind the convolutions that change the resolution
@@ -183,8 +166,10 @@ def residual_cells(style: Style, width: int, cells: Cells, gain: float) -> nn.Se
     return nn.Sequential(*(Bottleneck(widths, *inside, residual=True, last_gain=gain) for _ in range(cells.count)))
 
 
-class EfficientVDVAE(nn.Module):
+class EfficientVDVAE(Model):
     """``up`` stages run from the image to the coarsest maps, ``down`` stages back; latents come out top-down."""
+
+    blocks = (UpBlock, LinkBlock, TopDownBlock)
 
     def __init__(
         self,
@@ -202,15 +187,13 @@ class EfficientVDVAE(nn.Module):
         Raises:
             CfgError: naming every stage that does not fit its neighbours, its partner or the image.
         """
-        super().__init__()
+        super().__init__(image_shape, head.in_bits)
         check_towers(up, down)
-        self.image_shape = image_shape
-        self.in_bits = head.in_bits
         self.down_stages = tuple(down)
         self.coarsest = math.prod(stage.stride for stage in down)
         self.span = span
         self.padding = padding
-        sizes = self._sizes(image_shape)
+        sizes = self._sizes()
         self._likelihood = head.likelihood
         z_gain = math.sqrt(1 / sum(stage.n_blocks for stage in down))
         gain = z_gain if style.stable_init else 1.0
@@ -227,19 +210,15 @@ class EfficientVDVAE(nn.Module):
         )
         self.output_conv = SameConv2d(down[-1].width, head.n_params, style.head_kernel)
 
-    def forward(self, x: Tensor | None, source: Source, n: int | None = None) -> Output:
-        """See ``models.contract``. x: (B, C, H, W) in [0, 1]."""
-        return self.decode(None if x is None else self.encode(x), source, n)
-
     def encode(self, x: Tensor) -> Features:
         """Skip maps in the order of the top-down stages, each (B, W, h, w).
 
         Raises:
             ValueError: if x has another shape than the model was built for.
         """
-        check_images(x, self.image_shape)
+        self.check_images(x)
         seen = x if self.span is None else self.span * x - 1
-        h = self.input_conv(pad_to(seen, self._canvas(self.image_shape)))
+        h = self.input_conv(pad_to(seen, self._canvas()))
         skips = []
         for stage in self.up:
             h, skip = stage(h)
@@ -256,42 +235,31 @@ class EfficientVDVAE(nn.Module):
         params = crop_to(self.output_conv(y), self.image_shape[1:])
         return Output(self._likelihood(params), tuple(latents))
 
-    def latent_shapes(self, image_shape: ImageShape | None = None) -> tuple[tuple[int, int, int], ...]:
+    def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """(Z, h, w) of each latent, top layer first."""
         return tuple(
             (stage.z_channels, *size)
-            for stage, size in zip(self.down_stages, self._sizes(image_shape or self.image_shape), strict=True)
+            for stage, size in zip(self.down_stages, self._sizes(), strict=True)
             for _ in range(stage.n_blocks)
         )
-
-    def initialize(self, x: Tensor) -> None:
-        """Nothing: this family has no data-dependent initialisation."""
-
-    def rematerialize(self) -> None:
-        """Keep less for the backward pass: each block computes its inside again, with the same draw of z."""
-        rematerialize(self, UpBlock, LinkBlock, TopDownBlock)
 
     def block_weights(self) -> list[Tensor]:
         """Kernels of cells, pooling and unpooling: the weights that decay where the reference has weight decay."""
         inside = [m for m in self.modules() if isinstance(m, Bottleneck | Pool | Unpool)]
         return [conv.weight for m in inside for conv in m.modules() if isinstance(conv, SameConv2d)]
 
-    def _canvas(self, image_shape: ImageShape) -> Size:
+    def _canvas(self) -> Size:
         """Height and width of what the networks see."""
-        _, height, width = image_shape
+        _, height, width = self.image_shape
         if self.padding is None:
             return padded_size((height, width), self.coarsest)
         padded = height + 2 * self.padding, width + 2 * self.padding
-        if padded[0] % self.coarsest or padded[1] % self.coarsest:
-            raise CfgError(
-                f"[model] padding = {self.padding} makes {height}x{width} images {padded[0]}x{padded[1]}, which the "
-                f"coarsest scale, {self.coarsest}, does not divide; use None for as few zeros as it needs."
-            )
+        assert padded[0] % self.coarsest == padded[1] % self.coarsest == 0, (padded, self.coarsest)
         return padded
 
-    def _sizes(self, image_shape: ImageShape) -> list[Size]:
+    def _sizes(self) -> list[Size]:
         """Height and width of each top-down stage's maps."""
-        height, width = self._canvas(image_shape)
+        height, width = self._canvas()
         scale, sizes = self.coarsest, []
         for stage in self.down_stages:
             scale //= stage.stride

@@ -12,12 +12,12 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.gaussian import DiagonalGaussian
 from lvae_torch.distributions.precision import widened
-from lvae_torch.models.checks import batch_size, check_images
-from lvae_torch.models.contract import Latent, Output, Source
+from lvae_torch.models.contract import Latent, Output, Source, batch_size
 from lvae_torch.models.ladder.mlp import MLP, DenseStyle
-from lvae_torch.models.likelihoods.heads import Head, ImageShape
+from lvae_torch.models.likelihoods.heads import Head
 
 Posterior = Callable[[int, DiagonalGaussian, Tensor | None], DiagonalGaussian]  # (i, prior, z_above) -> q
 gaussian = DiagonalGaussian.from_mean_and_softplus  # (B, 2D) -> mean and log std, each (B, D)
@@ -78,15 +78,6 @@ class GenerativeLadder(nn.Module):
             above = z.to(self.head.weight.dtype)  # latents are wide even where the network is not
         params = self.head(self.mlp(above)).view(n, -1, *self.image_shape[1:])
         return Output(self._likelihood(params), tuple(latents))
-
-    def flattened(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) as rows, (B, CHW).
-
-        Raises:
-            ValueError: if x has another shape than the model was built for.
-        """
-        check_images(x, self.image_shape)
-        return x.flatten(1)
 
     def _standard_normal(self, n: int) -> DiagonalGaussian:
         zeros = widened(self.head.weight.new_zeros(n, *self.latent_shapes[0]))

@@ -11,17 +11,12 @@ from math import prod
 
 from torch import Tensor, nn
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.gaussian import DiagonalGaussian
-from lvae_torch.models.contract import Features, Output, Source
-from lvae_torch.models.ladder.generative import (
-    GenerativeLadder,
-    RungSize,
-    gaussian,
-    gaussian_map,
-)
+from lvae_torch.models.contract import Features, Model, Output, Source
+from lvae_torch.models.ladder.generative import GenerativeLadder, RungSize, gaussian, gaussian_map
 from lvae_torch.models.ladder.mlp import MLP, DenseStyle
-from lvae_torch.models.likelihoods.heads import Head, ImageShape
-from lvae_torch.models.rematerialization import rematerialize
+from lvae_torch.models.likelihoods.heads import Head
 
 
 @dataclass(frozen=True)
@@ -43,22 +38,18 @@ class Drawn(DiagonalGaussian):
         return self.log_prob(self.z) - p.log_prob(self.z)
 
 
-class HierarchicalVAE(nn.Module):
+class HierarchicalVAE(Model):
     """Stochastic rungs, each inferred from the one below. ``sizes`` run bottom to top; latents come out top first."""
 
+    blocks = (MLP,)
+
     def __init__(self, image_shape: ImageShape, sizes: Sequence[RungSize], style: DenseStyle, head: Head) -> None:
-        super().__init__()
-        self.image_shape = image_shape
-        self.in_bits = head.in_bits
+        super().__init__(image_shape, head.in_bits)
         self.generative = GenerativeLadder(image_shape, sizes, style, head)
         n_ins = (prod(image_shape), *(size.z_dim for size in sizes[:-1]))
         self.bottom_up = nn.ModuleList(
             gaussian_map(style, n_in, size.width, size.z_dim) for n_in, size in zip(n_ins, sizes, strict=True)
         )
-
-    def forward(self, x: Tensor | None, source: Source, n: int | None = None) -> Output:
-        """See ``models.contract``. x: (B, C, H, W) in [0, 1]."""
-        return self.decode(None if x is None else self.encode(x), source, n)
 
     def encode(self, x: Tensor) -> Features:
         """All that does not depend on a draw: the parameters of q(z_1 | x), (B, 2D).
@@ -66,7 +57,8 @@ class HierarchicalVAE(nn.Module):
         Raises:
             ValueError: if x has another shape than the model was built for.
         """
-        return (self.bottom_up[0](self.generative.flattened(x)),)
+        self.check_images(x)
+        return (self.bottom_up[0](x.flatten(1)),)
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
         """Up with draws, then the one top-down pass; ``n`` images where there are no features.
@@ -89,13 +81,6 @@ class HierarchicalVAE(nn.Module):
             q = gaussian(self.bottom_up[-i](z.to(params.dtype)))  #                           q(z_above | z_i)
         return (q, *reversed(drawn))
 
-    def latent_shapes(self, image_shape: ImageShape | None = None) -> tuple[tuple[int], ...]:
+    def latent_shapes(self) -> tuple[tuple[int], ...]:
         """(D,) of each latent, top rung first, whatever the image."""
         return self.generative.latent_shapes
-
-    def initialize(self, x: Tensor) -> None:
-        """Nothing: this family has no data-dependent initialisation."""
-
-    def rematerialize(self) -> None:
-        """Keep less for the backward pass: each MLP computes its inside again."""
-        rematerialize(self, MLP)

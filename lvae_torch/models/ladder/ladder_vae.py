@@ -10,22 +10,18 @@ from math import prod
 
 from torch import Tensor, nn
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.gaussian import DiagonalGaussian
-from lvae_torch.models.contract import Features, Output, Source
-from lvae_torch.models.ladder.generative import (
-    GenerativeLadder,
-    RungSize,
-    gaussian,
-    gaussian_head,
-    top_down_maps,
-)
+from lvae_torch.models.contract import Features, Model, Output, Source
+from lvae_torch.models.ladder.generative import GenerativeLadder, RungSize, gaussian, gaussian_head, top_down_maps
 from lvae_torch.models.ladder.mlp import MLP, DenseStyle
-from lvae_torch.models.likelihoods.heads import Head, ImageShape
-from lvae_torch.models.rematerialization import rematerialize
+from lvae_torch.models.likelihoods.heads import Head
 
 
-class LadderVAE(nn.Module):
+class LadderVAE(Model):
     """A ladder of latent vectors. ``sizes`` run bottom to top, as papers list them; latents come out top first."""
+
+    blocks = (MLP,)
 
     def __init__(
         self,
@@ -38,9 +34,7 @@ class LadderVAE(nn.Module):
     ) -> None:
         """``narrow_upward`` passes mu_hat upwards instead of the hidden features; without ``share_top_down`` the
         posterior has top-down maps of its own (both are options of the authors' code)."""
-        super().__init__()
-        self.image_shape = image_shape
-        self.in_bits = head.in_bits
+        super().__init__(image_shape, head.in_bits)
         self.narrow_upward = narrow_upward
         self.generative = GenerativeLadder(image_shape, sizes, style, head)
         passed_up = [size.z_dim if narrow_upward else size.width for size in sizes]
@@ -49,10 +43,6 @@ class LadderVAE(nn.Module):
         self.up_heads = nn.ModuleList(gaussian_head(style, size.width, size.z_dim) for size in sizes)
         self.posterior_maps = None if share_top_down else top_down_maps(style, sizes)
 
-    def forward(self, x: Tensor | None, source: Source, n: int | None = None) -> Output:
-        """See ``models.contract``. x: (B, C, H, W) in [0, 1]."""
-        return self.decode(None if x is None else self.encode(x), source, n)
-
     def encode(self, x: Tensor) -> Features:
         """mu_hat and the softplus argument of var_hat, top rung first, each (B, 2D).
 
@@ -60,7 +50,8 @@ class LadderVAE(nn.Module):
             ValueError: if x has another shape than the model was built for.
         """
         features: list[Tensor] = []
-        d = self.generative.flattened(x)
+        self.check_images(x)
+        d = x.flatten(1)  #                                                           (B, CHW)
         for mlp, head in zip(self.up, self.up_heads, strict=True):
             d = mlp(d)  #                                                             d_i = MLP(d_{i-1})
             params = head(d)  #                                                       (B, 2D)
@@ -83,13 +74,6 @@ class LadderVAE(nn.Module):
 
         return self.generative(source, features[0].shape[0], posterior)
 
-    def latent_shapes(self, image_shape: ImageShape | None = None) -> tuple[tuple[int], ...]:
+    def latent_shapes(self) -> tuple[tuple[int], ...]:
         """(D,) of each latent, top rung first, whatever the image."""
         return self.generative.latent_shapes
-
-    def initialize(self, x: Tensor) -> None:
-        """Nothing: this family has no data-dependent initialisation."""
-
-    def rematerialize(self) -> None:
-        """Keep less for the backward pass: each MLP computes its inside again."""
-        rematerialize(self, MLP)

@@ -11,39 +11,26 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.categorical import Categorical, codes_of
-from lvae_torch.models.checks import batch_size, check_images
-from lvae_torch.models.contract import Features, Output, Source
-from lvae_torch.models.likelihoods.heads import ImageShape
+from lvae_torch.models.contract import Features, Model, Output, Source, batch_size
 from lvae_torch.models.pixelcnn.causal import drawing
-from lvae_torch.models.pixelcnn.networks import (
-    Above,
-    GatedLayer,
-    GatedNetwork,
-    PlainBlock,
-    PlainNetwork,
-)
-from lvae_torch.models.rematerialization import rematerialize
+from lvae_torch.models.pixelcnn.networks import Above, GatedLayer, GatedNetwork, PlainBlock, PlainNetwork
 
 
-class PixelCNN(nn.Module):
+class PixelCNN(Model):
     """An embedding of levels, and a network that sees at each position what comes before it."""
 
-    in_bits = True
+    blocks = (PlainBlock, GatedLayer)
 
     def __init__(
         self, image_shape: ImageShape, n_levels: int, n_embedding: int, network: PlainNetwork | GatedNetwork
     ) -> None:
         """Images of one channel, ``image_shape`` (1, H, W)."""
-        super().__init__()
-        self.image_shape = image_shape
+        super().__init__(image_shape, in_bits=True)
         self.n_levels = n_levels
         self.embedding = nn.Embedding(n_levels, n_embedding)
         self.network = network
-
-    def forward(self, x: Tensor | None, source: Source, n: int | None = None) -> Output:
-        """See ``models.contract``. x: (B, 1, H, W) in [0, 1], on the levels."""
-        return self.decode(None if x is None else self.encode(x), source, n)
 
     def encode(self, x: Tensor) -> Features:
         """Logits of each position given what comes before it, (B, K, H, W).
@@ -51,7 +38,7 @@ class PixelCNN(nn.Module):
         Raises:
             ValueError: if x has another shape than the model was built for.
         """
-        check_images(x, self.image_shape)
+        self.check_images(x)
         return (self.network(self.embedded(codes_of(x, self.n_levels))),)
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
@@ -60,17 +47,9 @@ class PixelCNN(nn.Module):
             return Output(Categorical.from_params(features[0], self.n_levels), ())
         return Output(Undrawn(self, batch_size(features, n)), ())
 
-    def latent_shapes(self, image_shape: ImageShape | None = None) -> tuple[()]:
+    def latent_shapes(self) -> tuple[()]:
         """None."""
         return ()
-
-    def initialize(self, x: Tensor) -> None:
-        """Nothing: this family has no data-dependent initialisation."""
-
-    def rematerialize(self) -> None:
-        """Keep less for the backward pass: each layer computes its inside again."""
-        rematerialize(self, PlainBlock)
-        rematerialize(self, GatedLayer)
 
     def embedded(self, codes: Tensor) -> Tensor:
         """Codes (B, 1, H, W) -> (B, E, H, W)."""

@@ -1,17 +1,16 @@
 """The ``[model]`` section of ``family = pixelcnn``, and the model it describes."""
 
+from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import model_validator
-
-from lvae_torch.cfg.section import Fraction, PositiveInt, Section
-from lvae_torch.errors import CfgError
-from lvae_torch.models.likelihoods.heads import ImageShape
+from lvae_torch.cfg.section import Fraction, PositiveInt
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.models.pixelcnn.model import PixelCNN
 from lvae_torch.models.pixelcnn.networks import GatedNetwork, PlainNetwork
+from lvae_torch.models.section import ModelSection
 
 
-class PixelCNNSection(Section):
+class PixelCNNSection(ModelSection):
     """[model]: an autoregressive model of codes (see vqvae), or of other images of one channel and few levels."""
 
     family: Literal["pixelcnn"] = "pixelcnn"
@@ -33,32 +32,22 @@ class PixelCNNSection(Section):
     dropout: Fraction = 0.0
     """Probability of dropping an activation inside a block in training."""
 
-    @model_validator(mode="after")
-    def _odd_kernels(self) -> "PixelCNNSection":
-        problems = [
-            f"{key} is {getattr(self, key)}; use an odd number, so that there is a middle"
-            for key in ("first_kernel", "kernel")
-            if getattr(self, key) % 2 == 0
-        ]
+    def problems(self) -> Iterator[str]:
+        for key in ("first_kernel", "kernel"):
+            if getattr(self, key) % 2 == 0:
+                yield f"{key} is {getattr(self, key)}; use an odd number, so that there is a middle"
         if self.gated and self.first_kernel != type(self).model_fields["first_kernel"].default:
-            problems.append("first_kernel is for plain networks; with gated = True leave it out, and set kernel")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+            yield "first_kernel is for plain networks; with gated = True leave it out, and set kernel"
 
+    def misfits(self, image_shape: ImageShape, n_levels: int) -> Iterator[str]:
+        if image_shape[0] != 1 or n_levels < 2:
+            yield (
+                f"family = pixelcnn needs images of one channel in levels, but these have {image_shape[0]} channels "
+                f"and {n_levels or 'no'} levels; use codes of a vqvae ([synthesis] codes_to), or grey images"
+            )
 
-def build(section: PixelCNNSection, image_shape: ImageShape, n_levels: int) -> PixelCNN:
-    """The model for images of ``image_shape`` (1, H, W) whose pixels take ``n_levels`` values.
-
-    Raises:
-        CfgError: if they have colours, or no levels.
-    """
-    if image_shape[0] != 1 or n_levels < 2:
-        raise CfgError(
-            f"[model] family = pixelcnn needs images of one channel in levels, but these have {image_shape[0]} "
-            f"channels and {n_levels or 'no'} levels; use codes of a vqvae ([synthesis] codes_to), or grey images."
-        )
-    return PixelCNN(image_shape, n_levels, section.embedding, _network(section, n_levels))
+    def make(self, image_shape: ImageShape, n_levels: int) -> PixelCNN:
+        return PixelCNN(image_shape, n_levels, self.embedding, _network(self, n_levels))
 
 
 def _network(section: PixelCNNSection, n_levels: int) -> PlainNetwork | GatedNetwork:

@@ -11,25 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.gaussian import DiagonalGaussian
-from lvae_torch.models.checks import batch_size, check_images
-from lvae_torch.models.contract import (
-    Features,
-    Latent,
-    Output,
-    Source,
-)
+from lvae_torch.models.contract import Features, Latent, Model, Output, Source, batch_size
 from lvae_torch.models.geometry import crop_to, pad_to, padded_size
-from lvae_torch.models.likelihoods.heads import Head, ImageShape
-from lvae_torch.models.rematerialization import rematerialize
+from lvae_torch.models.likelihoods.heads import Head
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.models.spatial_lvae.initialization import draw_kaiming, rescale_to_data
-from lvae_torch.models.spatial_lvae.residual import (
-    BlockStyle,
-    Merge,
-    ResidualBlock,
-    residual_tower,
-)
+from lvae_torch.models.spatial_lvae.residual import BlockStyle, Merge, ResidualBlock, residual_tower
 
 
 @dataclass(frozen=True)
@@ -91,8 +80,10 @@ class Rung(nn.Module):
         return DiagonalGaussian.from_mean_and_log_var(params, self.max_log_std)
 
 
-class SpatialLVAE(nn.Module):
+class SpatialLVAE(Model):
     """A ladder of latent maps. ``stages`` run bottom to top, as papers list them; latents come out top-down."""
+
+    blocks = (ResidualBlock,)
 
     def __init__(
         self,
@@ -102,10 +93,8 @@ class SpatialLVAE(nn.Module):
         head: Head,
         data_dependent_init: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(image_shape, head.in_bits)
         self.data_dependent_init = data_dependent_init
-        self.image_shape = image_shape
-        self.in_bits = head.in_bits
         self.stages = stages
         self.ladder = ladder
         self._likelihood = head.likelihood
@@ -126,18 +115,14 @@ class SpatialLVAE(nn.Module):
         self.final = residual_tower(style, ladder.gated, ladder.blocks_per_layer)
         self.head = nn.Conv2d(style.channels, head.n_params, kernel_size=3, padding=1)
 
-    def forward(self, x: Tensor | None, source: Source, n: int | None = None) -> Output:
-        """See ``models.contract``. x: (B, C, H, W) in [0, 1]."""
-        return self.decode(None if x is None else self.encode(x), source, n)
-
     def encode(self, x: Tensor) -> Features:
         """Bottom-up features, top layer first, each (B, C, h_i, w_i).
 
         Raises:
             ValueError: if x has another shape than the model was built for.
         """
-        check_images(x, self.image_shape)
-        h = self.stem(pad_to(x, self._padded_size(self.image_shape)))
+        self.check_images(x)
+        h = self.stem(pad_to(x, self._padded_size()))
         features = []
         for layer in self.bottom_up:
             h = layer(h)
@@ -158,9 +143,9 @@ class SpatialLVAE(nn.Module):
         h = crop_to(self.final(h), self.image_shape[1:])
         return Output(self._likelihood(self.head(h)), tuple(latents))
 
-    def latent_shapes(self, image_shape: ImageShape | None = None) -> tuple[tuple[int, int, int], ...]:
+    def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """(Z, h, w) of each latent, top layer first."""
-        height, width = self._padded_size(image_shape or self.image_shape)
+        height, width = self._padded_size()
         first = int(self.ladder.initial_halving)
         halvings = accumulate(stage.halvings for stage in self.stages)
         shapes = [
@@ -179,10 +164,6 @@ class SpatialLVAE(nn.Module):
         rescale_to_data(self, lambda: self(x, posterior_sample), scale)
         self.train(was_training)
 
-    def rematerialize(self) -> None:
-        """Keep less for the backward pass: each residual block computes its inside again."""
-        rematerialize(self, ResidualBlock)
-
-    def _padded_size(self, image_shape: ImageShape) -> tuple[int, int]:
+    def _padded_size(self) -> tuple[int, int]:
         factor = 2 ** (sum(stage.halvings for stage in self.stages) + int(self.ladder.initial_halving))
-        return padded_size((image_shape[1], image_shape[2]), factor)
+        return padded_size((self.image_shape[1], self.image_shape[2]), factor)

@@ -1,24 +1,16 @@
 """The ``[model]`` section of ``family = spatial_lvae``, and the model it describes."""
 
+from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import model_validator
-
-from lvae_torch.cfg.section import (
-    Count,
-    Fraction,
-    Positive,
-    PositiveInt,
-    Section,
-    TupleOf,
-)
-from lvae_torch.errors import CfgError
-from lvae_torch.models.likelihoods.heads import ImageShape, likelihood_head
+from lvae_torch.cfg.section import Count, Fraction, Positive, PositiveInt, TupleOf
+from lvae_torch.data.shapes import ImageShape
+from lvae_torch.models.likelihoods.heads import LikelihoodName, LikelihoodSection, Options, likelihood_head
 from lvae_torch.models.spatial_lvae.model import Ladder, SpatialLVAE, Stage
 from lvae_torch.models.spatial_lvae.residual import BlockStyle
 
 
-class SpatialLVAESection(Section):
+class SpatialLVAESection(LikelihoodSection):
     """[model]: a spatial ladder VAE. The defaults are what all published results of the family share."""
 
     family: Literal["spatial_lvae"] = "spatial_lvae"
@@ -53,58 +45,46 @@ class SpatialLVAESection(Section):
     """Scale the initial weights so that every layer starts with outputs of std 0.1 on the first batch."""
     max_log_std: Positive | None = 10.0
     """Bound on |log std| of priors and posteriors, against overflow; None for no bound."""
-    likelihood: Literal["bernoulli", "gaussian", "discretized_logistic", "discretized_logistic_mixture"] = "bernoulli"
-    """p(x | z). Bernoulli for binary data, the discretized ones for pixels; the Gaussian is a density."""
+    likelihood: LikelihoodName = "bernoulli"
+    """p(x | z): bernoulli for binary data, the discretized ones for pixels, gaussian for values without levels."""
     n_mixtures: PositiveInt = 10
     """Components of the discretized mixture of logistics."""
 
-    @model_validator(mode="after")
-    def _lists_agree(self) -> "SpatialLVAESection":
+    def problems(self) -> Iterator[str]:
         if len(self.z_channels) != len(self.downsample):
-            raise ValueError(
+            yield (
                 f"z_channels has {len(self.z_channels)} entries and downsample {len(self.downsample)}; "
-                "give both one entry per latent layer."
+                "give both one entry per latent layer"
             )
         if not self.z_channels:
-            raise ValueError("z_channels is empty; a model needs at least one latent layer.")
-        if max(self.downsample) > self.blocks_per_layer:
-            raise ValueError(
+            yield "z_channels is empty; a model needs at least one latent layer"
+        if max(self.downsample, default=0) > self.blocks_per_layer:
+            yield (
                 f"downsample halves {max(self.downsample)} times in one layer of {self.blocks_per_layer} blocks; "
-                "each halving needs a block of its own: raise blocks_per_layer or spread the halvings."
+                "each halving needs a block of its own: raise blocks_per_layer or spread the halvings"
             )
-        return self
 
+    def misfits(self, image_shape: ImageShape, n_levels: int) -> Iterator[str]:
+        yield from super().misfits(image_shape, n_levels)
+        factor = 2 ** (sum(self.downsample) + int(self.initial_halving))
+        _, height, width = image_shape
+        if factor >= 2 * min(height, width):
+            yield (
+                f"downsample (with initial_halving) shrinks images by {factor}, but they are only {height}x{width}; "
+                "the top latent would be mostly padding. Take halvings out of downsample"
+            )
 
-def build(section: SpatialLVAESection, image_shape: ImageShape, n_levels: int) -> SpatialLVAE:
-    """The model for images of ``image_shape`` (C, H, W) whose pixels take ``n_levels`` values.
-
-    Raises:
-        CfgError: if the settings cannot fit such images.
-    """
-    _check_size(section, image_shape)
-    style = BlockStyle(
-        section.n_filters, section.nonlinearity, section.residual_type, section.batch_norm, section.dropout
-    )
-    ladder = Ladder(
-        style,
-        blocks_per_layer=section.blocks_per_layer,
-        gated=section.gated,
-        use_skip=section.skip,
-        linear_merge=section.merge == "linear",
-        learn_top_prior=section.learn_top_prior,
-        initial_halving=section.initial_halving,
-        max_log_std=section.max_log_std,
-    )
-    stages = tuple(Stage(z, d) for z, d in zip(section.z_channels, section.downsample, strict=True))
-    head = likelihood_head(section.likelihood, image_shape[0], n_levels, section.n_mixtures)
-    return SpatialLVAE(image_shape, stages, ladder, head, data_dependent_init=section.data_dependent_init)
-
-
-def _check_size(section: SpatialLVAESection, image_shape: ImageShape) -> None:
-    factor = 2 ** (sum(section.downsample) + int(section.initial_halving))
-    _, height, width = image_shape
-    if factor >= 2 * min(height, width):
-        raise CfgError(
-            f"[model] downsample (with initial_halving) shrinks images by {factor}, but they are only "
-            f"{height}x{width}; the top latent would be mostly padding. Take halvings out of downsample."
+    def make(self, image_shape: ImageShape, n_levels: int) -> SpatialLVAE:
+        ladder = Ladder(
+            BlockStyle(self.n_filters, self.nonlinearity, self.residual_type, self.batch_norm, self.dropout),
+            blocks_per_layer=self.blocks_per_layer,
+            gated=self.gated,
+            use_skip=self.skip,
+            linear_merge=self.merge == "linear",
+            learn_top_prior=self.learn_top_prior,
+            initial_halving=self.initial_halving,
+            max_log_std=self.max_log_std,
         )
+        stages = tuple(Stage(z, d) for z, d in zip(self.z_channels, self.downsample, strict=True))
+        head = likelihood_head(self.likelihood, image_shape[0], n_levels, Options(self.n_mixtures))
+        return SpatialLVAE(image_shape, stages, ladder, head, data_dependent_init=self.data_dependent_init)

@@ -7,18 +7,11 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.gaussian import DiagonalGaussian
 from lvae_torch.distributions.precision import widened
-from lvae_torch.models.checks import batch_size, check_images
-from lvae_torch.models.contract import (
-    Features,
-    Latent,
-    Output,
-    Prior,
-    Source,
-)
-from lvae_torch.models.likelihoods.heads import Head, ImageShape
-from lvae_torch.models.rematerialization import rematerialize
+from lvae_torch.models.contract import Features, Latent, Model, Output, Prior, Source, batch_size
+from lvae_torch.models.likelihoods.heads import Head
 from lvae_torch.models.vae.networks import Block
 
 PriorOf = Callable[[Tensor], Prior]  # zeros (B, D) -> p(z) of B draws
@@ -29,8 +22,10 @@ def standard_normal(zeros: Tensor) -> DiagonalGaussian:
     return DiagonalGaussian(zeros, zeros)
 
 
-class VAE(nn.Module):
+class VAE(Model):
     """p(z) p(x | z), inferred by q(z | x): a VLAE with a flow for a prior, an ordinary VAE with N(0, I)."""
+
+    blocks = (Block,)
 
     def __init__(
         self,
@@ -42,18 +37,12 @@ class VAE(nn.Module):
         prior: PriorOf = standard_normal,
     ) -> None:
         """``encoder``: (B, C, H, W) -> (B, 2D); ``decoder``: (B, D) -> (B, head.n_params, H, W)."""
-        super().__init__()
-        self.image_shape = image_shape
-        self.in_bits = head.in_bits
+        super().__init__(image_shape, head.in_bits)
         self.z_dim = z_dim
         self.encoder = encoder
         self.decoder = decoder
         self.prior = prior
         self.likelihood = head.likelihood
-
-    def forward(self, x: Tensor | None, source: Source, n: int | None = None) -> Output:
-        """See ``models.contract``. x: (B, C, H, W) in [0, 1], or values without levels."""
-        return self.decode(None if x is None else self.encode(x), source, n)
 
     def encode(self, x: Tensor) -> Features:
         """Mean and log standard deviation of q(z | x), (B, 2D).
@@ -61,7 +50,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: if x has another shape than the model was built for.
         """
-        check_images(x, self.image_shape)
+        self.check_images(x)
         return (self.encoder(x),)
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
@@ -74,13 +63,6 @@ class VAE(nn.Module):
         params = self.decoder(z.to(weight.dtype))  #                                                (B, n_params, H, W)
         return Output(self.likelihood(params), (Latent(z, p, q),))
 
-    def latent_shapes(self, image_shape: ImageShape | None = None) -> tuple[tuple[int], ...]:
+    def latent_shapes(self) -> tuple[tuple[int], ...]:
         """(D,), whatever the image."""
         return ((self.z_dim,),)
-
-    def initialize(self, x: Tensor) -> None:
-        """Nothing: this family has no data-dependent initialisation."""
-
-    def rematerialize(self) -> None:
-        """Keep less for the backward pass: each block computes its inside again."""
-        rematerialize(self, Block)

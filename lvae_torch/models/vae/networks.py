@@ -9,8 +9,8 @@ from math import prod
 
 from torch import Tensor, nn
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.models.geometry import crop_to, pad_to, padded_size
-from lvae_torch.models.likelihoods.heads import ImageShape
 
 
 class Block(nn.Sequential):

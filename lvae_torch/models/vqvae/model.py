@@ -9,18 +9,12 @@ from math import prod
 
 from torch import Tensor, nn
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.codes import CertainCodes, UniformCodes
 from lvae_torch.distributions.precision import widened
 from lvae_torch.errors import CfgError
-from lvae_torch.models.checks import batch_size, check_images
-from lvae_torch.models.contract import (
-    Features,
-    Latent,
-    Output,
-    Source,
-)
-from lvae_torch.models.likelihoods.heads import Head, ImageShape
-from lvae_torch.models.rematerialization import rematerialize
+from lvae_torch.models.contract import Features, Latent, Model, Output, Source, batch_size
+from lvae_torch.models.likelihoods.heads import Head
 from lvae_torch.models.vqvae.quantizer import Quantizer
 
 REDUCTION = 4  # the side of an image in codes
@@ -70,21 +64,17 @@ def decoder(z_channels: int, width: int, n_blocks: int, n_params: int) -> nn.Seq
     )
 
 
-class VQVAE(nn.Module):
+class VQVAE(Model):
     """Encoder, quantizer, decoder."""
 
+    blocks = (PreActivatedBlock,)
+
     def __init__(self, image_shape: ImageShape, width: int, n_blocks: int, quantizer: Quantizer, head: Head) -> None:
-        super().__init__()
-        self.image_shape = image_shape
-        self.in_bits = head.in_bits
+        super().__init__(image_shape, head.in_bits)
         self.encoder = encoder(image_shape[0], width, n_blocks, quantizer.z_channels)
         self.quantizer = quantizer
         self.decoder = decoder(quantizer.z_channels, width, n_blocks, head.n_params)
         self.likelihood = head.likelihood
-
-    def forward(self, x: Tensor | None, source: Source, n: int | None = None) -> Output:
-        """See ``models.contract``. x: (B, C, H, W) in [0, 1]."""
-        return self.decode(None if x is None else self.encode(x), source, n)
 
     def encode(self, x: Tensor) -> Features:
         """z_e, (B, D, h, w).
@@ -92,7 +82,7 @@ class VQVAE(nn.Module):
         Raises:
             ValueError: if x has another shape than the model was built for.
         """
-        check_images(x, self.image_shape)
+        self.check_images(x)
         return (widened(self.encoder(2 * x - 1)),)  # half precision cannot tell near codes apart
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
@@ -116,9 +106,9 @@ class VQVAE(nn.Module):
             self.quantizer.learn(z_e, codes)  # last: what this pass has used is as it was
         return Output(self.likelihood(params), (Latent(z, p, q),), penalties)
 
-    def latent_shapes(self, image_shape: ImageShape | None = None) -> tuple[tuple[int, int, int], ...]:
+    def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """(1, h, w): one code for each position."""
-        _, height, width = image_shape or self.image_shape
+        _, height, width = self.image_shape
         return ((1, height // REDUCTION, width // REDUCTION),)
 
     def initialize(self, x: Tensor) -> None:
@@ -137,10 +127,6 @@ class VQVAE(nn.Module):
             raise CfgError(f"[model] start = k_means: {error} Raise [train] batch_size, or lower n_codes.") from error
         finally:
             self.train(was_training)
-
-    def rematerialize(self) -> None:
-        """Keep less for the backward pass: each residual block computes its inside again."""
-        rematerialize(self, PreActivatedBlock)
 
     def _prior(self, like: Tensor) -> UniformCodes:
         return UniformCodes(like, self.quantizer.n_codes)

@@ -3,19 +3,13 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import model_validator
-
-from lvae_torch.cfg.section import (
-    Count,
-    NonNegative,
-    PositiveInt,
-    Section,
-    TupleOf,
-)
-from lvae_torch.errors import CfgError
+from lvae_torch.cfg.section import Count, NonNegative, PositiveInt, TupleOf
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.models.likelihoods.heads import (
     GaussianStd,
-    ImageShape,
+    LikelihoodName,
+    LikelihoodSection,
+    Options,
     likelihood_head,
     misplaced_std,
 )
@@ -33,7 +27,7 @@ THROUGH = {"straight_through": straight_through, "rotation": rotation_trick}
 OF_A_CODEBOOK = ("n_codes", "codebook", "commitment", "restart_after", "start", "gradient")
 
 
-class VQVAESection(Section):
+class VQVAESection(LikelihoodSection):
     """[model]: a VQ-VAE with one map of codes, a quarter of the image's sides."""
 
     family: Literal["vqvae"] = "vqvae"
@@ -56,20 +50,14 @@ class VQVAESection(Section):
     """How the decoder's gradient gets past the codes: as it is, or turned and scaled as encoding to code."""
     levels: TupleOf[PositiveInt] = ()
     """Finite scalar quantisation instead of a codebook: levels of each channel, such as [8, 4, 4] for 128 codes."""
-    likelihood: Literal["recon_sse", "gaussian", "discretized_logistic", "discretized_logistic_mixture"] = "recon_sse"
-    """p(x | z). recon_sse: a sum of squared errors on [-1, 1] instead, of which there are no bits per dimension."""
+    likelihood: LikelihoodName = "recon_sse"
+    """p(x | z). recon_sse: a sum of squared errors on [-1, 1] instead, which has no bits per dimension."""
     std: GaussianStd = "per_output"
     """gaussian: one from the network for each value, one learned for all, the likeliest for the batch, or a number."""
     n_mixtures: PositiveInt = 10
     """Components of the discretized mixture of logistics."""
 
-    @model_validator(mode="after")
-    def _fit_together(self) -> "VQVAESection":
-        if problems := list(self._problems()):
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _problems(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         if self.levels and min(self.levels) < 2:
             yield f"levels = {list(self.levels)}: each channel needs at least 2"
         if self.levels and (given := [key for key in OF_A_CODEBOOK if key in self.given_beside_levels]):
@@ -84,21 +72,19 @@ class VQVAESection(Section):
         fields = type(self).model_fields
         return {key for key in OF_A_CODEBOOK if getattr(self, key) != fields[key].default}
 
+    def misfits(self, image_shape: ImageShape, n_levels: int) -> Iterator[str]:
+        yield from super().misfits(image_shape, n_levels)
+        _, height, width = image_shape
+        if height % REDUCTION or width % REDUCTION:
+            yield (
+                f"family = vqvae needs images whose sides divide by {REDUCTION}, but these are {height}x{width}; use a "
+                "dataset whose images are padded or resized"
+            )
 
-def build(section: VQVAESection, image_shape: ImageShape, n_levels: int) -> VQVAE:
-    """The model for images of ``image_shape`` (C, H, W) whose pixels take ``n_levels`` values.
-
-    Raises:
-        CfgError: if the sides cannot be quartered, or the likelihood does not fit such images.
-    """
-    _, height, width = image_shape
-    if height % REDUCTION or width % REDUCTION:
-        raise CfgError(
-            f"[model] family = vqvae needs images whose sides divide by {REDUCTION}, but these are {height}x{width}; "
-            "use a dataset whose images are padded or resized."
-        )
-    head = likelihood_head(section.likelihood, image_shape[0], n_levels, section.n_mixtures, std=section.std)
-    return VQVAE(image_shape, section.width, section.residual_blocks, _quantizer(section), head)
+    def make(self, image_shape: ImageShape, n_levels: int) -> VQVAE:
+        options = Options(self.n_mixtures, std=self.std)
+        head = likelihood_head(self.likelihood, image_shape[0], n_levels, options)
+        return VQVAE(image_shape, self.width, self.residual_blocks, _quantizer(self), head)
 
 
 def _quantizer(section: VQVAESection) -> Quantizer:

@@ -1,44 +1,36 @@
-"""The inference modes: one line each."""
+"""The inference modes: one line each, and one file of the same name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from lvae_torch.synthesis.modes import (
-    analysis,
-    decoding,
-    div_stats,
-    encoding,
-    generation,
-    interpolation,
-    layer_inspection,
-    likelihood,
-    progressive,
-    reconstruction,
-)
-from lvae_torch.synthesis.session import Session
+from importlib import import_module
 
 
 @dataclass(frozen=True)
 class Mode:
-    """What to run, and whether it reads images."""
+    """What a mode needs to be given."""
 
-    run: Callable[[Session], dict[str, object]]
     reads_images: bool
     of_training: bool = False
-    """Whether those of training, where ``[synthesis] split`` does not say."""
+    """Whether it reads the training split, where ``[synthesis] split`` does not say."""
     draws_codes: bool = False
     """Whether ``[synthesis] prior_run`` is for it."""
 
 
 MODES: dict[str, Mode] = {
-    "reconstruction": Mode(reconstruction.run, reads_images=True),
-    "generation": Mode(generation.run, reads_images=False, draws_codes=True),
-    "encoding": Mode(encoding.run, reads_images=True),
-    "decoding": Mode(decoding.run, reads_images=False),
-    "likelihood": Mode(likelihood.run, reads_images=True),
-    "analysis": Mode(analysis.run, reads_images=True),
-    "interpolation": Mode(interpolation.run, reads_images=True),
-    "layer_inspection": Mode(layer_inspection.run, reads_images=False),
-    "div_stats": Mode(div_stats.run, reads_images=True, of_training=True),
-    "progressive": Mode(progressive.run, reads_images=True),
+    "reconstruction": Mode(reads_images=True),
+    "generation": Mode(reads_images=False, draws_codes=True),
+    "encoding": Mode(reads_images=True),
+    "decoding": Mode(reads_images=False),
+    "likelihood": Mode(reads_images=True),
+    "analysis": Mode(reads_images=True),
+    "interpolation": Mode(reads_images=True),
+    "layer_inspection": Mode(reads_images=False),
+    "div_stats": Mode(reads_images=True, of_training=True),
+    "progressive": Mode(reads_images=True),
 }
+
+
+def runner(mode: str) -> Callable[..., dict[str, object]]:
+    """``run(session)`` of the mode's file, imported only now: the names are needed where the files are not."""
+    run: Callable[..., dict[str, object]] = import_module(f"{__name__}.{mode}").run
+    return run

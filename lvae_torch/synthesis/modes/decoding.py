@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import check_name, read_json
 from lvae_torch.models.sources import filled, given_latents, prior_sample
-from lvae_torch.seeding import seed_everything
 from lvae_torch.synthesis.modes.encoding import INDEX, NAMES
 from lvae_torch.synthesis.parts import Arrays, read_part
 from lvae_torch.synthesis.session import Session, n_rounds

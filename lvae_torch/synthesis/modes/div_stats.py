@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from lvae_torch.elbo.bounds import bits_per_dim
 from lvae_torch.models.contract import Shape
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.reporting.figures import draw_curves
@@ -35,7 +36,7 @@ def run(session: Session) -> dict[str, object]:
     if not session.processes.is_main:
         return {}
     nats, n_images = _means(parts, count, len(shapes))
-    bits = [layer / (math.prod(shape[1:]) * math.log(2)) for layer, shape in zip(nats, shapes, strict=True)]
+    bits = [bits_per_dim(layer, math.prod(shape[1:])) for layer, shape in zip(nats, shapes, strict=True)]
     write_statistics(session, bits)
     held = [_held(bits, nats, fraction) for fraction in FRACTIONS]
     _draw(session, nats, shapes)

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
+from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.models.sources import prior_sample
-from lvae_torch.seeding import seed_everything
 from lvae_torch.synthesis.codes import code_grid
 from lvae_torch.synthesis.session import Session, n_rounds
 from lvae_torch.synthesis.showing import save_first, stored

@@ -6,14 +6,9 @@ below stay at their prior mean: whatever differs between columns is that layer's
 
 import torch
 
+from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.models.contract import Source
-from lvae_torch.models.sources import (
-    by_layer,
-    prior_mean,
-    prior_sample,
-    shared,
-)
-from lvae_torch.seeding import seed_everything
+from lvae_torch.models.sources import by_layer, prior_mean, prior_sample, shared
 from lvae_torch.synthesis.session import Session, n_rounds
 from lvae_torch.synthesis.showing import save_shown
 from lvae_torch.synthesis.temperatures import per_layer

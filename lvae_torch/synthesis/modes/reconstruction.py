@@ -16,12 +16,7 @@ from lvae_torch.synthesis.session import Batch, Session
 from lvae_torch.synthesis.showing import POINT, save_pairs
 from lvae_torch.synthesis.similarity import psnr, ssim
 from lvae_torch.synthesis.singles import SINGLES, TARGETS, save_singles
-from lvae_torch.synthesis.variates import (
-    Kept,
-    bits_per_element,
-    kept_variates,
-    variate_kl,
-)
+from lvae_torch.synthesis.variates import Kept, bits_per_element, kept_variates, variate_kl
 
 ACTIVE_BITS = 1e-4  # per element: layers with less carry nothing (Efficient-VDVAE's count of active groups)
 FINITE_PSNR = 100.0  # dB; stands for an exact reconstruction in the mean

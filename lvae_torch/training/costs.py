@@ -11,11 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample
 
-ImageShape = tuple[int, int, int]
 PRECISIONS = ("float32", "bfloat16")
 Switches = tuple[bool, str]
 """[train] activation_checkpointing and precision."""
@@ -37,7 +37,7 @@ def flops_per_image(model: Model, image_shape: ImageShape) -> tuple[int, int]:
     return forward // COUNTED_BATCH, counter.get_total_flops() // COUNTED_BATCH
 
 
-def kept_for_backward(build: Callable[[], Any], image_shape: ImageShape) -> dict[Switches, int]:
+def kept_for_backward(build: Callable[[], Model], image_shape: ImageShape) -> dict[Switches, int]:
     """Bytes that stay alive after the forward pass, per image, for each way to set the switches."""
     kept: dict[Switches, int] = {}
     with FakeTensorMode():  # tensors with shape and type, but no numbers; autocast works on them as on real ones
@@ -53,7 +53,7 @@ def kept_for_backward(build: Callable[[], Any], image_shape: ImageShape) -> dict
     return kept
 
 
-def _alive(model: Any, x: Tensor, precision: str) -> int:
+def _alive(model: Model, x: Tensor, precision: str) -> int:
     half = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
     with _Allocations() as allocations, half:
         loss = elbo_terms(x, model(x, posterior_sample)).nelbo.mean()
