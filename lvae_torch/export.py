@@ -48,7 +48,7 @@ def export(settings: Settings, where: Path, folder: Path, license_: str = "not s
         run=settings.run.model_copy(update={"name": name, "runs": "runs", "device": "auto"}),
         data=settings.data.model_copy(update={"dumps": "dataset_dumps"}),
         val=settings.val.model_copy(update={"batch_norm": "running"}),
-        synthesis=type(settings.synthesis)(),
+        synthesis=settings.synthesis.model_copy(update={"checkpoint": "last", "use_ema": True}),
     )
     bundle = Bundle(run.model.state_dict(), run.step, run.is_averaged, run.trained_on, versions())
     card = model_card(run, name, license_, RunFolder(where.parent, where.name))

@@ -1,18 +1,17 @@
 """Optimizers, learning-rate schedules, and the step that undoes itself where the gradient was bad."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, Adamax, AdamW, Optimizer, RAdam
+from torch.optim import Optimizer
 
 from lvae_torch.cfg.section import whole
 from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.optimizers import FUSED, OPTIMIZERS
+from lvae_torch.training.schedules import SCHEDULES, Fall
 from lvae_torch.training.section import OptimizerSection
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "adamax": Adamax, "radam": RAdam}
-FUSED = {"adam", "adamw"}
 LearningRate = Callable[[int], float]
 
 
@@ -57,34 +56,19 @@ def decay_before_steps(optimizer: Optimizer, weights: Sequence[Tensor], rate: fl
 
 
 def learning_rate(section: OptimizerSection, total_steps: int) -> LearningRate:
-    """Step -> learning rate: a linear warm-up, then the section's schedule.
+    """Step -> learning rate: a linear warm-up, then the section's schedule."""
+    warmup_steps, period = whole(section.warmup_steps), whole(section.decay_steps)
+    start = max(warmup_steps, whole(section.decay_start))
+    length = max(1, (whole(section.decay_end) or total_steps) - start)
+    schedule = SCHEDULES[section.schedule]
 
-    ``noam`` falls as 1/sqrt(step) after the warm-up (Vaswani et al. 2017), scaled to the peak at its end.
-    """
-    base, final = section.learning_rate, section.final_learning_rate
-    warmup_steps, decay_steps = whole(section.warmup_steps), whole(section.decay_steps)
-    fall = max(warmup_steps, whole(section.decay_start))
-    length = max(1, (whole(section.decay_end) or total_steps) - fall)
+    def rate(step: int) -> float:
+        since = max(0, step - start)
+        ends = section.learning_rate, section.final_learning_rate
+        fall = Fall(*ends, since, min(1.0, since / length), section.decay_rate, period, step, warmup_steps)
+        return schedule(fall) * min(1.0, (step + 1) / (warmup_steps + 1))
 
-    def after_warmup(step: int) -> float:
-        since = max(0, step - fall)
-        done = min(1.0, since / length)
-        match section.schedule:
-            case "cosine":
-                return final + (base - final) * 0.5 * (1 + math.cos(math.pi * done))
-            case "linear":
-                return base + (final - base) * done
-            case "exponential":
-                return max(final, base * section.decay_rate ** (since / decay_steps))
-            case "staircase":
-                return max(final, base * section.decay_rate ** (since // decay_steps))
-            case "noam":
-                start = max(1, warmup_steps)
-                return base * math.sqrt(start / max(start, step))
-            case _:
-                return base
-
-    return lambda step: after_warmup(step) * min(1.0, (step + 1) / (warmup_steps + 1))
+    return rate
 
 
 class GuardedStep:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from lvae_torch.cfg.section import (
     Float,
@@ -14,15 +14,18 @@ from lvae_torch.cfg.section import (
     PositiveSteps,
     Section,
     Steps,
+    one_of,
     whole,
 )
 from lvae_torch.files import check_name
+from lvae_torch.training.optimizers import OPTIMIZERS
+from lvae_torch.training.schedules import SCHEDULES
 
 
 class OptimizerSection(Section):
     """[optimizer]: how gradients become steps."""
 
-    name: Literal["adam", "adamw", "adamax", "radam"] = "adamax"
+    name: Annotated[str, AfterValidator(one_of(OPTIMIZERS))] = "adamax"
     """Which of PyTorch's optimizers."""
     learning_rate: Positive = 3e-4
     """Peak learning rate."""
@@ -34,7 +37,7 @@ class OptimizerSection(Section):
     """Weight decay: an L2 penalty; decoupled with adamw, and where only blocks decay."""
     weight_decay_on: Literal["all", "blocks"] = "all"
     """All weights, or only the convolutions inside blocks (efficient_vdvae)."""
-    schedule: Literal["constant", "cosine", "linear", "exponential", "staircase", "noam"] = "constant"
+    schedule: Annotated[str, AfterValidator(one_of(SCHEDULES))] = "constant"
     """How the learning rate goes on after the warm-up."""
     warmup_steps: Steps = 0
     """Steps of linear rise to the peak; also '2 epochs'."""
