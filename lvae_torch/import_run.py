@@ -82,7 +82,7 @@ def _checkpoint(settings: Settings, theirs: Mapping[str, Any], step: int) -> Che
     image_shape, n_levels = shape_of_data(settings)
     raw, averaged = (_filled(settings, theirs[key]) for key in ("model_state_dict", "ema_model_state_dict"))
     flat, section = FlatParameters(raw), settings.optimizer
-    optimizer = new_optimizer(section.name, flat.vector, section.betas, section.eps)
+    optimizer = new_optimizer(section.name, flat.vector, betas=section.betas, eps=section.eps)
     if not _fill_moments(MOMENTS[section.name], optimizer.state[flat.vector], flat, raw, theirs, step):
         say("no moments of the optimizer that we can read: training would go on with new ones.")
     try:

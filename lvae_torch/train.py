@@ -98,7 +98,10 @@ def initial_model(settings: Settings, data: RunData, folder: RunFolder, processe
 def _weights_of(name: str, settings: Settings, data: RunData) -> Weights:
     """The weights that another run was evaluated with."""
     where = RunFolder(Path(settings.run.runs), name)
-    checkpoint = load_chosen(store_of(where.checkpoints))
+    try:
+        checkpoint = load_chosen(store_of(where.checkpoints))
+    except DataError as error:
+        raise DataError(f"[train] initial_run = {name}: {error}") from error
     check_same_model(settings.model, checkpoint.about, where.path, f"[train] initial_run = {name} needs the same one.")
     known, ours = checkpoint.about.trained_on, (data.dump.image_shape, data.levels)
     if (known.image_shape, known.n_levels) != ours:

@@ -10,7 +10,7 @@ from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributed.processes import Processes, choose_device
 from lvae_torch.elbo.evaluation import take_statistics
 from lvae_torch.errors import CfgError, DataError, say
-from lvae_torch.files import NAME, check_name
+from lvae_torch.files import NAME
 from lvae_torch.hparams import Settings, check_same_model, load, model_section, to_cfg
 from lvae_torch.models.contract import Model
 from lvae_torch.runs.bundle import SETTINGS, Bundle, is_bundle
@@ -79,10 +79,12 @@ def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = 
     if is_bundle(path):
         name = [f"run.name={path.resolve().name}"] if NAME.fullmatch(path.resolve().name) else []
         return load(_settings_in(path), [*name, f"run.runs={str(runs)!r}", *overrides]), path
-    folder = path if (path / SETTINGS).is_file() else RunFolder(Path(runs), check_name(str(run), "the run")).path
+    is_name = NAME.fullmatch(str(run)) is not None
+    folder = path if (path / SETTINGS).is_file() or not is_name else RunFolder(Path(runs), str(run)).path
     if not (folder / SETTINGS).is_file():
         raise CfgError(
-            f"{run}: neither a .cfg file, a run ({folder / SETTINGS} does not exist) nor a bundle. Train it."
+            f"{run}: neither a .cfg file, a run ({folder / SETTINGS} does not exist) nor a bundle. Name a run in "
+            f"{runs}, a run's folder or a bundle; or train it first."
         )
     # The folder may have been moved since: what is asked for by its place is found at its place.
     at = [f"run.runs={str(folder.resolve().parent)!r}", f"run.name={folder.resolve().name}"]

@@ -1,6 +1,7 @@
 """Optimizers, learning-rate schedules, and the step that undoes itself where the gradient was bad."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,22 +23,21 @@ def make_optimizer(section: OptimizerSection, flat: FlatParameters, block_weight
         block_weights: what decays alone under ``weight_decay_on = blocks``: views of the flat vector.
     """
     on_all = section.weight_decay if section.weight_decay_on == "all" else 0.0
-    optimizer = new_optimizer(section.name, flat.vector, section.betas, section.eps, on_all)
+    options: dict[str, Any] = {"betas": section.betas, "eps": section.eps, "weight_decay": on_all}
+    optimizer = new_optimizer(section.name, flat.vector, **options)
     if section.weight_decay_on == "blocks":
         decay_before_steps(optimizer, block_weights, section.weight_decay)
     return optimizer
 
 
-def new_optimizer(
-    name: str, vector: Tensor, betas: tuple[float, float], eps: float, weight_decay: float = 0.0
-) -> Optimizer:
-    """A torch optimizer over ``vector``, whose moments are there before the first step."""
+def new_optimizer(name: str, vector: Tensor, **options: Any) -> Optimizer:
+    """A torch optimizer over ``vector`` whose moments are there before the first step; ``options`` are torch's own."""
     kind: Callable[..., Optimizer] = OPTIMIZERS[name]
     # On a GPU, capturable keeps the step counter on the device, out of the host's sight; on a CPU, one fused pass over
     # the weights costs half of the seven that it replaces.
     on_cpu: dict[str, bool] = {"fused": True} if name in FUSED else {"foreach": False}
     how = {"capturable": True, "foreach": False} if vector.is_cuda else on_cpu
-    optimizer = kind([vector], lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, **how)
+    optimizer = kind([vector], lr=0.0, **options, **how)
     # torch makes the moments at the first step; a checkpoint or a skipped first step needs them before.
     optimizer.step()  # learning rate 0, gradient 0
     for state in optimizer.state.values():
