@@ -14,8 +14,9 @@ T = TypeVar("T")
 class KeysError(ValueError):
     """The problems that ``Section.problems`` found."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, section: "Section", problems: list[str]) -> None:
         super().__init__("; ".join(problems))
+        self.section = section  # other sections can still be compared with it
         self.problems = problems
 
 
@@ -31,7 +32,7 @@ class Section(BaseModel):
     @model_validator(mode="after")
     def _has_no_problems(self) -> Self:
         if problems := [problem.rstrip(".") for problem in self.problems()]:
-            raise KeysError(problems)
+            raise KeysError(self, problems)
         return self
 
 

@@ -133,7 +133,7 @@ def _family_problems(family: object, entries: Entries) -> Iterator[str]:
 def _section(
     name: str, kind: type[Section], values: dict[str, Any], entries: Entries, problems: list[str]
 ) -> Section | None:
-    """Build a section; if something is wrong, add it to ``problems`` and return None."""
+    """Build a section and add what is wrong in it to ``problems``; None if a key is wrong by itself."""
     wrong = {key for section, key in entries if section == name} - values.keys()  # values that could not be read
     try:
         return kind(**values)
@@ -149,24 +149,26 @@ def _section(
         told = ", or ".join([*(message.rstrip(".") for message in messages[:-1]), messages[-1]])
         problems.append(f"[{name}] {key}{at}: {told}")
     wrong |= of_keys.keys()
-    right = {key: value for key, value in values.items() if key not in wrong}
-    problems += [_located(f"[{name}] {problem}.", entries) for problem in _between_keys(kind, right, wrong)]
-    return None
+    section, between = _despite_disagreement(kind, {key: value for key, value in values.items() if key not in wrong})
+    concerned = [re.compile(rf"\b{re.escape(key)}\b") for key in wrong]
+    told_between = [problem for problem in between if not any(key.search(problem) for key in concerned)]
+    problems += [_located(f"[{name}] {problem}.", entries) for problem in told_between]
+    return None if wrong else section
 
 
 def _key(detail: ErrorDetails) -> str:
     return str(detail["loc"][0]) if detail["loc"] else ""
 
 
-def _between_keys(kind: type[Section], right: dict[str, Any], wrong: Collection[str]) -> Iterator[str]:
-    """Yield problems between valid keys, except those that mention a wrong key."""
+def _despite_disagreement(kind: type[Section], values: dict[str, Any]) -> tuple[Section | None, list[str]]:
+    """The section of values that are right each by itself, and the problems between them; None if a key is missing."""
     try:
-        kind(**right)
+        return kind(**values), []
     except ValidationError as error:
-        found = [detail["ctx"]["error"] for detail in error.errors() if not detail["loc"] and "ctx" in detail]
-        for problem in (p for e in found if isinstance(e, KeysError) for p in e.problems):
-            if not any(re.search(rf"\b{re.escape(key)}\b", problem) for key in wrong):
-                yield problem
+        for detail in error.errors():
+            if isinstance(found := detail.get("ctx", {}).get("error"), KeysError) and not detail["loc"]:
+                return found.section, found.problems
+    return None, []
 
 
 def _plain(detail: ErrorDetails, key: str, kind: type[Section]) -> str:
