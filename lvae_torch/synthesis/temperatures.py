@@ -11,14 +11,14 @@ def per_layer(temperature: Any, n_layers: int, key: str = "temperature") -> tupl
     Raises:
         CfgError: if the length of a list is not the number of layers.
     """
-    match temperature:
+    match tuple(temperature) if isinstance(temperature, list) else temperature:
         case int() | float():
             return (float(temperature),) * n_layers
         case ("linear", top, bottom):
             last = max(1, n_layers - 1)
             return tuple(top + (bottom - top) * i / last for i in range(n_layers))
-        case tuple() if len(temperature) == n_layers:
-            return temperature
+        case tuple() as given if len(given) == n_layers:
+            return given
     raise CfgError(
         f"[synthesis] {key} = {temperature!r} does not fit a model of {n_layers} layers; "
         f"give a number, a list of {n_layers}, or ('linear', top, bottom)."
