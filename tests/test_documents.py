@@ -30,7 +30,7 @@ def commands() -> list[tuple[str, list[str]]]:
     """Every indented line of the pages that begins with one of our commands, without its comment."""
     found = []
     for page in PAGES:
-        for line in page.read_text().splitlines():
+        for line in page.read_text().replace("\\\n", " ").splitlines():
             if re.match(r"    (lvae |python -m lvae_torch|python -m data_scripts)", line):
                 found.append((f"{page.name}: {line.strip()}", shlex.split(line, comments=True)))
     return found
