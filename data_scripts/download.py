@@ -1,12 +1,15 @@
 """Fetching source files: from a mirror folder in place, or over HTTP with resume; verified before they are used."""
 
+import base64
 import errno
 import gzip
 import hashlib
 import http.client
+import re
 import shutil
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zlib
 from collections.abc import Sequence
@@ -85,18 +88,39 @@ def fetch(source: Source, bases: Sequence[str], raw: Path, other_editions: bool 
     for base in bases:
         is_url = base.startswith(("http://", "https://"))
         if "://" in base and not is_url:
-            raise CfgError(f"{base!r}: use a URL that starts with http:// or https://, or a folder.")
+            raise CfgError(f"{without_password(base)!r}: use a URL that starts with http:// or https://, or a folder.")
         for name in source.names:
             try:
                 if is_url:
                     path, seen = _download(f"{base.rstrip('/')}/{name}", raw / name, source, other_editions)
                 else:
                     path, seen = _in_place(Path(base).expanduser() / name, source, other_editions)
-                return Found(path, seen.sha256, base, seen.is_upstream)
+                return Found(path, seen.sha256, without_password(base), seen.is_upstream)
             except DataError as error:
                 problems.append(str(error))
     tried = "\n  ".join(problems)
     raise DataError(f"{source.name}: could not be had.\n  {tried}\nGive another place with --mirror URL_or_FOLDER.")
+
+
+def fetch_url(url: str, raw: Path) -> Found:
+    """The file at an address that a person named, downloaded into ``raw``; nothing is known of it beforehand.
+
+    Raises:
+        CfgError: for another kind of URL.
+        DataError: saying what is wrong.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise CfgError(f"{without_password(url)!r}: use an address that starts with http:// or https://, or a folder.")
+    name = Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name or "source"
+    # Two addresses may end in one name.
+    target = raw / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}_{name[-100:]}"
+    path, seen = _download(url, target, Source(target.name), other_editions=True)
+    return Found(path, seen.sha256, without_password(url), is_upstream=False)
+
+
+def without_password(url: str) -> str:
+    """``url`` as it may be shown: user and password are nobody's business."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", url)
 
 
 def opened(path: Path, source: Source) -> BinaryIO:
@@ -176,7 +200,7 @@ def _download(url: str, target: Path, source: Source, other_editions: bool) -> t
             except DataError as error:
                 part.unlink()
                 if not continued:  # else what lay there was of another file: once more, from the start
-                    raise DataError(f"{url}: {error}") from error
+                    raise DataError(f"{without_password(url)}: {error}") from error
         part.rename(target)
     assert seen is not None
     return target, seen
@@ -201,7 +225,7 @@ def _persist(url: str, part: Path, size: int | None) -> None:
             return _continue(url, part, size)
         except urllib.error.HTTPError as error:
             if error.code not in BUSY:
-                raise DataError(f"{url}: the server answers {error.code} {error.reason}.") from error
+                raise DataError(f"{without_password(url)}: the server answers {error.code} {error.reason}.") from error
             problem: Exception = error
         except (OSError, EOFError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in LOCAL:
@@ -210,7 +234,9 @@ def _persist(url: str, part: Path, size: int | None) -> None:
         have = _length(part)
         failures, before = (failures + 1 if have <= before else 1), have
         if failures == TRIES:
-            raise DataError(f"{url}: {problem} ({TRIES} tries; what came is kept, and continued next time).")
+            raise DataError(
+                f"{without_password(url)}: {problem} ({TRIES} tries; what came is kept, and continued next time)."
+            )
         time.sleep(min(PAUSE * 2 ** (failures - 1), 10))
 
 
@@ -219,9 +245,10 @@ def _continue(url: str, part: Path, size: int | None) -> None:
     have = _length(part)
     if size is not None and have == size:
         return
-    headers = {"User-Agent": "data_scripts"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = {"User-Agent": "data_scripts"} | ({"Range": f"bytes={have}-"} if have else {}) | _authorization(url)
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+        asked = urllib.request.Request(without_password(url), headers=headers)
+        response = urllib.request.urlopen(asked, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and have:  # nothing beyond what we have
@@ -239,14 +266,31 @@ def _continue(url: str, part: Path, size: int | None) -> None:
         _receive(response, url, part, start, start + int(length) if length else None, size)
 
 
+def _authorization(url: str) -> dict[str, str]:
+    """The head that sends what stands before the @ in an address; urllib itself takes it for a part of the host."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.username is None:
+        return {}
+    told = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+    return {"Authorization": f"Basic {base64.b64encode(told.encode()).decode()}"}
+
+
+def _is_web_page(chunk: bytes) -> bool:
+    """Whether a file begins as a web page does, also behind a byte order mark, an XML head or comments."""
+    text = chunk[:4096].removeprefix(b"\xef\xbb\xbf").lower()
+    return re.match(rb"(\s|<\?xml[^>]*>|<!--.*?-->)*<(!doctype\s+html|html)", text, re.DOTALL) is not None
+
+
 def _receive(
     response: http.client.HTTPResponse, url: str, part: Path, start: int, total: int | None, size: int | None
 ) -> None:
     chunk = response.read(CHUNK)
-    if not start and chunk.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):  # with status 200
-        raise DataError(f"{url}: answers with a web page instead of the file (a login or quota page?).")
+    if not start and _is_web_page(chunk):  # with status 200
+        raise DataError(
+            f"{without_password(url)}: answers with a web page instead of the file (a login or quota page?)."
+        )
     if None not in (size, total) and size != total:
-        raise DataError(f"{url}: answers {total:,} bytes, but the file has {size:,}.")
+        raise DataError(f"{without_password(url)}: answers {total:,} bytes, but the file has {size:,}.")
     _check_space(part.parent, (total or 0) - _length(part))
     with open(part, "ab" if start else "wb") as file, progress(part.stem, total, "bytes", start) as advance:
         while chunk:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_scripts.archives import by_number, is_stray, open_archive, pictures_of, reading
+from data_scripts.archives import is_stray, open_archive, pictures_of, reading
 from data_scripts.arrays import Chunk, Stream, permutation, write_arrays
 from data_scripts.cifar10 import planes
 from data_scripts.download import Source
 from data_scripts.formats import NpyInZip
+from data_scripts.kinds import by_number
 from data_scripts.pictures import PictureDump, add_picture_options
 from data_scripts.recipe import Recipe, Request
 from data_scripts.render import Render

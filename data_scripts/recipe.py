@@ -10,11 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from data_scripts.download import Found, Source, fetch
+from data_scripts.download import Found, Source, fetch, fetch_url
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.order import spread
 from lvae_torch.data.writing import DumpWriter, only_one
-from lvae_torch.errors import CfgError, DataError
+from lvae_torch.errors import CfgError, DataError, say
+
+
+class DamagedPicturesError(DataError):
+    """Some pictures are damaged; the file that holds them may be good otherwise."""
+
+
+UNPACKED = "unpacked"  # folder below that of the downloads: what archives hold, as long as it is needed
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,20 @@ class Request:
         self.files[source.name] = found
         return found.path
 
+    def fetch_address(self, source: str) -> Path:
+        """A local path to what a person named: a folder or a file, or an http(s) address, which is downloaded.
+
+        Raises:
+            DataError: if it cannot be had.
+        """
+        if "://" not in source:
+            return Path(source).expanduser()
+        found = fetch_url(source, self.raw)
+        size = found.path.stat().st_size
+        print(f"{found.path.name}: {size:,} bytes, sha256 {found.sha256}", file=sys.stderr)
+        self.files[found.path.name] = found
+        return found.path
+
     def fetch_by_hand(self, sources: Sequence[Source]) -> list[Path]:
         """Several files that no program can fetch; says at once which are missing.
 
@@ -74,14 +95,30 @@ class Request:
             raise DataError("\n".join([*problems, by_hand(missing)]))
         return paths
 
+    def throw_away(self, problem: str) -> None:
+        """Remove downloads that nothing vouches for and that ``problem`` names: the next try asks for them again."""
+        for found in self.files.values():
+            if found.path.is_relative_to(self.raw) and not found.is_upstream and str(found.path) in problem:
+                found.path.unlink(missing_ok=True)
+                say(f"{found.path}: thrown away; the next try asks for it again.")
+
     def chosen(self, n_images: int) -> np.ndarray:
         """Indices of the images to keep of a split: all, or ``limit`` of them evenly spread, for some are sorted."""
         return spread(n_images, self.options["limit"])
 
     def writer(
-        self, variant: str, layout: Layout, provenance: Mapping[str, Any], continued: bool = False
+        self,
+        variant: str,
+        layout: Layout,
+        provenance: Mapping[str, Any],
+        ledger: str = "",
+        still_true: Callable[[Path], bool] | None = None,
     ) -> DumpWriter:
-        """A writer of the dump asked for: ``variant``, with the limit in its name, unless a name was given."""
+        """A writer of the dump asked for: ``variant``, with the limit in its name, unless a name was given.
+
+        Args:
+            ledger, still_true: as ``DumpWriter`` has them; with a ledger, a dump that was begun is continued.
+        """
         limit = self.options["limit"]
         name = self.options["name"] or (f"{variant}_limit{limit}" if limit else variant)
         said: dict[str, Any] = dict(provenance)
@@ -91,7 +128,7 @@ class Request:
             said["files"] = {file: found.sha256 for file, found in self.files.items()}
         if others := [file for file, found in self.files.items() if not found.is_upstream]:
             said["other_files"] = others
-        return DumpWriter(self.dumps, name, layout, said, continued=continued)
+        return DumpWriter(self.dumps, name, layout, said, continued=bool(ledger), ledger=ledger, still_true=still_true)
 
 
 def by_hand(sources: Sequence[Source]) -> str:
@@ -147,8 +184,17 @@ class Recipe:
         """
         options = self._filled(request.options)
         raw = request.dumps / ".raw" / self.name
+        request = replace(request, options=options, raw=raw)
         with only_one(raw.with_name(f"{self.name}.lock"), self.name):
-            name = self.write(replace(request, options=options, raw=raw))
+            try:
+                name = self.write(request)
+            except DamagedPicturesError:
+                raise
+            except DataError as error:
+                request.throw_away(str(error))
+                raise
+            finally:
+                shutil.rmtree(raw / UNPACKED, ignore_errors=True)
             if not request.keep_raw:
                 shutil.rmtree(raw, ignore_errors=True)
         return name
