@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from data_scripts.archives import Archive
 from data_scripts.render import Outcome, Pages, Render, end_with_parent, render_into
+from lvae_torch.data.sharing import make_shared_folder
 from lvae_torch.errors import CfgError, DataError
 
 PAGE_BYTES = 8 * 2**20  # of images, at most, in one piece of work
@@ -89,9 +90,10 @@ def _shared_file(folder: Path, size: int) -> Iterator[str]:
     Raises:
         DataError: if there is no room, or nowhere such a file can be.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_shared_folder(folder)
     for left in folder.glob("pages_*"):  # by a process that was killed
-        left.unlink()
+        with suppress(PermissionError):  # of somebody else
+            left.unlink()
     problems = []
     # Some file systems (of other hosts, of virtual machines) know no maps that several processes write.
     for place in (folder, Path("/dev/shm"), Path(tempfile.gettempdir())):

@@ -6,43 +6,22 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from lvae_torch.data.dump import DESCRIPTION, VERSION, Layout, Shard, content_hash, description_hash
 from lvae_torch.data.shards import SUFFIX, Encoding, encode_png, encoded_shard
+from lvae_torch.data.sharing import locked, share
 from lvae_torch.errors import DataError
 from lvae_torch.files import atomic_write, check_name, finite, read_json, sha256_of, sync_folder, write_json, write_text
 
 SHARD_BYTES: dict[Encoding, int] = {"raw": 64 * 2**20, "png": 256 * 2**20}  # before encoding
 JOURNAL = "unfinished.json"
-
-
-@contextmanager
-def only_one(lock_file: Path, what: str) -> Iterator[None]:
-    """Make ``what`` in one process at a time; the system lets go of the lock when the process ends, however it ends.
-
-    Raises:
-        DataError: if another process makes it already, or the lock file cannot be written.
-    """
-    lock = FileLock(lock_file, timeout=0)
-    try:
-        lock_file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise DataError(f"{lock_file}: another process is making {what}. Wait for it, or stop it.") from error
-    except OSError as error:
-        raise DataError(f"{lock_file}: cannot be written ({error.strerror}). Choose another --dumps folder.") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass
@@ -97,19 +76,32 @@ class DumpWriter:
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
-        self._held.enter_context(only_one(self.folder.with_name(f".{self.dataset}.lock"), f"the dump {self.dataset}"))
+        self._check_place()
+        lock_file = self.folder.with_name(f".{self.dataset}.lock")
+        self._held.enter_context(locked(lock_file, f"the dump {self.dataset}", wait=False))
         if self._old.is_dir() and not self.folder.exists():  # killed between the two renames of ``_put_in_place``
             self._old.rename(self.folder)
         if not (self.continued and self._take_up()):
             shutil.rmtree(self.aside, ignore_errors=True)  # what a killed process left
             try:
                 self.aside.mkdir()
+                share(self.aside)
             except OSError as error:
                 self._held.close()
                 raise DataError(
                     f"{self.aside}: cannot be made ({error.strerror}). Make room, and try again."
                 ) from error
         return self
+
+    def _check_place(self) -> None:
+        """The dump could not be put there in the end: told before the work.
+
+        Raises:
+            DataError: if something other than a folder has its name.
+        """
+        if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
+            what = "a link" if self.folder.is_symlink() else "a file"
+            raise DataError(f"{self.folder}: is {what}, where the dump is to be. Remove it, or choose another --name.")
 
     def count(self, split: str) -> int:
         """Images of ``split`` written so far; those that a continued dump begins with are safe on disk."""
@@ -265,6 +257,8 @@ class DumpWriter:
         for file in filter(None, (JOURNAL, self._ledger)):
             (self.aside / file).unlink(missing_ok=True)
         write_json(self.aside / DESCRIPTION, self._description())
+        for path in self.aside.iterdir():
+            share(path)
         self._put_in_place()
 
     def _description(self) -> dict[str, Any]:
