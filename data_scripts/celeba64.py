@@ -73,10 +73,13 @@ def write(request: Request) -> str:
 
 def _attributes(request: Request, names: Sequence[str]) -> tuple[Labels, dict[str, object]]:
     """The 40 attributes, -1 or 1, if their file lies beside the pictures; and what to say of them in the dump."""
+    is_asked, given = request.options["attributes"], [place for place in (request.source, request.mirror) if place]
+    if not is_asked and any("://" in place for place in given):
+        return Labels(), {}  # nothing is downloaded that was not asked for
     try:
         path = request.fetch(ATTRIBUTES)
     except DataError:
-        if request.options["attributes"]:
+        if is_asked:
             raise
         return Labels(), {}
     columns = [column for column in read_table(path)[0][1:] if column]
