@@ -19,7 +19,7 @@ from lvae_torch.data.dump import Dump, ImageSplit, Layout
 from lvae_torch.data.loader import training_batches
 from lvae_torch.data.order import TrainingOrder
 from lvae_torch.data.writing import DumpWriter
-from lvae_torch.processes import Processes
+from lvae_torch.distributed.processes import Processes
 
 BATCH = 128
 SETS = {"28x28": ((1, 28, 28), 200_000), "32x32x3": ((3, 32, 32), 100_000), "256x256x3": ((3, 256, 256), 1500)}

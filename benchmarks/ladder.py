@@ -11,19 +11,20 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lvae_torch.data.transforms import Preprocess
+from lvae_torch.elbo.objective import Objective
+from lvae_torch.elbo.section import LossSection
 from lvae_torch.hparams import load
-from lvae_torch.objectives import Objective, constant_beta
+from lvae_torch.models.ladder.section import LadderSection
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import make_optimizer
+from lvae_torch.training.section import OptimizerSection
 from lvae_torch.training.step import TrainStep
-from lvae_torch.wiring import build_model
 
 CFG = Path("egs/ladder/mnist_lvae_5.cfg")
 STEPS = 10  # in one measurement
@@ -60,19 +61,21 @@ def mlp(n_in: int, width: int) -> nn.Sequential:
 def whole_step(batch_size: int) -> Callable[[], object]:
     """Everything that training does between two log lines, binarization included."""
     settings = load(CFG, ["data.dumps=nowhere"])
-    model: Any = build_model(settings, (1, 28, 28), 2).train()
+    model = settings.model.build((1, 28, 28), 2).train()
     flat = FlatParameters(model)
-    optimizer = make_optimizer("adam", flat, (0.9, 0.999), 1e-4, 0.0)
-    objective = Objective(constant_beta(1.0), kl_estimate="sampled")
+    section = OptimizerSection(name="adam", eps=1e-4)
+    optimizer = make_optimizer(section, flat)
+    objective = Objective(LossSection(kl_estimate="sampled"), (1, 28, 28))
     preprocess = Preprocess(256, binarize="dynamic").training
     meter = Meter(len(model.latent_shapes()), torch.device("cpu"))
-    step = TrainStep(model, model, flat, None, objective, optimizer, lambda k: 1e-3, meter, preprocess)
+    step = TrainStep(section, model, model, flat, None, objective, optimizer, lambda k: 1e-3, meter, preprocess)
     raw = torch.randint(0, 256, (batch_size, 28, 28, 1), dtype=torch.uint8)
     return lambda: step(raw, 1)
 
 
 def bare_step(batch_size: int) -> Callable[[], object]:
     settings = load(CFG, ["data.dumps=nowhere"])
+    assert isinstance(settings.model, LadderSection)
     bare = Bare(settings.model.z_dims, settings.model.widths, 784)
     adam = torch.optim.Adam(bare.parameters(), lr=1e-3, fused=True)
     x = torch.rand(batch_size, 784)

@@ -24,11 +24,11 @@ from benchmarks._steps import trained_model, whole_step
 from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.order import TrainingOrder
 from lvae_torch.data.writing import DumpWriter
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.hparams import in_steps, load
 from lvae_torch.info import shape_of_data
 from lvae_torch.models.sources import posterior_sample
-from lvae_torch.processes import Processes
-from lvae_torch.training.checkpoints import CheckpointStore
+from lvae_torch.runs.checkpoints import CheckpointStore
 
 N_IMAGES = 2000
 STEPS_PER_EPOCH = 500  # for intervals that a cfg gives in epochs

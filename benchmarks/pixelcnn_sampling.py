@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lvae_torch.models import FAMILIES
+from lvae_torch.models.families import FAMILIES
 from lvae_torch.models.sources import posterior_sample
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -43,7 +43,7 @@ def main() -> None:
     family = FAMILIES["pixelcnn"]
     ways = ("once", "naive") if options.naive else ("once",)
     for (name, size), way in product(SIZES.items(), ways):
-        model = family.build(family.settings(**size), (1, 8, 8), 128).eval()
+        model = family(**size).build((1, 8, 8), 128).eval()
         wall, processor = time.perf_counter(), time.process_time()
         with torch.no_grad():
             WAYS[way](model, options.grids)

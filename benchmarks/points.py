@@ -15,17 +15,16 @@ import torch
 from torch import Tensor
 
 from data_scripts.toy2d import STDS
-from lvae_torch.cli import load_run_or_cfg
 from lvae_torch.data.images import Images
+from lvae_torch.data.run_data import make_preprocess, open_dump
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.hparams import Settings
 from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample, prior_sample
-from lvae_torch.objectives import elbo_terms
-from lvae_torch.processes import Processes
-from lvae_torch.seeding import seed_everything
 from lvae_torch.synthesis.showing import save_point_samples
-from lvae_torch.synthesize import load_checkpoint, load_model
-from lvae_torch.wiring import make_preprocess, open_dump
+from lvae_torch.trained.loading import load_run
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 N_SAMPLES, N_SHOWN = 100_000, 1000
@@ -50,8 +49,8 @@ def scores(model: Model, settings: Settings, split: str, draws: int) -> tuple[fl
 
 def points(settings: Settings, split: str) -> Tensor:
     """A whole split, (n, 2, 1, 1)."""
-    dump = open_dump(settings)
-    images = Images(dump.split(split), make_preprocess(settings, dump.n_levels))
+    dump = open_dump(settings.data)
+    images = Images(dump.split(split), make_preprocess(settings.data, dump.n_levels))
     return images.at(images.indices, ALONE.device)
 
 
@@ -64,8 +63,8 @@ def samples(model: Model) -> Any:
 @torch.no_grad()
 def row(folder: str, draws: int, figures: Path | None) -> tuple[str, ...]:
     """What the table says of a run; its scatter plot, if asked for."""
-    settings = load_run_or_cfg(folder, [], "runs")
-    model = load_model(settings, load_checkpoint(settings), ALONE)
+    run = load_run(folder, device="cpu")
+    settings, model = run.settings, run.model
     (nll, kl), heldout = scores(model, settings, "test", draws), sum(scores(model, settings, "heldout", draws))
     likelihood = samples(model)
     drawn, means = likelihood.sample(), likelihood.mean()

@@ -1,23 +1,49 @@
-"""What every command shares: its arguments, its messages, its exit status."""
+"""What every command shares: its arguments, its messages, its exit status. Nothing heavy is imported here."""
 
 import argparse
 import errno
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from lvae_torch.errors import CfgError, DataError, UserError, say
-from lvae_torch.files import check_name
-from lvae_torch.hparams import Settings, load
-from lvae_torch.run_folder import RunFolder
+from lvae_torch.errors import DataError, UserError, say
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}  # what a disk may answer
 
+COMMANDS: dict[str, str] = {
+    "train": "Train a run, or continue it: the same command does both.",
+    "synthesize": "Use a trained run: reconstruct, generate, encode, decode, measure.",
+    "sweep": "Train several runs, use each, and compare them.",
+    "info": "Show a model's layers, sizes and costs without training it.",
+    "show": "Draw a contact sheet of a dataset's dump.",
+    "export": "Write a trained run as a bundle that others can load.",
+    "import": "Take over a run of another program, settings and weights.",
+    "data": "Download and prepare datasets (python -m data_scripts).",
+}
+"""The subcommands of ``lvae``, each with what it does."""
+MODULES = {"import": "lvae_torch.import_run", "data": "data_scripts"}
+"""Where a subcommand is not the module of its own name."""
 
-def parser(command: str, description: str, what: str = "cfg", help_: str = "the .cfg file") -> argparse.ArgumentParser:
-    """A parser with a cfg (or run) and ``--set``, as every command has them."""
-    arguments = argparse.ArgumentParser(prog=f"python -m lvae_torch.{command}", description=description)
+
+def module_of(command: str) -> str:
+    """The module that ``python -m`` runs for a subcommand."""
+    return MODULES.get(command, f"lvae_torch.{command}")
+
+
+def new_parser(command: str) -> argparse.ArgumentParser:
+    """An empty parser for a subcommand, whose help names it."""
+    return argparse.ArgumentParser(prog=f"python -m {module_of(command)}", description=COMMANDS[command])
+
+
+def parser(command: str, what: str = "cfg", help_: str = "the .cfg file") -> argparse.ArgumentParser:
+    """A parser with a cfg (or run) and ``--set``."""
+    arguments = new_parser(command)
     arguments.add_argument(what, help=help_)
+    add_overrides(arguments)
+    return arguments
+
+
+def add_overrides(arguments: argparse.ArgumentParser) -> None:
+    """``--set``, as every command that reads a cfg has it."""
     arguments.add_argument(
         "--set",
         action="append",
@@ -26,25 +52,6 @@ def parser(command: str, description: str, what: str = "cfg", help_: str = "the 
         dest="overrides",
         help="use this value instead of the cfg's; may be repeated",
     )
-    return arguments
-
-
-def load_run_or_cfg(run_or_cfg: str, overrides: Sequence[str], runs: str = "runs") -> Settings:
-    """The settings of a run (by name or folder) as it was trained, or of a cfg file, with overrides on top.
-
-    Raises:
-        CfgError: if there is neither such a run nor such a file, or something in it is wrong.
-    """
-    path = Path(run_or_cfg)
-    if path.suffix == ".cfg":
-        return load(path, overrides)
-    folder = path if (path / "hparams.cfg").is_file() else RunFolder(Path(runs), check_name(run_or_cfg, "the run")).path
-    saved = folder / "hparams.cfg"
-    if not saved.is_file():
-        raise CfgError(f"{run_or_cfg}: neither a .cfg file nor a run ({saved} does not exist). Train it first.")
-    # The folder may have been moved since: what is asked for by its place is found at its place.
-    place = [f"run.runs={str(folder.parent)!r}", f"run.name={folder.name}"]
-    return load(saved, [*place, *overrides])
 
 
 def main(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:

@@ -3,24 +3,28 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from lvae_torch.cli import main, parser
+
+PARSER = parser("info")
+if __name__ == "__main__":
+    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
 
 import torch
 
-from lvae_torch.cli import main, parser
-from lvae_torch.costs import PRECISIONS, flops_per_image, kept_for_backward
-from lvae_torch.data.catalogue import CATALOGUE, CODES
-from lvae_torch.data.dump import Dump
-from lvae_torch.errors import CfgError, DataError
+from lvae_torch.data.run_data import described_images, make_preprocess
+from lvae_torch.data.shapes import ImageShape
+from lvae_torch.errors import CfgError
 from lvae_torch.hparams import Settings, load
+from lvae_torch.models.contract import Model
 from lvae_torch.reporting.console import table
-from lvae_torch.wiring import build_model, make_preprocess
+from lvae_torch.training.costs import PRECISIONS, flops_per_image, kept_for_backward
 
 
 def command(argv: Sequence[str]) -> None:
     """Print what the cfg's model is made of."""
-    arguments = parser("info", "Show a model's layers, sizes and costs.").parse_args(argv)
-    settings = load(Path(arguments.cfg), arguments.overrides)
+    arguments = PARSER.parse_args(argv)
+    settings = load(Path(arguments.cfg), arguments.overrides, with_images=True)
     print(describe(settings))
 
 
@@ -47,12 +51,10 @@ def describe(settings: Settings) -> str:
     return table(f"{settings.run.name}: {settings.model.family}", rows)
 
 
-def _memory(
-    settings: Settings, image_shape: tuple[int, int, int], n_levels: int, n_parameters: int
-) -> list[tuple[str, str]]:
+def _memory(settings: Settings, image_shape: ImageShape, n_levels: int, n_parameters: int) -> list[tuple[str, str]]:
     """What each switch of [train] keeps per image, and what the settings as they are come to."""
     train = settings.train
-    kept = kept_for_backward(lambda: build_model(settings, image_shape, n_levels), image_shape)
+    kept = kept_for_backward(lambda: settings.model.build(image_shape, n_levels), image_shape)
     # Weights, gradients, two moments, and the EMA where there is one.
     copies = 5 if train.ema_decay else 4
     images = train.batch_size // train.accumulate
@@ -64,27 +66,26 @@ def _memory(
     return [*rows, ("training memory", f"about {total / 2**30:.2f} GiB for {images} images at once on one device")]
 
 
-def shape_of_data(settings: Settings) -> tuple[tuple[int, int, int], int]:
+def shape_of_data(settings: Settings) -> tuple[ImageShape, int]:
     """Image shape and levels after preprocessing: of the dump, or of the standard dataset of that name.
 
     Raises:
         CfgError: if there is neither.
     """
-    try:
-        dump = Dump.open(Path(settings.data.dumps), settings.data.dataset)
-        image_shape, n_levels = dump.image_shape, dump.n_levels
-    except DataError as error:
-        known = CATALOGUE | CODES
-        if settings.data.dataset not in known:
-            raise CfgError(f"[data] dataset: its image shape is unknown without the dump. {error}") from error
-        image_shape, n_levels = known[settings.data.dataset]
-    return image_shape, make_preprocess(settings, n_levels).levels_after
+    if (described := described_images(settings.data)) is None:
+        dumps, dataset = settings.data.dumps, settings.data.dataset
+        raise CfgError(
+            f"[data] dataset: the image shape of {dataset} is unknown without its dump in {dumps}. Make it: python -m "
+            "data_scripts --list tells of all datasets."
+        )
+    image_shape, n_levels = described
+    return image_shape, make_preprocess(settings.data, n_levels).levels_after
 
 
-def meta_model(settings: Settings, image_shape: tuple[int, int, int], n_levels: int) -> Any:
+def meta_model(settings: Settings, image_shape: ImageShape, n_levels: int) -> Model:
     """The model without its memory: shapes only."""
     with torch.device("meta"):
-        return build_model(settings, image_shape, n_levels)
+        return settings.model.build(image_shape, n_levels)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Every run is a process of its own, started by the ordinary commands: repeating t
 and leaves what is finished.
 """
 
-import argparse
 import os
 import signal
 import subprocess
@@ -16,14 +15,27 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvae_torch.cli import main
-from lvae_torch.comparison import Result, draw_comparison, results_table
+from lvae_torch.cli import add_overrides, main, new_parser
+from lvae_torch.synthesis.modes import MODES
+
+PARSER = new_parser("sweep")
+PARSER.add_argument("cfgs", nargs="+", type=Path, metavar="CFG", help="the .cfg files")
+PARSER.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (default 1)")
+add_overrides(PARSER)
+PARSER.add_argument("--mode", choices=list(MODES), action="append", default=[], dest="modes",
+                    help="what to do with each trained run, if not what its cfg says; may be repeated")  # fmt: skip
+PARSER.add_argument("--table", action="store_true", help="only show what there is already")
+PARSER.add_argument("--out", type=Path, help="write the table there too, as Markdown")
+PARSER.add_argument("--figures", type=Path, metavar="FOLDER", help="draw the runs side by side there")
+if __name__ == "__main__":
+    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+
+from lvae_torch.distributed.stopping import stop_signals
 from lvae_torch.errors import CfgError, Preempted, say
 from lvae_torch.files import write_text
 from lvae_torch.hparams import Settings, load
-from lvae_torch.synthesis import MODES
-from lvae_torch.training.stopping import stop_signals
-from lvae_torch.wiring import run_folder
+from lvae_torch.reporting.comparison import Result, draw_comparison, results_table
+from lvae_torch.runs.folder import RunFolder
 
 POLL = 0.2  # seconds
 OUTPUT = "output.log"
@@ -53,23 +65,13 @@ class Job:
 
 def command(argv: Sequence[str]) -> None:
     """Train and compare the runs that the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m lvae_torch.sweep", description="Train several runs, and compare.")
-    parser.add_argument("cfgs", nargs="+", type=Path, metavar="CFG", help="the .cfg files")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (default 1)")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
-                        help="use this value in all of them; may be repeated")  # fmt: skip
-    parser.add_argument("--mode", choices=list(MODES), action="append", default=[], dest="modes",
-                        help="what to do with each trained run, if not what its cfg says; may be repeated")  # fmt: skip
-    parser.add_argument("--table", action="store_true", help="only show what there is already")
-    parser.add_argument("--out", type=Path, help="write the table there too, as Markdown")
-    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="draw the runs side by side there")
-    options = parser.parse_args(argv)
+    options = PARSER.parse_args(argv)
     jobs = plan(options.cfgs, options.overrides, options.modes)
     if options.jobs < 1:
         raise CfgError(f"--jobs is {options.jobs}; use a number of runs, at least 1.")
     if not options.table:
         work(jobs, options.jobs)
-    results = [Result.of(run_folder(job.settings)) for job in jobs]
+    results = [Result.of(RunFolder.of(job.settings.run)) for job in jobs]
     print(table := results_table(results))
     if options.out:
         write_text(options.out, table + "\n")
@@ -167,7 +169,7 @@ def _may_start(job: Job, jobs: Sequence[Job]) -> bool:
 
 
 def _start(job: Job, threads: int) -> None:
-    folder = run_folder(job.settings).path
+    folder = RunFolder.of(job.settings.run).path
     folder.mkdir(parents=True, exist_ok=True)
     job.started = job.started or time.monotonic()
     arguments = job.commands.popleft()

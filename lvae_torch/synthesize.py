@@ -1,72 +1,74 @@
-"""``python -m lvae_torch.synthesize RUN_OR_CFG [--mode M]``: use a trained run, also under ``torchrun``."""
+"""``python -m lvae_torch.synthesize RUN [--mode M]``: use a trained run, also under ``torchrun``."""
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from lvae_torch.cli import main, parser
+from lvae_torch.synthesis.modes import MODES, Mode, runner
 
-from lvae_torch.assembled_data import evaluation_statistics
-from lvae_torch.cli import load_run_or_cfg, main, parser
+PARSER = parser("synthesize", "run", "a run's name or folder, a bundle, or a run's .cfg file")
+PARSER.add_argument("--mode", choices=list(MODES), action="append", help="instead of the cfg's; may be repeated")
+PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
+if __name__ == "__main__":
+    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.images import Images
-from lvae_torch.errors import CfgError, DataError, say
+from lvae_torch.data.run_data import open_dump
+from lvae_torch.data.transforms import Preprocess
+from lvae_torch.distributed.processes import Processes, start_processes
 from lvae_torch.files import write_json
-from lvae_torch.hparams import Settings, load_text, shared_by_all
-from lvae_torch.locking import held
-from lvae_torch.models.contract import Model
-from lvae_torch.processes import Processes, start_processes
+from lvae_torch.hparams import Settings, shared_by_all
 from lvae_torch.reporting.console import table
-from lvae_torch.synthesis import MODES, Mode
+from lvae_torch.runs.folder import RunFolder
+from lvae_torch.runs.locks import held
 from lvae_torch.synthesis.codes import CodePrior, CodeSource, check_prior
 from lvae_torch.synthesis.session import Session
-from lvae_torch.training.checkpoints import CheckpointStore
-from lvae_torch.training.loop import load_finished
-from lvae_torch.wiring import build_model, make_preprocess, open_dump, run_folder
+from lvae_torch.trained.loading import find_run, open_run
+from lvae_torch.trained.run import TrainedRun
 
 
 def command(argv: Sequence[str]) -> None:
     """Run the modes that the arguments or the settings ask for."""
-    arguments = parser("synthesize", "Use a trained run.", "run", "a run's name or folder, or its .cfg file")
-    arguments.add_argument("--mode", choices=list(MODES), action="append", help="instead of the cfg's; may be repeated")
-    arguments.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
-    options = arguments.parse_args(argv)
-    settings = load_run_or_cfg(options.run, options.overrides, options.runs)
-    given = settings.synthesis.mode
-    synthesize(settings, options.mode or ([given] if isinstance(given, str) else list(given)))
+    options = PARSER.parse_args(argv)
+    settings, where = find_run(options.run, options.overrides, options.runs)
+    synthesize(settings, options.mode or settings.synthesis.modes, where)
 
 
-def synthesize(settings: Settings, modes: Sequence[str]) -> None:
+def synthesize(settings: Settings, modes: Sequence[str], where: Path | None = None) -> None:
     """Run ``modes`` one after the other; results in ``runs/<name>/synthesis/<mode>/``.
 
+    Args:
+        where: the run's folder or a bundle; the folder that ``[run]`` names if not given.
     Raises:
         UserError: if there is no such run, checkpoint or data.
     """
+    where = where or RunFolder.of(settings.run).path
     with start_processes(settings.run.device, settings.train.timeout_minutes) as processes:
         processes.require_same("settings", shared_by_all(settings), "Start every node with the same command.")
-        checkpoint = load_checkpoint(settings)
-        told = f"checkpoint of step {checkpoint['state']['step']}"
+        run = open_run(settings, where, processes)
+        told = f"checkpoint of step {run.step}"
         processes.require_same("checkpoint", told, "If the run is being trained, name one: [synthesis] checkpoint.")
-        model = load_model(settings, checkpoint, processes)
-        with _statistics(settings, model, processes):
-            for name in modes:
-                _run_mode(settings, checkpoint, model, processes, name)
+        for name in modes:
+            _run_mode(run, processes, name)
 
 
-def _run_mode(settings: Settings, checkpoint: dict[str, Any], model: Model, processes: Processes, name: str) -> None:
-    session = _session(settings, checkpoint, model, processes, name, MODES[name])
+def _run_mode(run: TrainedRun, processes: Processes, name: str) -> None:
+    mode = MODES[name]
+    session = _session(run, processes, name, mode)
     with _results_folder(session.out) if processes.is_main else nullcontext():
         processes.barrier()
-        if MODES[name].draws_codes and settings.synthesis.prior_run:
-            session = replace(session, prior=_load_prior(settings, session))
-        metrics = MODES[name].run(session)
+        if mode.draws_codes and run.settings.synthesis.prior_run:
+            session = replace(session, prior=_load_prior(run.settings, session))
+        metrics = runner(name)(session)
         if processes.is_main:
             write_json(session.out / "metrics.json", {**session.identity, **metrics})
     if processes.is_main:
-        print(table(f"{settings.run.name}: {name}", _rows({**metrics, "results": str(session.out)})))
+        print(table(f"{run.name}: {name}", _rows({**metrics, "results": str(session.out)})))
 
 
 @contextmanager
@@ -81,51 +83,6 @@ def _results_folder(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _statistics(settings: Settings, model: Model, processes: Processes) -> AbstractContextManager[None]:
-    """The batch norm statistics that the run is evaluated with; those of training where its data is not there."""
-    if settings.val.batch_norm == "running":
-        return nullcontext()
-    try:
-        dump = open_dump(settings)
-    except DataError as error:
-        if processes.is_main:
-            say(f"{error}\nGoing on with the statistics that trailed the training.")
-        return nullcontext()
-    training = dump.split(settings.data.train_split, limit=settings.data.limit_train)
-    images = Images(training, make_preprocess(settings, dump.n_levels))
-    return evaluation_statistics(settings, model, images, processes)
-
-
-def load_checkpoint(settings: Settings) -> dict[str, Any]:
-    """The checkpoint that ``[synthesis] checkpoint`` names, of a run with this ``[model]``.
-
-    Raises:
-        DataError: if there is none such.
-        CfgError: if the run is of another model.
-    """
-    folder, which = run_folder(settings), settings.synthesis.checkpoint
-    if not folder.checkpoints.is_dir():
-        raise DataError(f"{folder.path}: no checkpoints there. Train it: python -m lvae_torch.train CFG")
-    store = CheckpointStore(folder.checkpoints)
-    checkpoint = load_finished(store) if which == "last" else store.load(int(which) if which.isdecimal() else "best")
-    trained = load_text(checkpoint["meta"]["settings"], f"{folder.path}: the checkpoint's settings")
-    if trained.model != settings.model:
-        raise CfgError(f"{folder.path}: this run was trained with another [model] section; leave it as it was.")
-    return checkpoint
-
-
-def load_model(settings: Settings, checkpoint: dict[str, Any], processes: Processes) -> Model:
-    """The trained model on its device, in evaluation mode; averaged weights where the settings ask for them."""
-    data = checkpoint["meta"]["data"]
-    model: Any = build_model(settings, tuple(data["image_shape"]), data["n_levels"])
-    weights = checkpoint["ema"] if settings.synthesis.use_ema and checkpoint["ema"] is not None else checkpoint["model"]
-    model.load_state_dict(weights)
-    memory_format = torch.channels_last if settings.train.channels_last else torch.preserve_format
-    model.to(device=processes.device, memory_format=memory_format)
-    result: Model = model.eval()
-    return result
-
-
 def _load_prior(settings: Settings, session: Session) -> CodePrior:
     """The run that ``[synthesis] prior_run`` names.
 
@@ -134,79 +91,75 @@ def _load_prior(settings: Settings, session: Session) -> CodePrior:
         DataError: if it has no checkpoint, or was trained on codes of another model.
     """
     name = str(settings.synthesis.prior_run)
-    theirs = load_run_or_cfg(name, [], settings.run.runs)
-    checkpoint = load_checkpoint(theirs)
-    data = checkpoint["meta"]["data"]
-    channels, height, width = data["image_shape"]
-    check_prior(session.model, settings.run.name, name, (channels, height, width), data["n_levels"])
+    prior = open_run(*find_run(name, [], settings.run.runs), session.processes)
+    on = prior.trained_on
+    check_prior(session.model, settings.run.name, name, on.image_shape, on.n_levels)
     remedy = "Encode again ([synthesis] codes_to), and train the prior on that."
-    session.check_belongs(data.get("codes_of") or {}, run_folder(theirs).path, remedy)
-    model = load_model(theirs, checkpoint, session.processes)
-    return CodePrior(model, data["n_levels"], {"prior_run": name, "prior_step": checkpoint["state"]["step"]})
+    session.check_belongs(on.codes_of or {}, prior.place, remedy)
+    return CodePrior(prior.model, on.n_levels, {"prior_run": name, "prior_step": prior.step})
 
 
-def _code_source(settings: Settings, dump: Dump) -> CodeSource:
+def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Session:
+    """What the mode works with; with the images of its split, if it reads any."""
+    settings = run.settings
+    out = RunFolder.of(settings.run).synthesis(name)
+    session = Session(run.model, settings.synthesis, processes, out, _identity(run, name))
+    if not mode.reads_images:
+        return session
+    dump, split = open_dump(settings.data), settings.synthesis.split
+    split = split or (settings.data.train_split if mode.of_training else settings.data.val_split)
+    preprocess = run.preprocess_of(dump)
+    if settings.data.verify and processes.is_main:
+        dump.verify(split)
+    chosen = dump.split(split)
+    images = Images(chosen, preprocess, _count(settings.synthesis.limit, len(chosen)))
+    n_training = dump.counts.get(settings.data.train_split, 0)
+    n_training = min(n_training, settings.data.limit_train or n_training)
+    return replace(
+        session,
+        identity={**session.identity, **_identity_of_images(settings, dump, split, images)},
+        given_images=images,
+        labels=dump.labels(split),
+        names=dump.names(split),
+        steps_per_epoch=n_training // settings.train.batch_size or 1,
+        code_source=_code_source(settings, dump, preprocess) if settings.synthesis.codes_to else None,
+    )
+
+
+def _identity(run: TrainedRun, mode: str) -> dict[str, Any]:
+    remark = {"remark": run.settings.model.remark} if run.settings.model.remark else {}
+    return {
+        "run": run.name,
+        "step": run.step,
+        "weights": "ema" if run.is_averaged else "raw",
+        "mode": mode,
+        "trained_on": run.trained_on.told,
+        **remark,
+    }
+
+
+def _identity_of_images(settings: Settings, dump: Dump, split: str, images: Images) -> dict[str, Any]:
+    p = images.preprocess
+    other = {"source_files": "not upstream's"} if dump.provenance.get("other_files") else {}
+    return {
+        "dataset": dump.dataset,
+        "split": split,
+        "n_images": len(images.indices),
+        "content": dump.content_hash[:12],
+        "preprocessing": f"binarize {p.binarize}, n_bits {p.n_bits}, dequantize {p.dequantize}",
+        "batch_norm": settings.val.batch_norm,
+        **other,
+    }
+
+
+def _code_source(settings: Settings, dump: Dump, preprocess: Preprocess) -> CodeSource:
     """All images of both splits, but of training only as many as the run was trained on."""
-    preprocess, data = make_preprocess(settings, dump.n_levels), settings.data
+    data = settings.data
     limits = {data.train_split: data.limit_train, data.val_split: 0}
     splits = {split: Images(dump.split(split, limit), preprocess) for split, limit in limits.items()}
     labels = {split: dump.labels(split) for split in limits}
     return CodeSource(
         Path(data.dumps), splits, {s: None if of is None else of[: len(splits[s].split)] for s, of in labels.items()}
-    )
-
-
-def _session(
-    settings: Settings, checkpoint: dict[str, Any], model: Model, processes: Processes, name: str, mode: Mode
-) -> Session:
-    options, meta = settings.synthesis, checkpoint["meta"]
-    use_ema = options.use_ema and checkpoint["ema"] is not None
-    identity: dict[str, Any] = {
-        "run": settings.run.name,
-        "step": checkpoint["state"]["step"],
-        "weights": "ema" if use_ema else "raw",
-        "mode": name,
-        "trained_on": f"{meta['data']['dataset']} {meta['data']['content_hash'][:12]}",
-    }
-    if getattr(settings.model, "bins", "exact") == "overlapping":
-        identity["bins"] = "overlapping, as published: about 0.04 bits/dim too good with 5 bits"
-    images, labels, names, steps_per_epoch, code_source = None, None, None, 1, None
-    if mode.reads_images:
-        dump = open_dump(settings)
-        split = options.split or (settings.data.train_split if mode.of_training else settings.data.val_split)
-        if list(dump.image_shape) != meta["data"]["image_shape"]:
-            raise DataError(
-                f"{dump.folder}: images {dump.image_shape}; the run was trained on {meta['data']['image_shape']}."
-            )
-        if settings.data.verify and processes.is_main:
-            dump.verify(split)
-        preprocess = make_preprocess(settings, dump.n_levels)
-        if preprocess.levels_after != meta["data"]["n_levels"]:
-            raise DataError(
-                f"{dump.folder}: {preprocess.levels_after} levels after [data] binarize and n_bits, but the run was "
-                f"trained on {meta['data']['n_levels']}. Set them as they were."
-            )
-        chosen = dump.split(split)
-        images = Images(chosen, preprocess, _count(options.limit, len(chosen)))
-        labels, names = dump.labels(split), dump.names(split)
-        n_training = dump.counts.get(settings.data.train_split, 0)
-        n_training = min(n_training, settings.data.limit_train or n_training)
-        steps_per_epoch = n_training // settings.train.batch_size or 1
-        identity |= {
-            "dataset": dump.dataset,
-            "split": split,
-            "n_images": len(images.indices),
-            "content": dump.content_hash[:12],
-            "preprocessing": f"binarize {preprocess.binarize}, n_bits {preprocess.n_bits}, "
-            f"dequantize {preprocess.dequantize}",
-            "batch_norm": settings.val.batch_norm,
-        }
-        if dump.provenance.get("other_files"):
-            identity["source_files"] = "not upstream's"
-        code_source = _code_source(settings, dump) if options.codes_to else None
-    out = run_folder(settings).synthesis(name)
-    return Session(
-        model, options, processes, out, identity, images, labels, steps_per_epoch, names, code_source=code_source
     )
 
 

@@ -1,31 +1,45 @@
 """``python -m lvae_torch.train CFG``, or the same under ``torchrun``: train, or continue where the run stopped."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
-from lvae_torch.assembled_data import Data
-from lvae_torch.assembly import assemble
 from lvae_torch.cli import main, parser
-from lvae_torch.continuing import begin_or_continue
-from lvae_torch.data.dump import Dump
+
+PARSER = parser("train")
+if __name__ == "__main__":
+    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+
 from lvae_torch.data.loader import training_batches
-from lvae_torch.errors import DataError, Preempted, say
-from lvae_torch.hparams import Settings, in_steps, load, load_text, shared_by_all
-from lvae_torch.processes import start_processes
-from lvae_torch.reporting.reporter import Reporters
-from lvae_torch.run_folder import RunFolder, RunState
-from lvae_torch.training.loop import Run, fit, restore
-from lvae_torch.training.stopping import StopRequest
-from lvae_torch.watching import training_reporters, training_summary
-from lvae_torch.wiring import check_batch_shares, check_same_data, make_preprocess, open_dump, run_folder
+from lvae_torch.data.run_data import RunData
+from lvae_torch.distributed.processes import Processes, start_processes
+from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.distributed.stopping import StopRequest
+from lvae_torch.elbo.evaluation import Evaluator
+from lvae_torch.elbo.objective import Objective
+from lvae_torch.errors import CfgError, DataError, say
+from lvae_torch.hparams import Settings, begin_or_continue, check_same_model, in_steps, load, shared_by_all, to_cfg
+from lvae_torch.models.contract import Model
+from lvae_torch.reporting.reporter import Reporter, Reporters
+from lvae_torch.runs.checkpoint import About, State, TrainedOn, Weights, load_chosen, load_newest, store_of
+from lvae_torch.runs.checkpoints import CheckpointStore
+from lvae_torch.runs.folder import RunFolder
+from lvae_torch.runs.status import kept_status
+from lvae_torch.training.ema import Ema
+from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.log import TrainingWatch, listed, training_reporters
+from lvae_torch.training.loop import Plan, Run, fit, restore
+from lvae_torch.training.meter import Meter
+from lvae_torch.training.optimization import learning_rate, make_optimizer
+from lvae_torch.training.step import TrainStep
+from lvae_torch.training.summary import training_summary
+from lvae_torch.training.wrapping import as_called, autocast, check_processes, place
 
 
 def command(argv: Sequence[str]) -> None:
     """Train the run that a cfg describes, from its last checkpoint if it has one."""
-    arguments = parser("train", "Train a run, or continue it: the same command does both.").parse_args(argv)
-    train(load(Path(arguments.cfg), arguments.overrides))
+    arguments = PARSER.parse_args(argv)
+    train(load(Path(arguments.cfg), arguments.overrides, with_images=True))
 
 
 def train(settings: Settings) -> None:
@@ -35,93 +49,126 @@ def train(settings: Settings) -> None:
         Preempted: after a signal; the same command continues.
         UserError: for anything outside the program that must change; what was saved stays.
     """
-    folder = run_folder(settings)
-    dump = open_dump(settings)
-    data = Data.of(settings, dump, make_preprocess(settings, dump.n_levels))
+    folder = RunFolder.of(settings.run)
+    data = RunData.of(settings.data, settings.train.batch_size, settings.run.seed)
     settings = in_steps(settings, data.order.steps_per_epoch)
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
-        check_batch_shares(settings, processes.world)
-        told = f"{shared_by_all(settings)}\ndata {dump.identity}, {dump.content_hash}"
+        check_processes(settings.train, processes)
+        told = f"{shared_by_all(settings)}\ndata {data.dump.identity}, {data.dump.content_hash}"
         processes.require_same("settings and data", told, "Start every node with the same cfg, --set and dump.")
+        model = initial_model(settings, data, folder, processes)  # nothing is written until it could be made
         if processes.is_main:
             stack.enter_context(folder.lock())
             begin_or_continue(folder, settings)
             if settings.data.verify:
-                dump.verify(settings.data.train_split, settings.data.val_split)
+                data.dump.verify(settings.data.train_split, settings.data.val_split)
         stop = stack.enter_context(StopRequest(processes).listening())  # until here there is nothing to save
         reporters = stack.enter_context(closing(Reporters()))
-        run = assemble(settings, data, processes, stop, folder, reporters)
-        with _status(folder, run):
-            _continue(run, dump, settings)
+        run = assemble(settings, data, model, processes, stop, folder, reporters)
+        with kept_status(folder, processes, lambda: run.state.step, run.store.wait):
+            _continue(run, settings, data)
             if processes.is_main:
-                reporters.reporters += training_reporters(folder, settings, run.state.step)
+                reporters.reporters += _reporters(settings, folder, run.state.step)
             with training_batches(
-                data.training, data.order, processes, run.state.step, settings.data.on_device
+                data.split, data.order, processes, run.state.step, settings.data.on_device
             ) as batches:
                 fit(run, batches)
         if processes.is_main:
             reporters.close()
-            print(training_summary(run, settings, data, folder))
+            print(training_summary(run, settings.train, settings.data, data, folder))
 
 
-def _continue(run: Run, dump: Dump, settings: Settings) -> None:
+def initial_model(settings: Settings, data: RunData, folder: RunFolder, processes: Processes) -> Model:
+    """The same weights on every rank, whatever the number of ranks: one seed, one batch; or those of another run.
+
+    Raises:
+        DataError: if ``[train] initial_run`` has no checkpoint.
+        CfgError: if it is of another model.
+    """
+    seed_everything("initialization", settings.run.seed)
+    model = settings.model.build(data.dump.image_shape, data.levels)
+    place(settings.train, model, processes.device)
+    model.initialize(data.first_batch(processes.device))
+    if settings.train.initial_run and not folder.has_checkpoints:
+        model.load_state_dict(_weights_of(settings.train.initial_run, settings, data))
+    return model.train()
+
+
+def _weights_of(name: str, settings: Settings, data: RunData) -> Weights:
+    """The weights that another run was evaluated with."""
+    where = RunFolder(Path(settings.run.runs), name)
+    checkpoint = load_chosen(store_of(where.checkpoints))
+    check_same_model(settings.model, checkpoint.about, where.path, f"[train] initial_run = {name} needs the same one.")
+    known, ours = checkpoint.about.trained_on, (data.dump.image_shape, data.levels)
+    if (known.image_shape, known.n_levels) != ours:
+        raise CfgError(f"[train] initial_run = {name}: that run's images are {known.image_shape}, ours {ours[0]}.")
+    return checkpoint.weights()
+
+
+def assemble(
+    settings: Settings,
+    data: RunData,
+    bare: Model,
+    processes: Processes,
+    stop: StopRequest,
+    folder: RunFolder,
+    reporter: Reporter,
+) -> Run:
+    """A run at step 0 of an initialised model."""
+    flat = FlatParameters(bare)
+    step = TrainStep(
+        section=settings.optimizer,
+        ema=Ema(bare, settings.train.ema_decay) if settings.train.ema_decay > 0 else None,
+        model=as_called(settings.train, bare, processes),
+        bare=bare,
+        flat=flat,
+        objective=Objective(settings.loss, data.dump.image_shape),
+        optimizer=make_optimizer(settings.optimizer, flat, bare.block_weights()),
+        learning_rate=learning_rate(settings.optimizer, settings.train.total_steps),
+        meter=Meter(len(bare.latent_shapes()), processes.device),
+        preprocess=data.preprocess.training,
+        accumulate=settings.train.accumulate,
+        autocast=autocast(settings.train, processes.device),
+    )
+    dump, n_pictures = data.dump, settings.val.images if processes.is_main else 0
+    pictures = data.strided(n_pictures, processes.device) if n_pictures else None
+    trained_on = TrainedOn(
+        dump.dataset, dump.content_hash, dump.image_shape, data.levels, dump.provenance.get("codes_of")
+    )
+    return Run(
+        state=State(),
+        plan=Plan.of(settings.run.seed, settings.train, settings.val, settings.optimizer),
+        train_step=step,
+        evaluate=Evaluator(settings.val, step.evaluated, data, processes, stop, settings.run.seed),
+        store=CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints),
+        about=About(to_cfg(settings), trained_on),
+        watcher=TrainingWatch(reporter, step.evaluated, pictures, settings.run.seed),
+        processes=processes,
+        stop=stop,
+    )
+
+
+def _continue(run: Run, settings: Settings, data: RunData) -> None:
     """Restore the newest whole checkpoint, if there is one. Rank 0 looks first, and sets damaged ones aside."""
+    where = run.store.folder
     for is_my_turn in (run.processes.is_main, not run.processes.is_main):
-        if is_my_turn and (checkpoint := run.store.load_newest(say)) is not None:
-            check_same_data(checkpoint["meta"], dump)
-            _check_same_model(checkpoint["meta"], run, settings)
+        if is_my_turn and (checkpoint := load_newest(run.store, say)) is not None:
+            checkpoint.about.trained_on.check_same(data.dump.content_hash, data.dump.folder)
+            remedy = "Put back the right checkpoints, or remove the run with ./reset.sh to begin anew."
+            check_same_model(settings.model, checkpoint.about, where, remedy, DataError)
             restore(run, checkpoint)
         run.processes.barrier()
     step = run.state.step
     told = f"checkpoint of step {step}, {run.store.digest(step)}" if step else "no checkpoint"
-    remedy = (
-        f"All nodes must see the same files below {run.store.folder}: put [run] runs on a file system that they share."
-    )
+    remedy = f"All nodes must see the same files below {where}: put [run] runs on a file system that they share."
     run.processes.require_same("checkpoint", told, remedy)
 
 
-def _check_same_model(meta: Mapping[str, Any], run: Run, settings: Settings) -> None:
-    """Refuse weights of another model.
-
-    Raises:
-        DataError: naming the folder that they lie in.
-    """
-    if load_text(meta["settings"], "the checkpoint's settings").model != settings.model:
-        raise DataError(
-            f"{run.store.folder}: its newest checkpoint is of another [model] section than this run's. Put back the "
-            "right one, or remove the run with ./reset.sh to begin anew."
-        )
-
-
-@contextmanager
-def _status(folder: RunFolder, run: Run) -> Iterator[None]:
-    """Keep ``status.json`` true, however this ends; nothing saved is left unwritten."""
-
-    def write(state: RunState, message: str = "") -> None:
-        if run.processes.is_main:
-            folder.write_status(state, run.state.step, message)
-
-    def write_end(state: RunState, message: str) -> None:
-        with suppress(DataError):  # a full disk must not hide why the run ended
-            write(state, message)
-
-    write("running")
-    try:
-        try:
-            yield
-        finally:
-            run.store.wait()
-    except Preempted as reason:
-        write_end("preempted", str(reason))
-        raise
-    except BaseException as reason:
-        lost = run.processes.find_lost(reason)
-        write_end("failed", f"{type(lost or reason).__name__}: {lost or reason}")
-        if lost is not None:
-            raise lost from reason
-        raise
-    write("finished")
+def _reporters(settings: Settings, folder: RunFolder, start_step: int) -> list[Reporter]:
+    s = settings
+    values = listed(model=s.model, data=s.data, loss=s.loss, optimizer=s.optimizer, train=s.train)
+    return training_reporters(folder, start_step, s.train.total_steps, to_cfg(s), values)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim import Optimizer
 
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.writing import DumpWriter
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.elbo.objective import Objective
+from lvae_torch.elbo.section import LossSection
 from lvae_torch.hparams import Settings, load_text
-from lvae_torch.models import FAMILIES
+from lvae_torch.models.families import FAMILIES
+from lvae_torch.trained.loading import open_run
+from lvae_torch.trained.run import TrainedRun
+from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.optimization import LearningRate, learning_rate, make_optimizer
+from lvae_torch.training.section import OptimizerSection
 
 IMAGE_SHAPE = (1, 8, 8)
 
@@ -120,12 +129,31 @@ def very_deep(image_shape: tuple[int, int, int] = IMAGE_SHAPE, n_levels: int = 2
 
 def _built(name: str, values: dict[str, Any], image_shape: tuple[int, int, int], n_levels: int) -> Any:
     torch.manual_seed(0)
-    family = FAMILIES[name]
-    built = family.build(family.settings(**values), image_shape, n_levels)
+    built = FAMILIES[name](**values).build(image_shape, n_levels)
     with torch.no_grad():
         for parameter in built.parameters():  # the top prior begins at zero; every path shall count
             parameter.add_(0.05 * torch.randn_like(parameter))
     return built
+
+
+def objective(n_dims: int = 1, **loss: Any) -> Objective:
+    """The objective of a ``[loss]`` section, divided by ``n_dims``."""
+    return Objective(LossSection(**{"per_dimension": n_dims > 1, **loss}), (n_dims, 1, 1))
+
+
+def optimizer(flat: FlatParameters, name: str = "adamax", **keys: Any) -> Optimizer:
+    """The optimizer of an ``[optimizer]`` section over a flat vector."""
+    return make_optimizer(OptimizerSection(name=name, **keys), flat)
+
+
+def rate(schedule: str, total_steps: int, **keys: Any) -> LearningRate:
+    """The learning rate of an ``[optimizer]`` section."""
+    return learning_rate(OptimizerSection(schedule=schedule, **keys), total_steps)
+
+
+def opened(settings: Settings) -> TrainedRun:
+    """The trained run that the settings name."""
+    return open_run(settings, Path(settings.run.runs) / settings.run.name, Processes(0, 1, torch.device("cpu")))
 
 
 def images(n: int, shape: tuple[int, int, int] = IMAGE_SHAPE, n_levels: int = 2) -> torch.Tensor:

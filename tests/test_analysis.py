@@ -12,7 +12,7 @@ from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.files import read_json
 from lvae_torch.reporting.figures import draw_bars, draw_clouds, draw_curves, draw_unit_history
-from lvae_torch.synthesis.analysis import two_principal_components
+from lvae_torch.synthesis.modes.analysis import two_principal_components
 from lvae_torch.synthesis.session import Session
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train

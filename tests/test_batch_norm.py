@@ -10,8 +10,8 @@ import small
 import torch
 from torch import nn
 
+from lvae_torch.elbo.batch_norm import estimate, kept_statistics
 from lvae_torch.files import read_json
-from lvae_torch.layers.batch_norm import reestimated
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 
@@ -21,7 +21,8 @@ def test_the_statistics_are_the_means_over_the_batches() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.BatchNorm1d(4)).eval()
     batches = [torch.randn(10, 3) for _ in range(5)]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with reestimated(model, (partial(model, x) for x in batches)):
+    with kept_statistics(model):
+        estimate(model, (partial(model, x) for x in batches))
         hidden = [model[0](x) for x in batches]
         assert torch.allclose(model[1].running_mean, torch.stack([h.mean(0) for h in hidden]).mean(0), atol=1e-6)
         assert torch.allclose(model[1].running_var, torch.stack([h.var(0) for h in hidden]).mean(0), atol=1e-6)
@@ -47,15 +48,16 @@ def test_two_processes_share_the_batches() -> None:
         other = theirs[0].mean(0) if torch.allclose(tensor / 3, mine.mean(1).mean(0).double()) else theirs[0].var(0)
         return tensor + other
 
-    with reestimated(model, (partial(model, x) for x in mine), sum_over_ranks):
-        both = torch.cat([mine, theirs])
-        assert torch.allclose(model[0].running_mean, both.mean(1).mean(0), atol=1e-6)
-        assert torch.allclose(model[0].running_var, both.var(1).mean(0), atol=1e-6)
+    estimate(model, (partial(model, x) for x in mine), sum_over_ranks)
+    both = torch.cat([mine, theirs])
+    assert torch.allclose(model[0].running_mean, both.mean(1).mean(0), atol=1e-6)
+    assert torch.allclose(model[0].running_var, both.var(1).mean(0), atol=1e-6)
 
 
 def test_a_model_without_batch_norm_is_left_alone() -> None:
-    with reestimated(nn.Linear(2, 2), iter([lambda: None])):
-        pass
+    passes = iter([lambda: None])
+    estimate(nn.Linear(2, 2), passes)
+    assert next(passes, None) is not None, "nothing was run for nothing"
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])

@@ -22,7 +22,7 @@ import torch
 
 from lvae_torch.errors import DataError
 from lvae_torch.files import sha256_of
-from lvae_torch.training.checkpoints import CheckpointStore
+from lvae_torch.runs.checkpoints import CheckpointStore
 
 
 def state_of(step: int, version: int = 0) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from test_scripts import stub
 
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.hparams import load
-from lvae_torch.wiring import check_batch_shares
+from lvae_torch.training.wrapping import check_processes
 
 TRAINING = """echo "$0" "$@"; trap 'echo saved; exit 1' TERM; for i in $(seq 200); do sleep 0.05; done"""
 
@@ -174,7 +176,7 @@ def test_every_number_of_pods_divides_the_batch(repository: Path) -> None:
     )
     settings = load(repository / cfg)
     for pods in range(int(least), int(most) + 1):
-        check_batch_shares(settings, pods * int(each))
+        check_processes(settings.train, Processes(0, pods * int(each), torch.device("cpu")))
 
 
 def test_compose_opens_a_port_on_this_machine_only(repository: Path) -> None:

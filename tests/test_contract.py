@@ -9,9 +9,10 @@ import torch
 from torch.testing import assert_close
 
 from lvae_torch.distributions import DiagonalGaussian
+from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.errors import CfgError
-from lvae_torch.models import FAMILIES
 from lvae_torch.models.contract import Latent
+from lvae_torch.models.families import FAMILIES
 from lvae_torch.models.sources import (
     given_latents,
     given_noise,
@@ -21,7 +22,6 @@ from lvae_torch.models.sources import (
     prior_mean,
     prior_sample,
 )
-from lvae_torch.objectives import Objective, constant_beta, elbo_terms
 
 MIXTURE = {"likelihood": "discretized_logistic_mixture", "n_mixtures": 3}
 VARIANTS: dict[str, Callable[[], Any]] = {
@@ -110,7 +110,7 @@ def test_shapes(make: Callable[[], Any]) -> None:
 def test_a_gradient_reaches_every_trainable_parameter(make: Callable[[], Any]) -> None:
     model = make().train()
     x = x_for(model)
-    loss, terms = Objective(constant_beta(1.0))(x, model(x, posterior_sample), step=0)
+    loss, terms = small.objective()(x, model(x, posterior_sample), step=0)
     assert terms.nelbo.isfinite().all()
     loss.backward()  # type: ignore[no-untyped-call]
     missing = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]

@@ -10,16 +10,16 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lvae_torch.distributions import SmoothScale
+from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.hparams import load_text
 from lvae_torch.interop.efficient_vdvae import neutral_names, section_from_reference
-from lvae_torch.layers.bottleneck import Bottleneck, SameConv2d
-from lvae_torch.models.efficient_vdvae import EfficientVDVAE, Style
-from lvae_torch.models.efficient_vdvae_section import EfficientVDVAESection, build
-from lvae_torch.models.efficient_vdvae_stages import Cells, DownStage, UpStage
-from lvae_torch.models.heads import likelihood_head
+from lvae_torch.models.efficient_vdvae.bottleneck import Bottleneck, SameConv2d
+from lvae_torch.models.efficient_vdvae.model import EfficientVDVAE, Style
+from lvae_torch.models.efficient_vdvae.section import EfficientVDVAESection
+from lvae_torch.models.efficient_vdvae.stages import Cells, DownStage, UpStage
+from lvae_torch.models.likelihoods.heads import likelihood_head
 from lvae_torch.models.sources import posterior_mean, posterior_sample, prior_mean
-from lvae_torch.objectives import elbo_terms
 
 COLOUR = (3, 16, 8)
 WIDE: dict[str, Any] = {
@@ -31,7 +31,7 @@ WIDE: dict[str, Any] = {
 def fresh(**section: Any) -> EfficientVDVAE:
     """With the weights that training begins with."""
     torch.manual_seed(0)
-    return build(EfficientVDVAESection(**{**WIDE, **section}), COLOUR, 256)
+    return EfficientVDVAESection(**{**WIDE, **section}).build(COLOUR, 256)
 
 
 # Initial weights

@@ -9,14 +9,14 @@ import pytest
 from efficient_vdvae_cases import PUBLISHED
 from torch import Tensor, nn
 
-from lvae_torch.costs import flops_per_image, kept_for_backward
 from lvae_torch.distributions import DiagonalGaussian
 from lvae_torch.hparams import load, load_text, to_cfg
 from lvae_torch.hparams.reference import reference
 from lvae_torch.info import describe, meta_model, shape_of_data
 from lvae_torch.interop.efficient_vdvae import section_from_reference
-from lvae_torch.layers.rematerialization import rematerialize
 from lvae_torch.models.contract import Latent, Output, Source
+from lvae_torch.models.rematerialization import rematerialize
+from lvae_torch.training.costs import flops_per_image, kept_for_backward
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((REPOSITORY / "egs").rglob("*.cfg"))

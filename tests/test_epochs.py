@@ -8,7 +8,6 @@ import small
 from lvae_torch.errors import CfgError
 from lvae_torch.hparams import in_steps, load, to_cfg
 from lvae_torch.train import train
-from lvae_torch.training.optimization import learning_rate
 
 
 def test_epochs_become_steps(tmp_path: Path) -> None:
@@ -57,7 +56,7 @@ def test_a_run_in_epochs_ends_where_it_should_and_goes_on(tmp_path: Path) -> Non
 
 
 def test_linear_holds_and_then_falls_to_the_end() -> None:
-    rate = learning_rate("linear", 1.0, total_steps=100, final=0.2, decay_start=60)
+    rate = small.rate("linear", 100, learning_rate=1.0, final_learning_rate=0.2, decay_start=60)
     assert [rate(step) for step in (0, 59, 60)] == [1.0, 1.0, 1.0]
     assert rate(80) == pytest.approx(0.6)
     assert rate(100) == rate(200) == pytest.approx(0.2)
@@ -65,6 +64,6 @@ def test_linear_holds_and_then_falls_to_the_end() -> None:
 
 def test_the_staircase_falls_once_in_so_many_steps() -> None:
     """The paper's fine-tuning: x 0.75 every 200 epochs."""
-    rate = learning_rate("staircase", 1e-3, total_steps=1000, decay_rate=0.75, decay_steps=200)
+    rate = small.rate("staircase", 1000, learning_rate=1e-3, decay_rate=0.75, decay_steps=200)
     assert [rate(step) for step in (0, 199)] == [1e-3, 1e-3]
     assert [rate(step) for step in (200, 399, 400)] == pytest.approx([7.5e-4, 7.5e-4, 5.625e-4])

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 from golden_cases import arrays_of, double
+from golden_models.flow_prior import from_reference, reference_tensors
 from torch import Tensor
 from torch.testing import assert_close
 
 from lvae_torch.distributions import AutoregressiveFlow, DiagonalGaussian
 from lvae_torch.errors import DataError
-from lvae_torch.interop.flow_prior import from_reference, reference_tensors
 from lvae_torch.interop.weights import copy_weights
-from lvae_torch.layers.made import MADE, cyclic_degrees
 from lvae_torch.models.contract import Latent
-from lvae_torch.models.vlae import FlowPrior
+from lvae_torch.models.vae.flow_prior import FlowPrior
+from lvae_torch.models.vae.made import MADE, cyclic_degrees
 
 COPIES = Path(__file__).resolve().parent / "golden" / "misc_vae"
 ORIGINALS = Path(__file__).resolve().parents[2] / "shared" / "golden" / "misc"

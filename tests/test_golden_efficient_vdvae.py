@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
 from golden_cases import arrays_of, double
 from torch import Tensor
@@ -17,14 +18,14 @@ from lvae_torch.cfg.reader import read_file
 from lvae_torch.data.transforms import Preprocess
 from lvae_torch.distributions import DiagonalGaussian, LogisticMixture, SmoothScale
 from lvae_torch.distributions.logistic_mixture import eight_bit_span
+from lvae_torch.elbo.bounds import elbo_terms
+from lvae_torch.elbo.objective import Objective
 from lvae_torch.interop.efficient_vdvae import from_reference
-from lvae_torch.layers.bottleneck import SameConv2d
-from lvae_torch.layers.geometry import pad_to
 from lvae_torch.models.contract import Output
+from lvae_torch.models.efficient_vdvae.bottleneck import SameConv2d
+from lvae_torch.models.geometry import pad_to
 from lvae_torch.models.sources import given_noise
-from lvae_torch.objectives import Objective, elbo_terms, linear_between
 from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.optimization import make_optimizer
 
 COPIES = Path(__file__).resolve().parent / "golden" / "efficient_vdvae"
 ORIGINALS = Path(__file__).resolve().parents[2] / "shared" / "golden" / "efficient_vdvae"
@@ -166,11 +167,11 @@ def test_masked_variates(case: Case) -> None:
 def objective_of(case: Case, n_dims: int) -> Objective:
     o = case.options
     start, steps = o["vae_beta_anneal_start"], o["vae_beta_anneal_steps"]
-    return Objective(
-        linear_between(start, 2 * start + steps, o["vae_beta_min"]),
+    return small.objective(
+        n_dims,
+        beta=("linear", start, 2 * start + steps, o["vae_beta_min"]),
         balance="kl_per_unit" if o["scaled_gamma"] else "kl",
         balance_steps=o["gamma_max_steps"],
-        n_dims=n_dims,
     )
 
 
@@ -189,7 +190,7 @@ def test_three_training_steps(case: Case) -> None:
     parameters = dict(model.named_parameters())
     flat = FlatParameters(model)
     before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-    optimizer = make_optimizer("adamax", flat, (0.9, 0.999), 1e-8, 0.0)
+    optimizer = small.optimizer(flat)
     names = case.arrays["param_names"].tolist()
     assert set(names) == set(parameters)
     for t, step in enumerate(case.arrays["train_global_step"]):

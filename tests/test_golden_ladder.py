@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 import torch
 from golden_cases import arrays_of, double, fed_in_order
+from golden_models.ladder import from_reference, generative_tensors, reference_tensors
 from torch import Tensor
 from torch.testing import assert_close
 
 from lvae_torch.distributions import DiagonalGaussian
 from lvae_torch.distributions.gaussian import log_softplus
+from lvae_torch.elbo.bounds import elbo_terms, iw_bound, log_weight
+from lvae_torch.elbo.objective import constant_beta, linear_warmup
 from lvae_torch.errors import DataError
-from lvae_torch.interop.ladder import from_reference, generative_tensors, reference_tensors
 from lvae_torch.interop.weights import copy_weights
 from lvae_torch.models.contract import Latent, Output
-from lvae_torch.models.ladder import LadderVAE
-from lvae_torch.models.ladder_section import HierarchicalVAESection, build_hierarchical
+from lvae_torch.models.ladder.ladder_vae import LadderVAE
+from lvae_torch.models.ladder.section import HierarchicalVAESection
 from lvae_torch.models.sources import given_latents, given_noise
-from lvae_torch.objectives import constant_beta, elbo_terms, iw_bound, linear_warmup, log_weight
 
 COPIES = Path(__file__).resolve().parent / "golden" / "misc_ladder"
 ORIGINALS = Path(__file__).resolve().parents[2] / "shared" / "golden" / "misc"
@@ -105,7 +106,7 @@ def test_the_bottom_up_baseline_has_the_same_generative_model(folder: Path) -> N
     """Its prior and likelihood at the ladder's recorded latents are the ladder's."""
     arrays = arrays_of(folder / "tiny_lvae.npz")
     section = HierarchicalVAESection(z_dims=SIZES["z_dims"], widths=SIZES["widths"], batch_norm=False)
-    model = build_hierarchical(section, SIZES["image_shape"], n_levels=2).double()
+    model = section.build(SIZES["image_shape"], n_levels=2).double()
     weights = {k: a for k, a in weights_of(arrays).items() if not k.startswith("up")}
     copy_weights(dict(generative_tensors(model.generative)), weights)
     x, latents = images(arrays, torch.float64), top_down(arrays, "z", torch.float64)

@@ -6,28 +6,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
 from golden_cases import ModelCase, double, fed_in_order, function_arrays, group, model_cases
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lvae_torch.distributions import DiagonalGaussian
+from lvae_torch.elbo.bounds import elbo_terms, iw_bound
+from lvae_torch.elbo.objective import linear_warmup
 from lvae_torch.errors import DataError
-from lvae_torch.interop.spatial_lvae import (
-    block_leaves,
-    from_reference,
-    merge_leaves,
-    reference_tensors,
-    tower_leaves,
-)
-from lvae_torch.layers.geometry import crop_to, pad_to, padded_size
-from lvae_torch.layers.initialization import rescale_to_data
-from lvae_torch.layers.residual import NONLINEARITIES, BlockStyle, Merge, ResidualBlock, residual_tower
+from lvae_torch.interop.spatial_lvae import block_leaves, from_reference, merge_leaves, reference_tensors, tower_leaves
+from lvae_torch.models.geometry import crop_to, pad_to, padded_size
 from lvae_torch.models.sources import by_layer, given_noise, posterior_sample, prior_mean, shared
-from lvae_torch.models.spatial_lvae import SpatialLVAE
-from lvae_torch.objectives import Objective, constant_beta, elbo_terms, iw_bound, linear_warmup
+from lvae_torch.models.spatial_lvae.initialization import rescale_to_data
+from lvae_torch.models.spatial_lvae.model import SpatialLVAE
+from lvae_torch.models.spatial_lvae.residual import NONLINEARITIES, BlockStyle, Merge, ResidualBlock, residual_tower
 from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.optimization import make_optimizer
 
 CASES = model_cases()
 cases = pytest.mark.parametrize("case", CASES, ids=[f"{c.name}-{'whole' if c.inspect else 'copy'}" for c in CASES])
@@ -81,7 +76,7 @@ def test_loss_with_free_bits(case: ModelCase) -> None:
     model, x = model_of(case.config, case.weights), double(case.infer["x"])
     out = model(x, given_noise(case.top_down(case.infer, "eps")))
     estimate = "analytic" if case.config["analytical_kl"] else "sampled"
-    loss, _ = Objective(constant_beta(1.0), case.config["free_bits"], kl_estimate=estimate)(x, out, step=0)
+    loss, _ = small.objective(free_bits=case.config["free_bits"], kl_estimate=estimate)(x, out, step=0)
     scalars_close(loss, case.infer["loss"])
 
 
@@ -127,9 +122,9 @@ def test_four_training_steps() -> None:
     config: Any = arrays["config"]
     model = model_of(config, group(arrays, "before")).train()
     flat = FlatParameters(model)
-    optimizer = make_optimizer("adamax", flat, (0.9, 0.999), 1e-8, 0.0)
+    optimizer = small.optimizer(flat)
     optimizer.param_groups[0]["lr"] = config["lr"]
-    objective = Objective(constant_beta(1.0), config["free_bits"], kl_estimate="sampled")
+    objective = small.objective(free_bits=config["free_bits"], kl_estimate="sampled")
     for step, expected in enumerate(arrays["trace_loss_elbo_recons_kl_gradnorm_l2"]):
         x = double(arrays[f"step{step}/x"])
         noise = [double(arrays[f"step{step}/eps.{i}"]) for i in (1, 0)]
@@ -254,7 +249,7 @@ def test_kl_free_bits_and_warmup() -> None:
     for k, threshold in enumerate(arrays["fb_values"].tolist()):
         free_bits = threshold if threshold >= 1e-6 else 0.0
         for mode, expected in (("per_example", "fb_per_sample"), ("batch_mean", "fb_batch_average")):
-            paid = Objective(constant_beta(1.0), free_bits, mode).paid(kl)  # type: ignore[arg-type]
+            paid = small.objective(free_bits=free_bits, free_bits_mode=mode).paid(kl)
             scalars_close(paid, arrays[expected][k])
     beta = linear_warmup(10)
     np.testing.assert_allclose([beta(int(s)) for s in arrays["anneal_steps"]], arrays["anneal_beta_10"])

@@ -5,17 +5,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import small
 import torch
 from golden_cases import arrays_of
 from numpy.testing import assert_allclose
 from torch import Tensor, nn
 
 from lvae_torch.distributions import DiagonalGaussian
+from lvae_torch.elbo.objective import linear_between, logistic_growth
 from lvae_torch.models.contract import Latent, Output
-from lvae_torch.objectives import Objective, constant_beta, linear_between, logistic_growth
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.optimization import learning_rate, make_optimizer
 
 FOLDER = Path(__file__).resolve().parent / "golden" / "efficient_vdvae"
 
@@ -53,7 +53,7 @@ def test_balanced_kl(weights_of_terms: dict[str, np.ndarray], balance: str, name
         latents.append(Latent(mean, DiagonalGaussian(zero, zero), DiagonalGaussian(mean, zero)))
     nothing: object = SimpleNamespace(log_prob=lambda x: torch.zeros(len(x), dtype=torch.float64))
     out = Output(nothing, tuple(latents))  # type: ignore[arg-type]
-    objective = Objective(constant_beta(1.0), balance=balance, balance_steps=until, n_dims=int(dims))  # type: ignore[arg-type]
+    objective = small.objective(int(dims), balance=balance, balance_steps=until)
     losses = [float(objective(torch.zeros(2, 1), out, step)[0]) for step in (0, until, until + 1)]
     assert_allclose(losses, arrays[f"gamma_kl_{name}_steps_0_100_101"], rtol=1e-10)
 
@@ -62,10 +62,10 @@ def test_learning_rates() -> None:
     arrays = arrays_of(FOLDER / "lr_schedules.npz")
     base, final, rate = (float(arrays[key]) for key in ("base_lr", "min_lr", "decay_rate"))
     warmup, start, steps = (int(arrays[key]) for key in ("warmup_steps", "decay_start", "decay_steps"))
-    common = {"base": base, "total_steps": 10_000, "final": final}
+    common = {"learning_rate": base, "total_steps": 10_000, "final_learning_rate": final}
 
     def curve(name: str, warmup_steps: int) -> np.ndarray:
-        schedule = learning_rate(
+        schedule = small.rate(
             name,
             **common,
             warmup_steps=warmup_steps,
@@ -82,7 +82,7 @@ def test_learning_rates() -> None:
         assert_allclose(curve(name, warmup)[warmup:], arrays[key][warmup:], rtol=1e-12)
         # The original's first step has learning rate 0 (a step for nothing); ours begins where its second one is.
         assert_allclose(curve(name, warmup - 1)[: warmup - 1], arrays[key][1:warmup], rtol=1e-12)
-    noam = learning_rate("noam", base, 10_000, warmup_steps=warmup)
+    noam = small.rate("noam", 10_000, learning_rate=base, warmup_steps=warmup)
     assert_allclose([noam(int(step)) for step in arrays["step"][warmup:]], arrays["noam"][warmup:], rtol=1e-12)
 
 
@@ -93,7 +93,7 @@ def test_adamax_and_the_average_of_its_weights(tag: str) -> None:
     model = _Parameters([torch.from_numpy(arrays[f"{tag}_param{i}_init"]) for i in range(4)])
     flat = FlatParameters(model)
     ema = Ema(model, float(arrays[f"{tag}_ema_decay"]))
-    optimizer = make_optimizer("adamax", flat, (beta1, beta2), eps, weight_decay)
+    optimizer = small.optimizer(flat, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
     far = 10_000_000  # where the average no longer forgets faster than its decay says
     for t, rate in enumerate(arrays[f"{tag}_lr"]):
         optimizer.param_groups[0]["lr"] = float(rate)

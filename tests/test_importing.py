@@ -17,11 +17,10 @@ from lvae_torch.data.writing import DumpWriter
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
 from lvae_torch.hparams import load
-from lvae_torch.importing import command
+from lvae_torch.import_run import command
 from lvae_torch.interop.efficient_vdvae import INSIDE_A_BLOCK
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
-from lvae_torch.wiring import build_model
 
 SMALL = {
     "input_conv_filters": 8, "up_strides": [2, 4, 1], "down_strides": [1, 4, 2], "up_filters": [8, 8, 8],
@@ -84,7 +83,7 @@ def checkpoint_of(settings: Any, **changes: Any) -> tuple[dict[str, Any], nn.Mod
     models: list[Any] = []
     for seed in range(2):
         torch.manual_seed(seed)
-        models.append(build_model(settings, (3, 32, 32), 256))
+        models.append(settings.model.build((3, 32, 32), 256))
     raw, averaged = (theirs_of(model) for model in models)
     moments = {
         i: {"step": STEP, "exp_avg": weight * 0.5, "exp_inf": weight.abs() + 1} for i, weight in enumerate(raw.values())

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lvae_torch.distributions import DiagonalGaussian
+from lvae_torch.elbo.bounds import elbo_terms, iw_bound, log_weight
 from lvae_torch.errors import CfgError
 from lvae_torch.hparams import load_text
-from lvae_torch.models import FAMILIES
 from lvae_torch.models.contract import Output
+from lvae_torch.models.families import FAMILIES
 from lvae_torch.models.sources import (
     given_latents,
     given_noise,
@@ -23,7 +24,6 @@ from lvae_torch.models.sources import (
     prior_mean,
     shared,
 )
-from lvae_torch.objectives import elbo_terms, iw_bound, log_weight
 
 BOTH = pytest.mark.parametrize("family", ["ladder", "hierarchical_vae"])
 N_DRAWS = 40_000
@@ -162,8 +162,7 @@ def test_batch_norm_uses_the_batch_in_training_and_its_record_in_evaluation(fami
 
 
 def built(family: str, **section: Any) -> Any:
-    entry = FAMILIES[family]
-    return entry.build(entry.settings(**section), (1, 28, 28), 2)
+    return FAMILIES[family](**section).build((1, 28, 28), 2)
 
 
 @pytest.mark.parametrize(

@@ -8,71 +8,54 @@ from pathlib import Path
 
 import pytest
 
+from lvae_torch.hparams.settings import COMMON
+from lvae_torch.models.families import FAMILIES
+
 ROOT = Path(__file__).resolve().parents[1]
 
 CONTRACT = ["models.contract", "models.sources"]  # what a model owes the rest; never a family by name
-GROUND = ["errors", "files", "seeding", "processes"]
+GROUND = ["errors", "files", "cfg", "distributed"]
 
 # Ground floor first. A room may use itself and what stands beside it here, all of which stands above its own line.
 ROOMS: dict[str, list[str]] = {
-    # single files that everything may stand on
     "errors": [],
     "files": ["errors"],
+    "cli": ["errors"],
     "cfg": ["errors"],
-    "sections": ["errors"],
-    "seeding": [],
-    "roll_call": ["errors"],
-    "processes": ["errors", "roll_call"],
-    "locking": ["errors", "files"],
-    "run_folder": ["files", "locking"],
-    # formulas and networks
+    "distributed": ["errors"],
     "distributions": [],
-    "layers": [],
-    "models": ["errors", "sections", "distributions", "layers"],
-    "interop": ["errors", "cfg", "distributions", "layers", "models"],
-    # numbers from what a model returns
-    "objectives": ["distributions", *CONTRACT],
-    "metrics": [],
-    "evaluation": ["seeding", "processes", *CONTRACT, "objectives"],
-    # images in; never models
+    # one section of the cfg, one room; each takes its own section, never all of them
     "data": GROUND,
-    "baseline": ["data"],
-    # settings; the families' own sections are assembled here
-    "hparams": ["errors", "files", "cfg", "sections", "models", "interop"],
-    # numbers and pictures out; never models
-    "reporting": ["errors", "files"],
-    # what is done with a model: neither knows the other, nor a family
-    "training": [*GROUND, *CONTRACT, "objectives", "evaluation", "data"],
-    "synthesis": [
-        *(*GROUND, "distributions", *CONTRACT, "objectives", "metrics", "evaluation", "data"),
-        *("hparams.synthesis_section", "reporting.figures", "reporting.grids", "reporting.history"),
+    "runs": GROUND,
+    "models": ["errors", "cfg", "distributions", "data.shapes"],
+    "elbo": [*GROUND, "distributions", "data", *CONTRACT],
+    "reporting": ["errors", "files", "runs.folder"],
+    "training": [*GROUND, *CONTRACT, "data", "elbo", "reporting", "runs"],
+    "synthesis": [*GROUND, "distributions", *CONTRACT, "data", "elbo", "reporting"],
+    # settings and weights of other programs
+    "interop": ["errors", "cfg", "distributions", "data.shapes", "models"],
+    # all sections together, and a trained run
+    "hparams": [*GROUND, "data", "elbo.section", "interop", "models", "runs", "synthesis.section", "training.section"],
+    "trained": [
+        *(*GROUND, "distributions", "data", "elbo", "hparams", *CONTRACT, "runs"),
+        *("synthesis.section", "synthesis.temperatures", "training.wrapping"),
     ],
-    # from settings to the things that the rooms ask for
-    "wiring": [*GROUND, "run_folder", "models", "objectives", "data", "hparams", "training"],
-    "continuing": ["errors", "files", "run_folder", "hparams"],
-    "assembled_data": [*GROUND, "data", "hparams", "layers.batch_norm", "models.sources"],
-    "watching": [
-        *(*GROUND, "run_folder", *CONTRACT, "objectives", "evaluation", "hparams", "reporting", "training"),
-        "assembled_data",
-    ],
-    "assembly": [
-        *(*GROUND, "run_folder", *CONTRACT, "objectives", "evaluation", "data", "hparams", "reporting", "training"),
-        *("wiring", "assembled_data", "watching"),
-    ],
-    "comparison": ["errors", "files", "run_folder", "reporting.figures", "reporting.history"],
-    "costs": [*CONTRACT, "objectives"],
-    # entry points: they read the cfg and wire the rooms
-    "cli": ["errors", "files", "run_folder", "hparams"],
+    # the commands read the cfg and put the rooms together
     "train": ["*"],
     "synthesize": ["*"],
     "info": ["*"],
     "sweep": ["*"],
-    "demo": ["*"],
-    "importing": ["*"],
+    "show": ["*"],
+    "export": ["*"],
+    "import_run": ["*"],
 }
-DATA_SCRIPTS = ["errors", "files", "seeding", "data", "cli"]  # recipes make dumps and know nothing of models
+DATA_SCRIPTS = ["errors", "files", "distributed", "data", "cli"]  # recipes make dumps and know nothing of models
+KNOW_ALL_SECTIONS = {"hparams", "trained", *(room for room, allowed in ROOMS.items() if allowed == ["*"])}
+LOOSE_FILES = {"__init__", "__main__", "cli", "errors", "files"} | {
+    r for r, allowed in ROOMS.items() if allowed == ["*"]
+}
 
-ONLY_TORCH = ["distributions", "layers"]  # formulas on tensors: no other package
+ONLY_TORCH = ["distributions"]  # formulas on tensors: no other package
 MAX_LINES, MAX_FUNCTION = 300, 60
 
 
@@ -150,6 +133,31 @@ def test_rooms_use_only_what_they_may() -> None:
     assert not upwards, "\n".join(["", *upwards])
 
 
+def test_nothing_else_lies_loose_at_the_top() -> None:
+    loose = {path.stem for path in (ROOT / "lvae_torch").glob("*.py")}
+    assert loose == LOOSE_FILES and len(loose) <= 12
+
+
+def test_a_room_takes_its_own_section_never_all_settings() -> None:
+    curious = [
+        f"{place(path, node.lineno)}: {ast.unparse(node)}"
+        for path in sources("lvae_torch")
+        if room_of(path) not in KNOW_ALL_SECTIONS
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Name | ast.alias) and getattr(node, "id", getattr(node, "name", "")) == "Settings"
+    ]
+    assert not curious, "\n".join(["", *curious])
+
+
+def test_each_section_lies_in_the_room_of_its_name() -> None:
+    rooms = {"run": "runs", "data": "data", "model": "models", "loss": "elbo", "val": "elbo", "optimizer": "training",
+             "train": "training", "synthesis": "synthesis"}  # fmt: skip
+    homes = {name: kind.__module__ for name, kind in COMMON.items()}
+    assert homes == {name: f"lvae_torch.{rooms[name]}.section" for name in homes}
+    assert {kind.__module__.split(".")[1] for kind in FAMILIES.values()} == {rooms["model"]}
+    assert {kind.__module__.split(".")[-1] for kind in FAMILIES.values()} == {"section"}
+
+
 def test_data_scripts_use_only_what_they_may() -> None:
     upwards = [
         f"{place(path, line)}: data_scripts may not use {target}"
@@ -166,7 +174,6 @@ def test_nobody_uses_what_lies_outside_the_house() -> None:
         for path in sources("lvae_torch")
         for line, name in imports(path)
         if name.split(".")[0] in {"data_scripts", "tests", "benchmarks"}
-        and room_of(path) != "demo"  # which makes its data first
     ]
     assert not outside, "\n".join(["", *outside])
 

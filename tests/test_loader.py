@@ -16,7 +16,7 @@ from lvae_torch.data.dump import Dump, ImageSplit, Layout
 from lvae_torch.data.loader import DEPTH, training_batches
 from lvae_torch.data.order import TrainingOrder
 from lvae_torch.data.writing import DumpWriter
-from lvae_torch.processes import Processes
+from lvae_torch.distributed.processes import Processes
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU)

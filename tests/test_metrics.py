@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from lvae_torch.metrics import psnr, ssim
+from lvae_torch.synthesis.similarity import psnr, ssim
 
 
 def pair(channels: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

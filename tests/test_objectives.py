@@ -13,20 +13,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lvae_torch.distributions import DiagonalGaussian, GaussianLikelihood
+from lvae_torch.elbo.bounds import bits_per_dim, elbo_terms, iw_bound, log_weight
+from lvae_torch.elbo.objective import Objective, linear_warmup, logistic_warmup
+from lvae_torch.elbo.units import UnitStatistics
 from lvae_torch.models.contract import Latent, Output, Posterior, Prior, Source
 from lvae_torch.models.sources import posterior_sample
-from lvae_torch.objectives import (
-    Objective,
-    UnitStatistics,
-    bits_per_dim,
-    constant_beta,
-    elbo_terms,
-    iw_bound,
-    linear_warmup,
-    log_weight,
-    logistic_warmup,
-)
-from lvae_torch.wiring import make_objective
 
 
 @dataclass
@@ -94,8 +85,8 @@ def test_the_settings_of_the_loss_reach_the_objective(tmp_path: Path) -> None:
     settings = small.settings(
         tmp_path, loss__beta=0.25, loss__free_bits=0.0, **{f"loss__{key}": value for key, value in chosen.items()}
     )
-    objective = make_objective(settings, (1, 4, 4))
-    assert {key: getattr(objective, key) for key in chosen} == chosen
+    objective = Objective(settings.loss, (1, 4, 4))
+    assert {key: getattr(objective.loss, key) for key in chosen} == chosen
     assert objective.beta(7) == 0.25
     assert len(objective.repeated(torch.zeros(4, 1, 4, 4))) == 2 * 3 * 4
 
@@ -163,22 +154,22 @@ def terms_and_output() -> tuple[Tensor, Output]:
 
 def test_the_loss_without_tricks_is_the_negative_elbo() -> None:
     x, out = terms_and_output()
-    loss, terms = Objective(constant_beta(1.0))(x, out, 0)
+    loss, terms = small.objective()(x, out, 0)
     assert_close(loss, -out.likelihood.log_prob(x).mean() + sum(latent.kl.mean() for latent in out.latents))
     assert_close(loss, terms.nelbo.mean())
 
 
 def test_beta_weighs_the_kl_and_n_dims_divides() -> None:
     x, out = terms_and_output()
-    _, terms = Objective(constant_beta(1.0))(x, out, 0)
-    loss, _ = Objective(linear_warmup(10), n_dims=64)(x, out, 5)
+    _, terms = small.objective()(x, out, 0)
+    loss, _ = small.objective(64, beta=("linear", 10))(x, out, 5)
     assert_close(loss, (terms.nll.mean() + 0.5 * terms.kl.sum(1).mean()) / 64)
 
 
 def test_free_bits_clamp_each_image_or_the_batch() -> None:
     kl = torch.tensor([[0.0, 4.0], [2.0, 4.0]])
-    per_example = Objective(constant_beta(1.0), free_bits=1.0).paid(kl)
-    batch_mean = Objective(constant_beta(1.0), free_bits=1.5, free_bits_mode="batch_mean").paid(kl)
+    per_example = small.objective(free_bits=1.0).paid(kl)
+    batch_mean = small.objective(free_bits=1.5, free_bits_mode="batch_mean").paid(kl)
     assert per_example.tolist() == [1.5, 4.0]
     assert batch_mean.tolist() == [1.5, 4.0]
 
@@ -186,8 +177,8 @@ def test_free_bits_clamp_each_image_or_the_batch() -> None:
 def test_penalties_are_trained_on() -> None:
     x, out = terms_and_output()
     extra = Output(out.likelihood, out.latents, {"codebook": torch.full((4,), 3.0)})
-    with_penalty, _ = Objective(constant_beta(1.0))(x, extra, 0)
-    without, _ = Objective(constant_beta(1.0))(x, out, 0)
+    with_penalty, _ = small.objective()(x, extra, 0)
+    without, _ = small.objective()(x, out, 0)
     assert_close(with_penalty - without, torch.tensor(3.0), rtol=1e-4, atol=1e-4)
 
 
@@ -225,7 +216,7 @@ def test_sampled_terms_sum_to_the_log_weight() -> None:
 
 @pytest.mark.parametrize("beta", [1.0, 0.25])
 def test_the_importance_weighted_objective_is_its_definition(beta: float) -> None:
-    objective = Objective(constant_beta(beta), mc_samples=2, iw_samples=3)
+    objective = small.objective(beta=beta, mc_samples=2, iw_samples=3)
     x = objective.repeated(X)
     assert torch.equal(x.view(2, 3, 5, 1, 1, 1), X.expand(2, 3, 5, 1, 1, 1))
     torch.manual_seed(0)
@@ -240,7 +231,7 @@ def test_the_importance_weighted_objective_is_its_definition(beta: float) -> Non
 def test_with_the_true_posterior_every_bound_is_the_evidence() -> None:
     for mc_samples, iw_samples in ((1, 1), (4, 1), (1, 5), (2, 3)):
         model = LinearGaussian()
-        objective = Objective(constant_beta(1.0), mc_samples=mc_samples, iw_samples=iw_samples,
+        objective = small.objective(mc_samples=mc_samples, iw_samples=iw_samples,
                               kl_estimate="sampled")  # fmt: skip
         x = objective.repeated(X)
         loss, _ = objective(x, model(x, posterior_sample), step=0)
@@ -252,7 +243,7 @@ def test_more_importance_samples_give_a_smaller_loss() -> None:
     x = X.repeat(4000, 1, 1, 1)
     losses = []
     for iw_samples in (1, 2, 8):
-        objective = Objective(constant_beta(1.0), iw_samples=iw_samples, kl_estimate="sampled")
+        objective = small.objective(iw_samples=iw_samples, kl_estimate="sampled")
         repeated = objective.repeated(x)
         losses.append(float(objective(repeated, LinearGaussian(posterior_shift=0.8)(repeated, posterior_sample), 0)[0]))
     evidence = -float(LinearGaussian().evidence(X).mean())

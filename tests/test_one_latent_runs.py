@@ -15,7 +15,7 @@ from lvae_torch.data.writing import DumpWriter
 from lvae_torch.errors import Preempted
 from lvae_torch.files import read_json
 from lvae_torch.hparams import Settings, load_text
-from lvae_torch.synthesis import MODES
+from lvae_torch.synthesis.modes import MODES
 from lvae_torch.synthesis.parts import read_part
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
@@ -119,7 +119,7 @@ def test_a_stopped_run_continues_to_the_bit(folder: Path, monkeypatch: pytest.Mo
 def test_two_ranks_compute_what_one_does(folder: Path) -> None:
     """The prior is measured after the pass through the model; its gradients are averaged over ranks all the same."""
     script = (
-        "import lvae_torch.training.step as s, lvae_torch.evaluation as e\n"
+        "import lvae_torch.training.step as s, lvae_torch.elbo.evaluation as e\n"
         "from lvae_torch.models.sources import posterior_mean\n"
         "s.posterior_sample = e.posterior_sample = posterior_mean\n"
         "from lvae_torch.cli import main\nfrom lvae_torch.train import command\nmain(command)\n"

@@ -13,11 +13,11 @@ from test_runs import assert_same_bits, checkpoint, command, run, scalars, stop_
 from lvae_torch.errors import CfgError, DataError, Preempted
 from lvae_torch.files import read_json
 from lvae_torch.hparams import load_text
+from lvae_torch.runs.checkpoint import load_chosen
+from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 from lvae_torch.training import loop
-from lvae_torch.training.checkpoints import CheckpointStore
-from lvae_torch.training.loop import load_finished
 
 # The steps become so long that a small model gets worse after a few of them.
 WORSENING = {
@@ -61,7 +61,7 @@ def curve(folder: Path, name: str = "small") -> list[tuple[int, float]]:
 
 
 def finished(folder: Path, name: str = "small") -> dict[str, Any]:
-    return load_finished(CheckpointStore(folder / "runs" / name / "checkpoints"))
+    return load_chosen(CheckpointStore(folder / "runs" / name / "checkpoints")).as_dict()
 
 
 def test_a_run_ends_when_its_evaluations_get_no_better(folder: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_kill_around_the_end_changes_nothing(folder: Path, monkeypatch: pytest
 def test_nan_is_no_improvement(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run without a single good evaluation ends too, and goes by its last weights."""
     nan = property(lambda evaluation: float("nan"))
-    monkeypatch.setattr("lvae_torch.evaluation.Evaluation.nelbo", nan)
+    monkeypatch.setattr("lvae_torch.elbo.evaluation.Evaluation.nelbo", nan)
     last = trained(folder)
     assert (last["state"]["step"], last["state"]["best_step"], last["state"]["chosen_step"]) == (2, 0, 0)
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lvae_torch.distributions.categorical import Categorical, codes_of
+from lvae_torch.elbo.bounds import elbo_terms, iw_bound
 from lvae_torch.errors import CfgError
-from lvae_torch.layers.causal import MaskedConv2d, Own, horizontal_mask, raster_mask, vertical_mask
-from lvae_torch.models import FAMILIES
-from lvae_torch.models.pixelcnn_networks import GatedNetwork, PlainNetwork
+from lvae_torch.models.families import FAMILIES
+from lvae_torch.models.pixelcnn.causal import MaskedConv2d, Own, horizontal_mask, raster_mask, vertical_mask
+from lvae_torch.models.pixelcnn.networks import GatedNetwork, PlainNetwork
 from lvae_torch.models.sources import posterior_sample, prior_sample
-from lvae_torch.objectives import elbo_terms, iw_bound
 
 K = 5
 SMALL = {"width": 6, "layers": 2, "embedding": 3, "out_width": 7}
@@ -27,7 +27,7 @@ def pixelcnn(image_shape: tuple[int, int, int] = (1, 4, 5), n_levels: int = K, *
     """A small model in float64, with seeded weights large enough to matter."""
     torch.manual_seed(0)
     family = FAMILIES["pixelcnn"]
-    model = family.build(family.settings(**{**SMALL, **section}), image_shape, n_levels).double().eval()
+    model = family(**{**SMALL, **section}).build(image_shape, n_levels).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

@@ -17,17 +17,16 @@ from safetensors.numpy import load_file
 
 from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.writing import DumpWriter
+from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.errors import DataError
 from lvae_torch.files import read_json
 from lvae_torch.hparams import Settings, load_text
 from lvae_torch.models.sources import masked, posterior_sample
-from lvae_torch.processes import Processes
 from lvae_torch.reporting.grids import to_uint8
-from lvae_torch.seeding import seed_everything
 from lvae_torch.synthesis.parts import read_part
 from lvae_torch.synthesis.singles import single_names
 from lvae_torch.synthesis.variates import Kept
-from lvae_torch.synthesize import load_checkpoint, load_model, synthesize
+from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 
 N_TRAIN, N_TEST, BATCH = 36, 100, 8
@@ -103,7 +102,7 @@ class Run:
 
     def model(self) -> Any:
         chosen = settings(self.family, self.folder)
-        return load_model(chosen, load_checkpoint(chosen), Processes(0, 1, torch.device("cpu")))
+        return small.opened(chosen).model
 
     def batches(self, split: str, n: int) -> list[torch.Tensor]:
         images = Dump.open(self.folder / "dumps", "small").split(split).gather(np.arange(n))

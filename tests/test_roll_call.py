@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from lvae_torch import roll_call
+from lvae_torch.distributed import roll_call
+from lvae_torch.distributed.roll_call import RollCall
 from lvae_torch.errors import LostRank
-from lvae_torch.roll_call import RollCall
 
 SECOND = timedelta(seconds=1)
 GLOO = RuntimeError("[/somewhere/gloo/gloo/transport/tcp/pair.cc:545] Connection closed by peer [127.0.0.1]:1234")
@@ -82,7 +82,7 @@ def test_a_rank_that_dies_is_named_by_the_other(repository: Path) -> None:
     script = (
         "import os, sys\n"
         "from lvae_torch import roll_call\nroll_call.GRACE = 0.5\n"
-        "from lvae_torch.cli import main\nfrom lvae_torch.processes import start_processes\n"
+        "from lvae_torch.cli import main\nfrom lvae_torch.distributed.processes import start_processes\n"
         "def command(argv):\n"
         "    with start_processes('cpu') as processes:\n"
         "        processes.barrier()\n"

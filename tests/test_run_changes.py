@@ -9,9 +9,9 @@ import torch
 
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
+from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
-from lvae_torch.training.checkpoints import CheckpointStore
 
 
 @pytest.fixture

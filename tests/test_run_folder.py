@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.run_folder import RunFolder
+from lvae_torch.runs.folder import RunFolder
 
 HOLD_THE_LOCK = """
 import sys, time
 from pathlib import Path
-from lvae_torch.run_folder import RunFolder
+from lvae_torch.runs.folder import RunFolder
 with RunFolder(Path(sys.argv[1]), "mnist").lock():
     print("locked", flush=True)
     time.sleep(60)
@@ -98,7 +98,7 @@ def test_the_lock_of_a_host_that_may_have_crashed_is_waited_for(
 def test_another_hosts_lock_is_not_waited_for_without_end(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lvae_torch.locking.PATIENCE", 0.6)
+    monkeypatch.setattr("lvae_torch.runs.locks.PATIENCE", 0.6)
     with (
         owner(tmp_path, repository, HOLD_AS_ANOTHER_HOST),
         pytest.raises(CfgError, match="on node7"),
@@ -135,7 +135,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patch:
-        patch.setattr("lvae_torch.locking.os.write", full)
+        patch.setattr("lvae_torch.runs.locks.os.write", full)
         with (
             pytest.raises(DataError, match=r"run\.lock: cannot be written \(No space"),
             RunFolder(tmp_path, "m").lock(),

@@ -14,13 +14,13 @@ import small
 import torch
 from torch.testing import assert_close
 
+from lvae_torch.distributed.stopping import StopRequest, stop_signals
 from lvae_torch.errors import CfgError, DataError, NumericalError, Preempted
 from lvae_torch.files import read_json
-from lvae_torch.run_folder import RunFolder
+from lvae_torch.runs.checkpoints import CheckpointStore
+from lvae_torch.runs.folder import RunFolder
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
-from lvae_torch.training.checkpoints import CheckpointStore
-from lvae_torch.training.stopping import StopRequest, stop_signals
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -226,7 +226,7 @@ def test_two_ranks_compute_what_one_does(folder: Path) -> None:
     """Posterior means in place of samples, no batch norm, no dropout: the same global batch gives the same weights."""
     plain = {"model__batch_norm": False, "model__dropout": 0.0, "model__max_log_std": 1e-6, "train__ema_decay": 0.0}
     script = (
-        "import lvae_torch.training.step as s, lvae_torch.evaluation as e, sys\n"
+        "import lvae_torch.training.step as s, lvae_torch.elbo.evaluation as e, sys\n"
         "from lvae_torch.models.sources import posterior_mean\n"
         "s.posterior_sample = e.posterior_sample = posterior_mean\n"
         "from lvae_torch.cli import main\nfrom lvae_torch.train import command\nmain(command)\n"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lvae_torch.locking import held
-from lvae_torch.run_folder import RunFolder
+from lvae_torch.runs.folder import RunFolder
+from lvae_torch.runs.locks import held
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 from lvae_torch.cfg.seal import sealed
-from lvae_torch.cli import load_run_or_cfg
 from lvae_torch.data.shards import decode_png
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
@@ -25,6 +24,7 @@ from lvae_torch.hparams import load
 from lvae_torch.synthesis.parts import read_part
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
+from lvae_torch.trained.loading import find_run
 from lvae_torch.training.step import TrainStep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -217,10 +217,10 @@ def test_a_changed_copy_of_the_settings_is_named(tmp_path: Path, edit: Callable[
     run.mkdir(parents=True)
     text = small.CFG.replace("[run]", "[run]\nseed = 42")
     (run / "hparams.cfg").write_text(sealed(text))
-    assert load_run_or_cfg(str(run), []).run.seed == 42
+    assert find_run(str(run))[0].run.seed == 42
     first, _, rest = sealed(text).partition("\n")
     (run / "hparams.cfg").write_text(f"{first}\n{edit(rest)}")
     with pytest.raises(CfgError, match=r"hparams\.cfg: damaged, or edited.*delete its first line"):
-        load_run_or_cfg(str(run), [])
+        find_run(str(run))
     (run / "hparams.cfg").write_text(text)
-    assert load_run_or_cfg(str(run), []).run.seed == 42
+    assert find_run(str(run))[0].run.seed == 42

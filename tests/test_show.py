@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lvae_torch.data.dump import Layout
-from lvae_torch.data.show import command as show
-from lvae_torch.data.show import contact_sheet, scatter
 from lvae_torch.data.writing import DumpWriter
+from lvae_torch.show import command as show
+from lvae_torch.show import contact_sheet, scatter
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_show_writes_a_png(dumps: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_show_names_what_is_missing(dumps: Path, repository: Path) -> None:
-    command = [sys.executable, "-W", "error", "-m", "lvae_torch.data.show", str(dumps / "y")]
+    command = [sys.executable, "-W", "error", "-m", "lvae_torch.show", str(dumps / "y")]
     result = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=60)
     assert result.returncode == 3
     assert "--name y" in result.stderr

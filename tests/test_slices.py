@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from lvae_torch.distributions import Bernoulli, DiscretizedLogistic, GaussianLikelihood, LogisticMixture, SmoothScale
 from lvae_torch.distributions.logistic_mixture import eight_bit_span
-from lvae_torch.models.slices import Sliced, in_slices
+from lvae_torch.models.likelihoods.row_slices import Sliced, in_slices
 
 N_LEVELS = 32
 MAKE = partial(

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import small
 
-from lvae_torch import comparison
-from lvae_torch.comparison import Result, draw_comparison, results_table
 from lvae_torch.errors import CfgError
 from lvae_torch.files import read_json
-from lvae_torch.run_folder import RunFolder
+from lvae_torch.reporting import comparison
+from lvae_torch.reporting.comparison import Result, draw_comparison, results_table
+from lvae_torch.runs.folder import RunFolder
 from lvae_torch.sweep import command, plan
 
 

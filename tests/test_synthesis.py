@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +16,16 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from lvae_torch.data.dump import Dump
+from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.elbo.bounds import iw_bound
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
-from lvae_torch.hparams.synthesis_section import Mode
-from lvae_torch.locking import held
-from lvae_torch.objectives import iw_bound
-from lvae_torch.processes import Processes
-from lvae_torch.seeding import seed_everything
-from lvae_torch.synthesis import MODES
+from lvae_torch.runs.locks import held
+from lvae_torch.synthesis.modes import MODES, runner
 from lvae_torch.synthesis.parts import Parts, read_part
+from lvae_torch.synthesis.section import SynthesisSection
 from lvae_torch.synthesis.temperatures import per_layer
-from lvae_torch.synthesize import load_checkpoint, load_model, synthesize
+from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -135,7 +134,7 @@ def test_likelihood_is_the_bound_of_each_image(folder: Path) -> None:
     assert metrics["nll_bound"] == pytest.approx(-values.mean())
     assert metrics["standard_error"] == pytest.approx(values.std(ddof=1) / np.sqrt(N_TEST))
     settings = small.settings(folder)
-    model = load_model(settings, load_checkpoint(settings), Processes(0, 1, torch.device("cpu")))
+    model = small.opened(settings).model
     x = Dump.open(folder / "dumps", "small").split("test").gather(np.arange(5)).permute(0, 3, 1, 2).float()
     seed_everything("likelihood", 0, 0)
     with torch.no_grad():
@@ -287,4 +286,8 @@ def test_parts_know_their_own(tmp_path: Path) -> None:
 
 
 def test_every_mode_is_a_setting() -> None:
-    assert set(get_args(Mode)) == set(MODES)
+    for mode in MODES:
+        assert SynthesisSection(mode=mode).modes == (mode,)
+        assert callable(runner(mode))
+    with pytest.raises(ValueError, match="did you mean 'generation'"):
+        SynthesisSection(mode="generations")

@@ -9,13 +9,13 @@ import small
 import torch
 from PIL import Image
 
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
 from lvae_torch.files import read_json
-from lvae_torch.hparams.synthesis_section import SynthesisSection
-from lvae_torch.processes import Processes
-from lvae_torch.synthesis import generation, progressive
+from lvae_torch.synthesis.modes import generation, progressive
+from lvae_torch.synthesis.modes.progressive import first_layers
 from lvae_torch.synthesis.parts import read_part
-from lvae_torch.synthesis.progressive import first_layers
+from lvae_torch.synthesis.section import SynthesisSection
 from lvae_torch.synthesis.session import Session
 from lvae_torch.synthesis.temperatures import per_layer
 from lvae_torch.synthesize import synthesize

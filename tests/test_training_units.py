@@ -11,20 +11,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lvae_torch.layers.made import MaskedLinear
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.models.sources import posterior_sample
-from lvae_torch.objectives import Objective, constant_beta
-from lvae_torch.processes import Processes
+from lvae_torch.models.vae.made import MaskedLinear
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
-from lvae_torch.training.optimization import (
-    OPTIMIZERS,
-    GuardedStep,
-    decay_before_steps,
-    learning_rate,
-    make_optimizer,
-)
+from lvae_torch.training.optimization import GuardedStep, decay_before_steps
+from lvae_torch.training.optimizers import OPTIMIZERS
+from lvae_torch.training.section import OptimizerSection
 from lvae_torch.training.step import TrainStep
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -33,13 +28,15 @@ ALONE = Processes(0, 1, torch.device("cpu"))
 def train_step(model: Any, **switches: Any) -> TrainStep:
     flat = FlatParameters(model)
     name = switches.pop("optimizer", "adamax")
+    keys = {key: switches.pop(key) for key in ("clip_norm", "skip_norm", "max_skips_in_a_row") if key in switches}
     return TrainStep(
+        section=OptimizerSection(**keys),
         model=model,
         bare=model,
         flat=flat,
         ema=switches.pop("ema", None),
-        objective=Objective(constant_beta(1.0)),
-        optimizer=make_optimizer(name, flat, (0.9, 0.999), 1e-8, 0.0),
+        objective=small.objective(),
+        optimizer=small.optimizer(flat, name),
         learning_rate=lambda step: 1e-3,
         meter=Meter(len(model.latent_shapes()), torch.device("cpu")),
         preprocess=lambda raw: raw,
@@ -63,7 +60,7 @@ def test_the_flat_vector_trains_as_separate_tensors_do(name: str) -> None:
         step(x, k)
         torch.manual_seed(k)
         optimizer.zero_grad()
-        loss, _ = Objective(constant_beta(1.0))(x, theirs(x, posterior_sample), k)
+        loss, _ = small.objective()(x, theirs(x, posterior_sample), k)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     for (n, a), (_, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
@@ -247,7 +244,7 @@ def test_ema_averages_batch_norm_statistics_too() -> None:
     ],
 )
 def test_schedules(schedule: str, expected: list[float]) -> None:
-    rate = learning_rate(schedule, 1.0, 100, final=0.1, decay_rate=0.5, decay_steps=10)
+    rate = small.rate(schedule, 100, learning_rate=1.0, final_learning_rate=0.1, decay_rate=0.5, decay_steps=10)
     assert [rate(step) for step in (0, 25, 50, 100)] == pytest.approx(expected)
 
 
@@ -286,7 +283,7 @@ def test_only_the_weights_of_blocks_decay_and_apart_from_the_gradient() -> None:
 
 
 def test_warmup_rises_to_the_peak_and_noam_falls_from_it() -> None:
-    rate = learning_rate("noam", 1.0, 1000, warmup_steps=100)
+    rate = small.rate("noam", 1000, learning_rate=1.0, warmup_steps=100)
     rising = [rate(step) for step in range(101)]
     assert rising == sorted(rising)
     assert rate(0) > 0
@@ -295,7 +292,7 @@ def test_warmup_rises_to_the_peak_and_noam_falls_from_it() -> None:
 
 
 def test_meter_gives_means_without_the_skipped_steps() -> None:
-    from lvae_torch.objectives import Terms
+    from lvae_torch.elbo.bounds import Terms
 
     meter = Meter(2, torch.device("cpu"))
     for nll, ok in ((4.0, True), (math.nan, False), (6.0, True)):
@@ -315,7 +312,7 @@ def test_a_step_that_is_undone_on_the_device_leaves_no_trace(name: str, ok: bool
     after = []
     for way in ("step_and_undo", "__call__"):
         flat = FlatParameters(small.model())
-        optimizer = make_optimizer(name, flat, (0.9, 0.999), 1e-8, 0.01)
+        optimizer = small.optimizer(flat, name, weight_decay=0.01)
         guarded = GuardedStep(optimizer, flat)
         for k, is_good in enumerate((True, ok, True)):
             flat.gradient.copy_(torch.linspace(-1, 1, len(flat.gradient)) * (k + 1) if is_good else torch.nan)

@@ -18,16 +18,16 @@ from test_training_units import HostReads, state_of, train_step
 
 from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.writing import DumpWriter
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.elbo.bounds import code_usage
+from lvae_torch.elbo.evaluation import evaluate
 from lvae_torch.errors import CfgError, DataError, Preempted
-from lvae_torch.evaluation import evaluate
 from lvae_torch.files import read_json
 from lvae_torch.hparams import Settings, load_text
 from lvae_torch.models.sources import given_latents, posterior_sample
-from lvae_torch.objectives import code_usage
-from lvae_torch.processes import Processes
-from lvae_torch.synthesis import MODES
+from lvae_torch.synthesis.modes import MODES
 from lvae_torch.synthesis.parts import read_part
-from lvae_torch.synthesize import load_checkpoint, load_model, synthesize
+from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -121,7 +121,7 @@ def results(folder: Path, cfg: str, mode: str, **overrides: Any) -> dict[str, An
 
 def model_of(folder: Path, cfg: str) -> Any:
     given = settings(folder, cfg)
-    return load_model(given, load_checkpoint(given), ALONE)
+    return small.opened(given).model
 
 
 def logged(folder: Path, run: str) -> dict[str, float]:

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lvae_torch.distributions import DiagonalGaussian, GaussianLikelihood, SquaredError
+from lvae_torch.elbo.bounds import elbo_terms, iw_bound
 from lvae_torch.errors import CfgError
 from lvae_torch.hparams import load_text
-from lvae_torch.models import FAMILIES
-from lvae_torch.models.heads import Head, likelihood_head
-from lvae_torch.models.scales import FixedScale, LearnedScale, OptimalScale
+from lvae_torch.models.families import FAMILIES
+from lvae_torch.models.likelihoods.gaussian_scales import FixedScale, LearnedScale, OptimalScale
+from lvae_torch.models.likelihoods.heads import Head, Options, likelihood_head
 from lvae_torch.models.sources import posterior_mean, posterior_sample
-from lvae_torch.models.vae import VAE
-from lvae_torch.objectives import dims_of_bits, elbo_terms, iw_bound
+from lvae_torch.models.vae.model import VAE
 
 BOTH = pytest.mark.parametrize("family", ["vae", "vlae"])
 IMAGE = (3, 32, 32)
@@ -25,7 +25,7 @@ IMAGE = (3, 32, 32)
 
 def built(family: str, image_shape: tuple[int, int, int] = IMAGE, n_levels: int = 256, **section: Any) -> Any:
     entry = FAMILIES[family]
-    return entry.build(entry.settings(**section), image_shape, n_levels)
+    return entry(**section).build(image_shape, n_levels)
 
 
 def n_parameters(model: nn.Module) -> int:
@@ -146,7 +146,7 @@ def test_squared_errors_are_those_on_minus_one_to_one() -> None:
 
 def test_a_fixed_std_is_that_of_the_library() -> None:
     params, x = torch.randn(5, 2, 3, 3).double(), torch.rand(5, 2, 3, 3).double()
-    head = likelihood_head("gaussian", 2, 256, std=0.3)
+    head = likelihood_head("gaussian", 2, 256, Options(std=0.3))
     assert head.n_params == 2
     expected = torch.distributions.Normal(params, 0.3).log_prob(x).flatten(1).sum(dim=1)
     assert_close(head.likelihood(params).log_prob(x), expected)
@@ -217,7 +217,7 @@ def test_a_perfect_reconstruction_stays_finite() -> None:
 )
 def test_bits_per_dimension_are_of_levels_only(section: dict[str, Any], levels: int, has_bits: bool) -> None:
     model = small.one_latent("vae", (1, 8, 8), levels, **section)
-    assert dims_of_bits(model) == (64 if has_bits else None)
+    assert model.n_dims == (64 if has_bits else None)
 
 
 def test_the_usual_gaussian_has_an_output_for_each_std() -> None:

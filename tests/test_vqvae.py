@@ -18,7 +18,8 @@ from lvae_torch.distributions.codes import CertainCodes, UniformCodes, perplexit
 from lvae_torch.errors import CfgError
 from lvae_torch.hparams import load
 from lvae_torch.info import describe
-from lvae_torch.layers.codebook import (
+from lvae_torch.models.sources import given_latents, posterior_sample
+from lvae_torch.models.vqvae.codebook import (
     Codebook,
     EmaCodebook,
     LearnedCodebook,
@@ -26,15 +27,13 @@ from lvae_torch.layers.codebook import (
     k_means,
     nearest,
 )
-from lvae_torch.layers.quantizer import (
+from lvae_torch.models.vqvae.quantizer import (
     FiniteScalarQuantizer,
     VectorQuantizer,
     as_rows,
     rotation_trick,
     straight_through,
 )
-from lvae_torch.models.sources import given_latents, posterior_sample
-from lvae_torch.objectives import Objective, constant_beta
 
 Golden = dict[str, Tensor]
 EXAMPLES = Path(__file__).resolve().parents[1] / "egs" / "latent_variable_models"
@@ -254,7 +253,7 @@ def test_the_loss_is_that_of_the_course(codebook: str) -> None:
     model = small.vqvae(codebook=codebook, commitment=0.25).eval().double()
     x = small.images(4, model.image_shape, 256).double()
     out = model(x, posterior_sample)
-    loss, terms = Objective(constant_beta(0.0), n_dims=3 * 8 * 8)(x, out, step=0)
+    loss, terms = small.objective(3 * 8 * 8, beta=0.0)(x, out, step=0)
     z_e = model.encoder(2 * x - 1)
     z_q = model.quantizer.codebook.vectors[out.latents[0].z.squeeze(1)].movedim(-1, 1)
     mse = (2 * x - 1 - model.decoder(z_q)).square().mean()

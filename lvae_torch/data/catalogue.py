@@ -2,7 +2,7 @@
 
 BINARY, GREY, COLOUR, CONTINUOUS = 2, 256, 256, 0  # levels of a pixel
 
-ImageShape = tuple[int, int, int]
+from lvae_torch.data.shapes import ImageShape
 
 CATALOGUE: dict[str, tuple[ImageShape, int]] = {
     "binarized_mnist": ((1, 28, 28), BINARY),

@@ -10,7 +10,7 @@ from torch import Tensor
 from lvae_torch.data.dump import ImageSplit
 from lvae_torch.data.order import evaluation_batches, n_batches, spread
 from lvae_torch.data.transforms import Preprocess
-from lvae_torch.processes import Processes
+from lvae_torch.distributed.processes import Processes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lvae_torch.data.dump import ImageSplit
 from lvae_torch.data.order import TrainingOrder, share
-from lvae_torch.processes import Processes
+from lvae_torch.distributed.processes import Processes
 
 DEPTH = 2  # batches gathered ahead
 

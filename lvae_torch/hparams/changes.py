@@ -1,10 +1,21 @@
-"""What differs between the settings a run began with and those it is asked to go on with."""
+"""The same name continues the same run: what may have changed in its settings since, and what may not."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+
+sys.path.insert(0, "/work/tools")
+from pathlib import Path
 from typing import Any
 
-from lvae_torch.hparams.settings import SECTIONS, Settings
+from lvae_torch.errors import CfgError, UserError, say
+from lvae_torch.files import append_text, write_text
+from lvae_torch.hparams.load import load, load_text
+from lvae_torch.hparams.settings import SECTIONS, Settings, sealed_cfg
+from lvae_torch.models.section import ModelSection
+from lvae_torch.runs.checkpoint import About
+from lvae_torch.runs.folder import RunFolder
 
 FREE_DATA_KEYS = {"dumps", "verify", "on_device", "val_split", "limit_val"}
 """Keys of [data] that leave the training data as they are."""
@@ -13,9 +24,9 @@ REFUSED_KEYS = {("run", "seed"), ("optimizer", "name"), ("train", "channels_last
 
 
 WHERE_IT_RUNS = {("run", "runs"), ("run", "device")}
-"""Which no run is another one by."""
+"""Keys that do not identify a run: it may be moved or use another device."""
 PLACES = WHERE_IT_RUNS | {("data", "dumps")}
-"""What each node of one run may call by a name of its own."""
+"""Keys that may differ between the nodes of one run."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +78,50 @@ def format_differences(changes: Sequence[Difference]) -> str:
     rows += [(f"[{c.section}] {c.key}", repr(c.saved), repr(c.new)) for c in changes]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     return "\n".join(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)
+
+
+def begin_or_continue(folder: RunFolder, settings: Settings) -> None:
+    """Keep the resolved settings with the run; hold them against those it began with, if it has begun.
+
+    Raises:
+        CfgError: with a table, if a key changed that would change the model or the data.
+    """
+    # Before its first checkpoint a run has not begun: its cfg may still have been one that no model could be made of.
+    if folder.hparams_cfg.is_file() and folder.has_checkpoints:
+        _compare(folder, settings)
+    write_text(folder.hparams_cfg, sealed_cfg(settings))
+
+
+def _compare(folder: RunFolder, settings: Settings) -> None:
+    changes = differences(load(folder.hparams_cfg), settings)
+    if refused := [change for change in changes if change.is_refused]:
+        raise CfgError(
+            f"{folder.path}: this run began with other settings that shape the model or the data:\n"
+            f"{format_differences(refused)}\n"
+            f"Take them back, choose another run.name, or remove the run with ./reset.sh {folder.name}."
+        )
+    if changes:
+        table = format_differences(changes)
+        say(f"{folder.name}: continuing with changed settings:\n{table}")
+        append_text(folder.path / "changes.txt", f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{table}\n\n")
+
+
+def trained_settings(about: About, where: Path) -> Settings:
+    """The settings that a checkpoint or bundle in ``where`` was trained with.
+
+    Raises:
+        CfgError: if this program cannot read them.
+    """
+    return load_text(about.settings, f"{where}: its settings")
+
+
+def check_same_model(
+    model: ModelSection, about: About, where: Path, remedy: str, error: type[UserError] = CfgError
+) -> None:
+    """Refuse weights of another model.
+
+    Raises:
+        error: naming ``where`` they lie, and the ``remedy``.
+    """
+    if trained_settings(about, where).model != model:
+        raise error(f"{where}: trained with another [model] section. {remedy}")

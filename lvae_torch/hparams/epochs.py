@@ -1,19 +1,12 @@
 """Epochs as steps, once it is known how many steps an epoch has."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
+from lvae_torch.cfg.section import EPOCHS, Section, is_in_steps
 from lvae_torch.errors import CfgError
-from lvae_torch.hparams.settings import Settings, cross_checks
-from lvae_torch.sections import EPOCHS
-
-KEYS = {
-    "train": ("steps", "log_every", "checkpoint_every"),
-    "val": ("every",),
-    "optimizer": ("warmup_steps", "decay_start", "decay_end", "decay_steps"),
-    "loss": ("beta", "balance_steps"),
-}
-"""Every key that may be given in epochs."""
+from lvae_torch.hparams.checks import cross_problems
+from lvae_torch.hparams.settings import Settings
 
 
 def in_steps(settings: Settings, steps_per_epoch: int) -> Settings:
@@ -22,22 +15,18 @@ def in_steps(settings: Settings, steps_per_epoch: int) -> Settings:
     Raises:
         CfgError: if the numbers then do not fit together.
     """
-    sections = {
-        name: getattr(settings, name).model_copy(
-            update={key: _resolved(getattr(getattr(settings, name), key), steps_per_epoch) for key in keys}
-        )
-        for name, keys in KEYS.items()
+    sections: dict[str, Any] = {
+        field.name: _section_in_steps(getattr(settings, field.name), steps_per_epoch) for field in fields(settings)
     }
-    resolved = replace(settings, **sections)
-    if problems := cross_checks(resolved):
+    problems = [f"[{name}] {problem}." for name, section in sections.items() for problem in section.problems()]
+    if problems := [*problems, *cross_problems(sections)]:
         raise CfgError("\n".join(problems))
-    return resolved
+    return replace(settings, **sections)
 
 
-def whole(steps: int | str) -> int:
-    """A number of steps, of settings that have been through ``in_steps``."""
-    assert isinstance(steps, int), steps
-    return steps
+def _section_in_steps(section: Section, steps_per_epoch: int) -> Section:
+    keys = [key for key, field in type(section).model_fields.items() if is_in_steps(field)]
+    return section.model_copy(update={key: _resolved(getattr(section, key), steps_per_epoch) for key in keys})
 
 
 def _resolved(value: Any, steps_per_epoch: int) -> Any:

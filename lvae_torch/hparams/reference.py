@@ -1,19 +1,18 @@
 """Every section and key as a Markdown page, made from the types themselves."""
 
+from lvae_torch.cfg.section import Section
 from lvae_torch.hparams.settings import COMMON, SECTIONS
-from lvae_torch.sections import Section
+from lvae_torch.models.families import FAMILIES
 
 
 def reference() -> str:
     """The text of ``docs/settings.md``."""
-    from lvae_torch.models import FAMILIES
-
     parts = [
         "# Settings\n\nMade by `python -m lvae_torch.hparams`; every key, its default, and what it does.\n",
     ]
     for name in SECTIONS:
         if name == "model":
-            parts += [_table(f"[model], family = {family}", entry.settings) for family, entry in FAMILIES.items()]
+            parts += [_table(f"[model], family = {family}", section) for family, section in FAMILIES.items()]
         else:
             parts.append(_table(f"[{name}]", COMMON[name]))
     return "\n".join(parts)

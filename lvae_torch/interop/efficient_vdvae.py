@@ -15,13 +15,13 @@ from pydantic import ValidationError
 
 from lvae_torch.cfg.expressions import evaluate
 from lvae_torch.cfg.reader import read_file
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.interop.weights import copy_weights
-from lvae_torch.layers.geometry import padded_size
-from lvae_torch.models.efficient_vdvae import EfficientVDVAE
-from lvae_torch.models.efficient_vdvae_section import EfficientVDVAESection, build
-from lvae_torch.models.efficient_vdvae_stages import Cells, DownStage, UpStage, check_towers
-from lvae_torch.models.heads import ImageShape
+from lvae_torch.models.efficient_vdvae.model import EfficientVDVAE
+from lvae_torch.models.efficient_vdvae.section import EfficientVDVAESection
+from lvae_torch.models.efficient_vdvae.stages import Cells, DownStage, UpStage, check_towers
+from lvae_torch.models.geometry import padded_size
 
 MNIST_SIDE = 28  # what counts of the original's 32x32 images of MNIST
 Values = Mapping[str, Any]
@@ -44,7 +44,7 @@ def from_reference(cfg: Path, weights: Values) -> EfficientVDVAE:
             sections[section][key] = evaluate(entry.text)
     image_shape, n_levels = data_from_reference(sections["data"])
     described = section_from_reference(**sections).model_copy(update={"bins": "overlapping"})  # alike at 8 bits
-    model = build(described, image_shape, n_levels, reference=True)
+    model = described.make(image_shape, n_levels, reference=True)
     copy_weights(dict(model.named_parameters()), weights)
     return model.eval()
 

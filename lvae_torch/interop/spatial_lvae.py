@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lvae_torch.interop.weights import copy_weights
-from lvae_torch.layers.residual import BlockStyle, Merge, ResidualBlock
-from lvae_torch.models.heads import likelihood_head
-from lvae_torch.models.spatial_lvae import Ladder, SpatialLVAE, Stage
+from lvae_torch.models.likelihoods.heads import Options, likelihood_head
+from lvae_torch.models.spatial_lvae.model import Ladder, SpatialLVAE, Stage
+from lvae_torch.models.spatial_lvae.residual import BlockStyle, Merge, ResidualBlock
 
 LIKELIHOODS = {
     "bernoulli": "bernoulli",
@@ -58,7 +58,7 @@ def _build(config: Mapping[str, Any]) -> SpatialLVAE:
         initial_halving=not config["no_initial_downscaling"],
     )
     name = LIKELIHOODS[config["likelihood"]]
-    head = likelihood_head(name, config["color_ch"], n_levels=2 if name == "bernoulli" else 256, reference=True)
+    head = likelihood_head(name, config["color_ch"], 2 if name == "bernoulli" else 256, Options(reference=True))
     stages = tuple(Stage(z, d) for z, d in zip(config["z_dims"], config["downsample"], strict=True))
     return SpatialLVAE((config["color_ch"], *config["img_shape"]), stages, ladder, head)
 

@@ -7,14 +7,18 @@
 encodes once and decodes many times. Nats per image everywhere; layers run top-down.
 """
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import ClassVar, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.codes import CertainCodes, UniformCodes
 from lvae_torch.distributions.gaussian import DiagonalGaussian
+from lvae_torch.models.rematerialization import rematerialize
 
 Shape = tuple[int, ...]
 Features = tuple[Tensor, ...]  # bottom-up activations, top layer first, each (B, ...)
@@ -109,28 +113,72 @@ class Output:
     penalties: Mapping[str, Tensor] = field(default_factory=dict)  # trained on, no part of the ELBO, each (B,)
 
 
-class Model(Protocol):
-    """A family, as training and synthesis see it (also an ``nn.Module``)."""
+class Model(nn.Module, ABC):
+    """A model, as training and synthesis see it. A family writes ``encode``, ``decode`` and ``latent_shapes``."""
 
-    image_shape: tuple[int, int, int]
-    in_bits: bool
-    """Whether p(x|z) is a probability of pixel levels: bits per dimension can be made of nothing else."""
-    training: bool
+    blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
+    """Kinds of blocks that ``rematerialize`` recomputes; none lies inside another."""
 
-    def __call__(self, x: Tensor | None, source: Source, n: int | None = None) -> Output: ...
+    def __init__(self, image_shape: ImageShape, in_bits: bool) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.in_bits = in_bits
+        """Whether p(x|z) is a probability of pixel levels; bits per dimension exist for nothing else."""
 
+    @abstractmethod
     def encode(self, x: Tensor) -> Features:
-        """The deterministic bottom-up pass over x, (B, C, H, W)."""
+        """The deterministic bottom-up pass over x, (B, C, H, W).
 
+        Raises:
+            ValueError: if x has another shape than the model was built for.
+        """
+
+    @abstractmethod
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
-        """The top-down pass; ``n`` images where there are no features."""
+        """The top-down pass; ``n`` images where there are no features.
 
-    def latent_shapes(self, image_shape: tuple[int, int, int] | None = None) -> tuple[Shape, ...]:
+        Raises:
+            ValueError: if neither features nor ``n`` are given.
+        """
+
+    @abstractmethod
+    def latent_shapes(self) -> tuple[Shape, ...]:
         """Shape of each z without the batch, top layer first."""
 
+    def forward(self, x: Tensor | None, source: Source, n: int | None = None) -> Output:
+        """``decode(encode(x), source, n)``. One call, because DDP synchronises gradients only through ``forward``."""
+        return self.decode(None if x is None else self.encode(x), source, n)
+
+    @property
+    def n_dims(self) -> int | None:
+        """C * H * W, to report bits per dimension with; None where the likelihood has none."""
+        return math.prod(self.image_shape) if self.in_bits else None
+
     def initialize(self, x: Tensor) -> None:
-        """Data-dependent initialisation from one batch, where the family's settings ask for it."""
+        """Data-dependent initialisation from one batch x, (B, C, H, W), where the family has one."""
 
-    def train(self, mode: bool = True) -> Any: ...
+    def rematerialize(self) -> None:
+        """Keep less for the backward pass: each of ``blocks`` computes its inside again."""
+        rematerialize(self, *self.blocks)
 
-    def eval(self) -> Any: ...
+    def block_weights(self) -> list[Tensor]:
+        """The weights that decay alone under ``[optimizer] weight_decay_on = blocks``, where the family names some."""
+        return []
+
+    def check_images(self, x: Tensor) -> None:
+        """Raises ValueError if x, (B, C, H, W), has another shape than the model was built for."""
+        if tuple(x.shape[1:]) != self.image_shape:
+            raise ValueError(f"images of shape {tuple(x.shape[1:])} given to a model built for {self.image_shape}.")
+
+
+def batch_size(features: Features | None, n: int | None) -> int:
+    """How many images a top-down pass is of: as many as were encoded, or ``n``.
+
+    Raises:
+        ValueError: if neither is given.
+    """
+    if features is not None:
+        return features[0].shape[0]
+    if n is None:
+        raise ValueError("say how many images to generate: model(None, source, n=16).")
+    return n

@@ -11,7 +11,7 @@ from lvae_torch.data.images import Images
 from lvae_torch.distributions.categorical import codes_of
 from lvae_torch.distributions.codes import UniformCodes
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.models.contract import Model, Source
+from lvae_torch.models.contract import Latent, Model, Source
 from lvae_torch.models.sources import given_latents, prior_mean, prior_sample
 
 COLDEST = 1e-3  # stands for temperature 0, at which the likeliest code is certain
@@ -32,7 +32,7 @@ class CodeSource:
 
 def code_grid(model: Model) -> tuple[Grid, int] | None:
     """Shape of an image in codes, and how many codes there are; None if the model has another kind of latents."""
-    latents = model(None, prior_mean, n=1).latents if len(model.latent_shapes()) == 1 else ()
+    latents: tuple[Latent, ...] = model(None, prior_mean, n=1).latents if len(model.latent_shapes()) == 1 else ()
     if len(latents) != 1 or not isinstance(latents[0].prior, UniformCodes):
         return None
     channels, height, width = latents[0].z.shape[1:]

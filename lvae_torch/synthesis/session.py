@@ -13,14 +13,13 @@ import numpy as np
 from torch import Tensor
 
 from lvae_torch.data.images import Images
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.hparams.synthesis_section import SynthesisSection
 from lvae_torch.models.contract import Likelihood, Model, Shape
-from lvae_torch.objectives import dims_of_bits
-from lvae_torch.processes import Processes
-from lvae_torch.seeding import seed_everything
 from lvae_torch.synthesis.codes import CodePrior, CodeSource
 from lvae_torch.synthesis.parts import Format, Parts
+from lvae_torch.synthesis.section import SynthesisSection
 from lvae_torch.synthesis.singles import SINGLES, TARGETS, single_names
 
 Batch = tuple[np.ndarray, Tensor]
@@ -61,7 +60,7 @@ class Session:
     @property
     def n_dims(self) -> int | None:
         """Pixel values of an image, for bits per dimension; None where there are none."""
-        return dims_of_bits(self.model)
+        return self.model.n_dims
 
     @cached_property
     def latent_shapes(self) -> tuple[Shape, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvae_torch.elbo.bounds import bits_per_dim
 from lvae_torch.errors import DataError
 from lvae_torch.files import atomic_write
 from lvae_torch.models.contract import Latent, Shape, Source
@@ -29,7 +30,7 @@ def variate_kl(latent: Latent) -> Tensor:
 
 def bits_per_element(kl: Sequence[float], shapes: Sequence[Shape]) -> list[float]:
     """Mean KL of each layer in nats -> bits per element of its z."""
-    return [layer / (math.prod(shape) * math.log(2)) for layer, shape in zip(kl, shapes, strict=True)]
+    return [bits_per_dim(layer, math.prod(shape)) for layer, shape in zip(kl, shapes, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""[optimizer] and [train]: the loop, the step, and what a run shows of itself."""

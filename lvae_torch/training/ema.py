@@ -3,8 +3,8 @@
 from copy import deepcopy
 
 import torch
-from torch import nn
 
+from lvae_torch.models.contract import Model
 from lvae_torch.training.flat import FlatParameters
 
 
@@ -14,7 +14,7 @@ class Ema:
     Batch norm's running statistics are averaged like weights: those of one step belong to that step's weights.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Model, decay: float) -> None:
         self.model = deepcopy(model).eval()
         self.flat = FlatParameters(self.model, with_gradient=False)
         self.decay = decay

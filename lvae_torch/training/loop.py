@@ -2,19 +2,23 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
+from lvae_torch.cfg.section import whole
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.distributed.stopping import StopRequest
+from lvae_torch.elbo.evaluation import Evaluation
+from lvae_torch.elbo.section import ValSection
 from lvae_torch.errors import CfgError, DataError, NumericalError, Preempted
-from lvae_torch.evaluation import Evaluation
-from lvae_torch.processes import Processes
-from lvae_torch.seeding import seed_everything
-from lvae_torch.training.checkpoints import CheckpointStore
+from lvae_torch.runs.checkpoint import About, Checkpoint, State, Weights, load_chosen
+from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.training.meter import Reading
+from lvae_torch.training.section import OptimizerSection, TrainSection
 from lvae_torch.training.step import TrainStep
-from lvae_torch.training.stopping import StopRequest
 
 
 @dataclass(frozen=True)
@@ -29,21 +33,20 @@ class Plan:
     checkpoint_every: int
     max_skips_in_a_row: int = 100
     patience: int = 0
-    """Evaluations without a better -ELBO that end the run, which then goes by its best weights; 0 for no such end."""
+    """Evaluations without improvement after which the run stops and uses its best weights; 0 never stops early."""
 
-
-@dataclass
-class State:
-    """All that a run remembers beside its tensors."""
-
-    step: int = 0
-    """Steps taken."""
-    evaluated_at: int = 0
-    best_step: int = 0
-    best_nelbo: float = float("inf")
-    evaluations_since_best: int = 0
-    chosen_step: int = 0
-    """Whose weights a finished run goes by, where that is not its last step; 0 until then."""
+    @classmethod
+    def of(cls, seed: int, train: TrainSection, val: ValSection, optimizer: OptimizerSection) -> "Plan":
+        """From sections whose epochs were resolved."""
+        return cls(
+            seed,
+            steps=whole(train.steps),
+            log_every=whole(train.log_every),
+            evaluate_every=whole(val.every),
+            checkpoint_every=whole(train.checkpoint_every),
+            max_skips_in_a_row=optimizer.max_skips_in_a_row,
+            patience=val.patience,
+        )
 
 
 class Watcher(Protocol):
@@ -66,7 +69,7 @@ class Run:
     evaluate: Callable[[bool], Evaluation]
     """Whether this is the last one -> the likelihood of the validation split."""
     store: CheckpointStore
-    meta: dict[str, Any]
+    about: About
     """Settings, data and versions, kept in every checkpoint."""
     watcher: Watcher
     processes: Processes
@@ -122,8 +125,7 @@ def save(run: Run, is_best: bool = False) -> None:
     """Put everything the run needs into a checkpoint of the current step; rank 0 writes."""
     run.train_step.meter.share(run.processes)
     if run.processes.is_main:
-        state = run.train_step.state_dict() | {"state": asdict(run.state), "meta": run.meta}
-        run.store.save(run.state.step, state, is_best)
+        run.store.save(run.state.step, run.train_step.checkpoint(run.state, run.about).as_dict(), is_best)
 
 
 def _save_before_leaving(run: Run) -> None:
@@ -133,22 +135,10 @@ def _save_before_leaving(run: Run) -> None:
     run.processes.barrier()
 
 
-def restore(run: Run, checkpoint: dict[str, Any]) -> None:
+def restore(run: Run, checkpoint: Checkpoint) -> None:
     """Continue from what ``save`` kept."""
-    run.train_step.load_state_dict(checkpoint)
-    for name, value in checkpoint["state"].items():
-        setattr(run.state, name, value)
-
-
-def load_finished(store: CheckpointStore) -> dict[str, Any]:
-    """What a run goes by: its last checkpoint, or the best one, where the run was finished with patience.
-
-    Raises:
-        DataError: if there is none, or it is damaged.
-    """
-    last = store.load("last")
-    chosen = last["state"].get("chosen_step", 0)
-    return store.load(chosen) if chosen else last
+    run.train_step.restore(checkpoint)
+    run.state = checkpoint.state
 
 
 def _evaluate_if_due(run: Run) -> bool:
@@ -193,9 +183,9 @@ def _choose_best(run: Run) -> None:
     save(run, is_best=state.best_step == state.step)
 
 
-def _best_weights(run: Run) -> dict[str, Any]:
+def _best_weights(run: Run) -> Weights:
     try:
-        return run.store.load(run.state.best_step)
+        return load_chosen(run.store, run.state.best_step).weights()
     except DataError as error:
         raise DataError(f"{error} It had the best weights; [val] patience = 0 trains on without them.") from error
 

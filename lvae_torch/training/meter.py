@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lvae_torch.objectives import Terms
-from lvae_torch.processes import Processes
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.elbo.bounds import Terms
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Meter:
     def state_dict(self) -> dict[str, Any]:
         return {"sums": self.sums, "skips": self.skips, "extras": self.extras}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.extras = list(state.get("extras", ()))
         self.sums = state["sums"].to(self.sums, copy=True)
         self.skips.copy_(state["skips"])

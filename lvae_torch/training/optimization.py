@@ -1,29 +1,43 @@
 """Optimizers, learning-rate schedules, and the step that undoes itself where the gradient was bad."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, Adamax, AdamW, Optimizer, RAdam
+from torch.optim import Optimizer
 
+from lvae_torch.cfg.section import whole
 from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.optimizers import FUSED, OPTIMIZERS
+from lvae_torch.training.schedules import SCHEDULES, Fall
+from lvae_torch.training.section import OptimizerSection
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "adamax": Adamax, "radam": RAdam}
-FUSED = {"adam", "adamw"}
 LearningRate = Callable[[int], float]
 
 
-def make_optimizer(
-    name: str, flat: FlatParameters, betas: tuple[float, float], eps: float, weight_decay: float
+def make_optimizer(section: OptimizerSection, flat: FlatParameters, block_weights: Sequence[Tensor] = ()) -> Optimizer:
+    """The section's optimizer over the flat vector. The learning rate is set at each step.
+
+    Args:
+        block_weights: what decays alone under ``weight_decay_on = blocks``: views of the flat vector.
+    """
+    on_all = section.weight_decay if section.weight_decay_on == "all" else 0.0
+    optimizer = new_optimizer(section.name, flat.vector, section.betas, section.eps, on_all)
+    if section.weight_decay_on == "blocks":
+        decay_before_steps(optimizer, block_weights, section.weight_decay)
+    return optimizer
+
+
+def new_optimizer(
+    name: str, vector: Tensor, betas: tuple[float, float], eps: float, weight_decay: float = 0.0
 ) -> Optimizer:
-    """A torch optimizer over the flat vector. The learning rate is set at each step."""
+    """A torch optimizer over ``vector``, whose moments are there before the first step."""
     kind: Callable[..., Optimizer] = OPTIMIZERS[name]
     # On a GPU, capturable keeps the step counter on the device, out of the host's sight; on a CPU, one fused pass over
     # the weights costs half of the seven that it replaces.
     on_cpu: dict[str, bool] = {"fused": True} if name in FUSED else {"foreach": False}
-    how = {"capturable": True, "foreach": False} if flat.vector.is_cuda else on_cpu
-    optimizer = kind([flat.vector], lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, **how)
+    how = {"capturable": True, "foreach": False} if vector.is_cuda else on_cpu
+    optimizer = kind([vector], lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, **how)
     # torch makes the moments at the first step; a checkpoint or a skipped first step needs them before.
     optimizer.step()  # learning rate 0, gradient 0
     for state in optimizer.state.values():
@@ -41,42 +55,20 @@ def decay_before_steps(optimizer: Optimizer, weights: Sequence[Tensor], rate: fl
     optimizer.register_step_pre_hook(decay)
 
 
-def learning_rate(
-    schedule: str,
-    base: float,
-    total_steps: int,
-    warmup_steps: int = 0,
-    final: float = 0.0,
-    decay_rate: float = 1.0,
-    decay_steps: int = 1,
-    decay_start: int = 0,
-    decay_end: int = 0,
-) -> LearningRate:
-    """Step -> learning rate: ``base`` times a linear warm-up, then the named decay.
+def learning_rate(section: OptimizerSection, total_steps: int) -> LearningRate:
+    """Step -> learning rate: a linear warm-up, then the section's schedule."""
+    warmup_steps, period = whole(section.warmup_steps), whole(section.decay_steps)
+    start = max(warmup_steps, whole(section.decay_start))
+    length = max(1, (whole(section.decay_end) or total_steps) - start)
+    schedule = SCHEDULES[section.schedule]
 
-    ``noam`` falls as 1/sqrt(step) after the warm-up (Vaswani et al. 2017), scaled to ``base`` at its end.
-    """
+    def rate(step: int) -> float:
+        since = max(0, step - start)
+        ends = section.learning_rate, section.final_learning_rate
+        fall = Fall(*ends, since, min(1.0, since / length), section.decay_rate, period, step, warmup_steps)
+        return schedule(fall) * min(1.0, (step + 1) / (warmup_steps + 1))
 
-    def after_warmup(step: int) -> float:
-        fall = max(warmup_steps, decay_start)
-        since = max(0, step - fall)
-        done = min(1.0, since / max(1, (decay_end or total_steps) - fall))
-        match schedule:
-            case "cosine":
-                return final + (base - final) * 0.5 * (1 + math.cos(math.pi * done))
-            case "linear":
-                return base + (final - base) * done
-            case "exponential":
-                return max(final, base * decay_rate ** (since / decay_steps))
-            case "staircase":
-                return max(final, base * decay_rate ** (since // decay_steps))
-            case "noam":
-                start = max(1, warmup_steps)
-                return base * math.sqrt(start / max(start, step))
-            case _:
-                return base
-
-    return lambda step: after_warmup(step) * min(1.0, (step + 1) / (warmup_steps + 1))
+    return rate
 
 
 class GuardedStep:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +10,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from lvae_torch.elbo.bounds import Terms
+from lvae_torch.elbo.objective import Objective
+from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample
-from lvae_torch.objectives import Objective, Terms
+from lvae_torch.runs.checkpoint import About, Checkpoint, State, Weights
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_where
-
-
-def evaluated_weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Of a ``TrainStep.state_dict``: the averaged weights, where the run has them."""
-    weights: dict[str, Tensor] = state["ema"] or state["model"]
-    return weights
+from lvae_torch.training.section import OptimizerSection
 
 
 @dataclass
@@ -32,9 +29,10 @@ class TrainStep:
     It counts as skipped, and the average goes on towards the weights that stayed.
     """
 
+    section: OptimizerSection
     model: nn.Module
     """As it is called: wrapped in DDP or compiled, if it is."""
-    bare: nn.Module
+    bare: Model
     flat: FlatParameters
     ema: Ema | None
     objective: Objective
@@ -44,9 +42,7 @@ class TrainStep:
     preprocess: Callable[[Tensor], Tensor]
     """Raw batch -> x in [0, 1], with this step's augmentation and binarization."""
     accumulate: int = 1
-    clip_norm: float | None = None
-    skip_norm: float | None = None
-    max_skips_in_a_row: int = 100
+    """Parts in which a batch is computed."""
     autocast: AbstractContextManager[object] | None = None
 
     def __post_init__(self) -> None:
@@ -61,7 +57,7 @@ class TrainStep:
         # DDP has averaged the gradients over ranks, so all ranks see one norm and decide alike.
         norm = get_total_norm([self.flat.gradient])
         ok = self._accepts(norm)
-        if limits := [limit for limit in (self.clip_norm, self.skip_norm) if limit is not None]:
+        if limits := [limit for limit in (self.section.clip_norm, self.section.skip_norm) if limit is not None]:
             clip_grads_with_norm_([self.flat.vector], min(limits), norm)
         self._guarded(ok)
         with torch.no_grad():
@@ -75,41 +71,42 @@ class TrainStep:
 
         It is then taken at the length ``skip_norm``: weights that no step changes would give such gradients for ever.
         """
-        if self.skip_norm is None:
+        if self.section.skip_norm is None:
             return norm.isfinite()
-        is_stuck = self.meter.skipped_in_a_row >= self.max_skips_in_a_row
-        return (norm < self.skip_norm) | (is_stuck & norm.isfinite())  # NaN < s is false
+        is_stuck = self.meter.skipped_in_a_row >= self.section.max_skips_in_a_row
+        return (norm < self.section.skip_norm) | (is_stuck & norm.isfinite())  # NaN < s is false
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that training changes."""
-        return {
-            "model": self.bare.state_dict(),
-            "ema": None if self.ema is None else self.ema.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "meter": self.meter.state_dict(),
-        }
+    def checkpoint(self, state: State, about: About) -> Checkpoint:
+        """Everything that training changes, with what it is of."""
+        ema = None if self.ema is None else self.ema.model.state_dict()
+        moments, meter = self.optimizer.state_dict(), self.meter.state_dict()
+        return Checkpoint(self.bare.state_dict(), ema, moments, meter, state, about)
+
+    @property
+    def evaluated(self) -> Model:
+        """The model that is evaluated and used."""
+        return self.bare if self.ema is None else self.ema.model
 
     @contextmanager
-    def evaluated_with(self, state: dict[str, Any]) -> Iterator[None]:
-        """Inside, the model that is evaluated has the weights of another ``state_dict``."""
-        model = self.bare if self.ema is None else self.ema.model
-        own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        model.load_state_dict(evaluated_weights(state))
+    def evaluated_with(self, weights: Weights) -> Iterator[None]:
+        """Inside, the model that is evaluated has these weights."""
+        own = {name: tensor.clone() for name, tensor in self.evaluated.state_dict().items()}
+        self.evaluated.load_state_dict(weights)
         try:
             yield
         finally:
-            model.load_state_dict(own)
+            self.evaluated.load_state_dict(own)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what ``state_dict`` gave; an EMA switched on since begins at the weights."""
-        self.bare.load_state_dict(state["model"])
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Put back what ``checkpoint`` took; an EMA switched on since begins at the weights."""
+        self.bare.load_state_dict(checkpoint.model)
         if self.ema is not None:
-            self.ema.model.load_state_dict(evaluated_weights(state))
+            self.ema.model.load_state_dict(checkpoint.weights())
         # Moments from the checkpoint; betas, weight decay and what suits this device from today's settings.
-        (ours,), (saved,) = self.optimizer.state_dict()["param_groups"], state["optimizer"]["param_groups"]
+        (ours,), (saved,) = self.optimizer.state_dict()["param_groups"], checkpoint.optimizer["param_groups"]
         groups = [ours | {"lr": saved["lr"]}]  # of the last step: a checkpoint made before the next one says so too
-        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
-        self.meter.load_state_dict(state["meter"])
+        self.optimizer.load_state_dict({"state": checkpoint.optimizer["state"], "param_groups": groups})
+        self.meter.load_state_dict(checkpoint.meter)
 
     def _backward(self, raw: Tensor, step: int) -> tuple[Tensor, Terms]:
         self.flat.gradient.zero_()

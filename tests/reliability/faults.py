@@ -21,8 +21,8 @@ from nursery import REPOSITORY, Child, Nursery, Patch
 from test_runs import assert_same_bits
 
 from lvae_torch.files import read_json
-from lvae_torch.run_folder import RunFolder
-from lvae_torch.training.checkpoints import CheckpointStore
+from lvae_torch.runs.checkpoints import CheckpointStore
+from lvae_torch.runs.folder import RunFolder
 
 Figure = Callable[[str, str], None]
 TINY = """

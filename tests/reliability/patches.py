@@ -38,7 +38,7 @@ def _kind(event: str, arguments: tuple[Any, ...]) -> str:
 
 
 def _before_writes(act: Callable[[str, str], None]) -> None:
-    from lvae_torch.training.state_file import HashingFile
+    from lvae_torch.runs.state_file import HashingFile
 
     write = HashingFile.write
 
@@ -89,7 +89,7 @@ def record(folder: str, log: str) -> None:
 
 def slow_saves(seconds: float) -> None:
     """Each checkpoint takes so long to write."""
-    from lvae_torch.training.checkpoints import CheckpointStore
+    from lvae_torch.runs.checkpoints import CheckpointStore
 
     write = CheckpointStore._write
 

@@ -16,7 +16,7 @@ from lvae_torch.data.writing import DumpWriter
 from lvae_torch.errors import UserError
 from lvae_torch.hparams import load
 from lvae_torch.reporting.jsonl import JsonlReporter
-from lvae_torch.training.checkpoints import CheckpointStore
+from lvae_torch.runs.checkpoints import CheckpointStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

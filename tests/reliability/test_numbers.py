@@ -9,7 +9,7 @@ import torch
 from faults import Figure, Place, history
 
 from lvae_torch.files import sha256_of
-from lvae_torch.training.checkpoints import CheckpointStore
+from lvae_torch.runs.checkpoints import CheckpointStore
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,47 @@
+"""The [data] section."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from lvae_torch.cfg.section import Count, Int, Section
+from lvae_torch.files import check_name
+
+
+class DataSection(Section):
+    """[data]: which images, and what the device does with them."""
+
+    dataset: str
+    """Name of the dump: a folder in ``dumps``, made by ``python -m data_scripts``."""
+    dumps: str = "dataset_dumps"
+    """Folder of all dumps."""
+    train_split: str = "train"
+    """Split to train on."""
+    val_split: str = "test"
+    """Split to evaluate on."""
+    binarize: Literal["none", "dynamic", "threshold"] = "none"
+    """Grey to binary. dynamic: from Bernoulli(grey/255) at each use, but once in evaluation; threshold: cut at 1/2."""
+    n_bits: Annotated[Int, Field(ge=1, le=8)] = 8
+    """Bits kept of 8-bit pixels; 5 keeps 32 levels."""
+    flip: bool = False
+    """Mirror half of the training images left to right."""
+    dequantize: bool = False
+    """Add uniform noise within a pixel level (fixed noise in evaluation), for likelihoods that are densities."""
+    verify: bool = True
+    """Compare the dump's bytes with their checksums at each start (a second or so a GiB); off, only their number."""
+    on_device: bool = False
+    """Keep the whole training split in the device's memory; fastest where it fits."""
+    limit_train: Count = 0
+    """Train on the first N images only; 0 for all."""
+    limit_val: Count = 0
+    """Evaluate on N images spread evenly over the split; 0 for all."""
+
+    def problems(self) -> Iterator[str]:
+        if self.dequantize and self.binarize != "none":
+            yield "dequantize and binarize exclude each other; leave one out"
+
+    @field_validator("dataset", "train_split", "val_split")
+    @classmethod
+    def _safe(cls, name: str) -> str:
+        return check_name(name, "it")

@@ -1,0 +1,132 @@
+"""The processes of one run: one on a laptop, or as many as ``torchrun`` started, on any number of nodes."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from lvae_torch.distributed.roll_call import RollCall
+from lvae_torch.errors import CfgError, LostRank
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among its peers. With one process every collective is free and changes nothing."""
+
+    rank: int
+    world: int
+    device: torch.device
+    roll_call: RollCall | None = None
+    """Who is here; None with one process."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes files and talks."""
+        return self.rank == 0
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Add up ``tensor`` over all ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def broadcast_(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank what rank 0 holds, in place."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def require_same(self, subject: str, value: str, remedy: str) -> None:
+        """Nothing, if every rank gives the same ``value``, lines of text, for ``subject``; each is asked once.
+
+        Raises:
+            CfgError: on every rank, with the lines in which the first that differs and rank 0 do so.
+        """
+        if self.roll_call is None:
+            return
+        first, *others = self.roll_call.told_by_all(subject, value)
+        for rank, other in enumerate(others, start=1):
+            if other != first:
+                lines = [
+                    f"  rank {r} ({self.roll_call.where(r)}): {'; '.join(_lines_only_in(a, b)) or 'nothing of that'}"
+                    for r, a, b in ((0, first, other), (rank, other, first))
+                ]
+                raise CfgError("\n".join([f"The processes do not have the same {subject}:", *lines, remedy]))
+
+    def find_lost(self, reason: BaseException) -> LostRank | None:
+        """What names the rank whose loss ``reason`` tells of; None if it tells of something else."""
+        return None if self.roll_call is None else self.roll_call.find_lost(reason)
+
+
+@contextmanager
+def start_processes(
+    device: Literal["auto", "cpu", "cuda"] = "auto", timeout_minutes: float = 30
+) -> Iterator[Processes]:
+    """Join the ranks that ``torchrun`` started (NCCL between GPUs, gloo between CPUs), or run alone.
+
+    Raises:
+        CfgError: if a GPU is asked for and there is none, or a local rank has no GPU of its own.
+        LostRank: if another rank does not come in time, or is lost on the way.
+    """
+    local_rank, rank, world = (
+        int(os.environ.get(k, d)) for k, d in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "1"))
+    )
+    chosen = choose_device(device, local_rank)
+    if world == 1:
+        yield Processes(rank, world, chosen)
+        return
+    timeout = timedelta(minutes=timeout_minutes)
+    store = next(rendezvous("env://", timeout=timeout))[0]
+    roll_call = RollCall(store, rank, world)
+    roll_call.sign_in(timeout)
+    try:
+        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+        corner = PrefixStore("default_pg", roll_call.store)
+        dist.init_process_group(backend, store=corner, rank=rank, world_size=world, timeout=timeout)
+        yield Processes(rank, world, chosen, roll_call)
+    except BaseException as reason:
+        if lost := roll_call.find_lost(reason):
+            raise lost from reason
+        raise
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _lines_only_in(text: str, other: str) -> list[str]:
+    known = set(other.splitlines())
+    return [line for line in text.splitlines() if line not in known]
+
+
+def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
+    """The device of this process.
+
+    Raises:
+        CfgError: if a GPU is asked for and there is none, or no one for this local rank.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cpu" or (wanted == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
+        raise CfgError("[run] device = cuda, but PyTorch finds no usable GPU; use auto or cpu, or check the driver.")
+    if local_rank >= torch.cuda.device_count():
+        raise CfgError(
+            f"local rank {local_rank} has no GPU: this node has {torch.cuda.device_count()}. "
+            "Lower torchrun's --nproc_per_node."
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device

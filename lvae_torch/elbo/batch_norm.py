@@ -1,0 +1,70 @@
+"""Batch norm's statistics of evaluation, taken anew over a data set instead of trailing the training."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def kept_statistics(model: nn.Module) -> Iterator[None]:
+    """Afterwards ``model`` has the statistics again that it had before."""
+    buffers = [buffer for norm in _norms(model) for buffer in norm.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, old in zip(buffers, before, strict=True):
+            buffer.copy_(old)
+
+
+@torch.no_grad()
+def estimate(
+    model: nn.Module,
+    passes: Iterable[Callable[[], object]],
+    sum_over_ranks: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+) -> None:
+    """Give ``model`` (in evaluation mode) the means of the batch statistics of ``passes``.
+
+    Args:
+        passes: each runs ``model`` on one batch.
+        sum_over_ranks: adds a tensor up over the processes that share the batches out among them.
+    """
+    norms = _norms(model)
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    try:
+        _average(norms, passes, sum_over_ranks)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+
+def _average(
+    norms: list[_BatchNorm], passes: Iterable[Callable[[], object]], sum_over_ranks: Callable[[Tensor], Tensor]
+) -> None:
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+        norm.train()
+    n = 0
+    for run in passes:
+        run()
+        n += 1
+    total = float(sum_over_ranks(torch.tensor(float(n), dtype=torch.float64, device=_device(norms))))
+    for norm in norms:
+        for statistic in (norm.running_mean, norm.running_var):
+            if statistic is not None and total:
+                statistic.copy_(sum_over_ranks(statistic.double() * n) / total)
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+def _device(norms: list[_BatchNorm]) -> torch.device | None:
+    return next((buffer.device for norm in norms for buffer in norm.buffers()), None)

@@ -1,0 +1,167 @@
+"""The likelihood of a whole split, summed exactly: every image once, whatever the number of ranks."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from lvae_torch.data.images import Images
+from lvae_torch.data.run_data import RunData
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.distributed.stopping import StopRequest
+from lvae_torch.elbo.batch_norm import estimate, kept_statistics
+from lvae_torch.elbo.bounds import Terms, bits_entry, code_usage, elbo_terms, iw_bound
+from lvae_torch.elbo.section import ValSection
+from lvae_torch.elbo.units import Units, UnitStatistics
+from lvae_torch.models.contract import Model
+from lvae_torch.models.sources import posterior_sample
+
+Batches = Iterable[tuple[int, Tensor]]
+"""(j, x), x (b, C, H, W): fixed global batches, each rank getting its own. Noise is drawn for j, not for the rank."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over a split, in nats per image."""
+
+    n_images: int
+    nll: float
+    """-log p(x|z), one posterior sample per image."""
+    kl: tuple[float, ...]
+    """KL(q||p) of each layer, in closed form where there is one, top first."""
+    units: Units
+    """What each latent unit does."""
+    iw_samples: int = 0
+    iw_bound: float | None = None
+    """Estimate of -log p(x) with that many samples; None if not asked for."""
+    extras: Mapping[str, float] = field(default_factory=dict)
+    """What only some families have: penalties, per image, and the usage of codes over the whole split."""
+
+    @property
+    def nelbo(self) -> float:
+        return self.nll + sum(self.kl)
+
+    def scalars(self, n_dims: int | None) -> dict[str, float]:
+        """The numbers under the names they have in every report; layers counted from 0, top first."""
+        values = {"nelbo": self.nelbo, "nll": self.nll, "kl": sum(self.kl), **bits_entry("bpd", self.nelbo, n_dims)}
+        values |= {} if n_dims is None else {"nats_per_dim": self.nelbo / n_dims}
+        values |= {f"kl/{i:02d}": kl for i, kl in enumerate(self.kl)} | dict(self.extras)
+        for name, counts in (("active_units", self.units.active()), ("informative_units", self.units.informative())):
+            values |= {name: float(sum(counts)), **{f"{name}/{i:02d}": float(n) for i, n in enumerate(counts)}}
+        if self.iw_bound is not None:
+            values |= {"iw_bound": self.iw_bound, **bits_entry("iw_bpd", self.iw_bound, n_dims)}
+        return values
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model,
+    batches: Batches,
+    processes: Processes,
+    seed: int,
+    iw_samples: int = 0,
+    chunk: int = 100,
+) -> Evaluation:
+    """Evaluate ``model`` (in evaluation mode) on ``batches`` on its device.
+
+    Args:
+        iw_samples: K of the importance-weighted bound; 0 leaves it out.
+        chunk: images times samples in one pass of that bound.
+    """
+    totals: dict[str, Tensor] = {}
+    units = UnitStatistics(model.latent_shapes(), processes.device)
+    for j, x in batches:
+        seed_everything("evaluation", seed, j)
+        out = model(x, posterior_sample)
+        terms = elbo_terms(x, out)
+        bound = iw_bound(model, x, iw_samples, chunk) if iw_samples else x.new_zeros(x.shape[0])
+        batch = _sums(terms, bound)
+        totals = {name: totals[name] + value for name, value in batch.items()} if totals else batch
+        units.update(out.latents)
+    if not totals:  # fewer batches than ranks: nothing to add, under the names that the others have
+        x = torch.zeros(1, *model.image_shape, device=processes.device)
+        terms = elbo_terms(x, model(x, posterior_sample))
+        totals = {name: torch.zeros_like(value) for name, value in _sums(terms, terms.nll).items()}
+    totals = {name: processes.sum_(value) for name, value in totals.items()}
+    count = totals.pop("count")
+    usage = {int(name.split("/")[1]): totals.pop(name) for name in tuple(totals) if name.startswith("usage/")}
+    means = {name: value / count for name, value in totals.items()}
+    bound_mean, nll, kl = (means.pop(name) for name in ("bound", "nll", "kl"))
+    means |= code_usage(usage)
+    return Evaluation(
+        n_images=int(count),
+        nll=float(nll),
+        kl=tuple(kl.tolist()),
+        units=units.result(processes.sum_),
+        iw_samples=iw_samples,
+        iw_bound=float(bound_mean) if iw_samples else None,
+        extras={name: float(number) for name, number in means.items()},
+    )
+
+
+def _sums(terms: Terms, bound: Tensor) -> dict[str, Tensor]:
+    """Over a batch, float64."""
+    per_image = {"nll": terms.nll, "kl": terms.kl, "bound": -bound, "count": torch.ones_like(terms.nll)}
+    per_image |= {f"penalty/{name}": penalty for name, penalty in terms.penalties.items()}
+    sums = {name: values.sum(dim=0, dtype=torch.float64) for name, values in per_image.items()}
+    return sums | {f"usage/{i}": counts.double() for i, counts in terms.usage.items()}
+
+
+def take_statistics(model: Model, training: Images, batch_size: int, seed: int, processes: Processes) -> None:
+    """Give ``model`` the batch norm statistics of the training images, in place of those that trailed the training.
+
+    Args:
+        batch_size: images of a batch over all ranks, as in training.
+    """
+
+    def passes() -> Iterator[Callable[[], object]]:
+        for j, indices in training.batches(batch_size, processes):
+            if j and len(indices) < batch_size:
+                continue  # as in training, which has no batch of less, and of 1 image there are no statistics
+            seed_everything("batch norm", seed, j)
+            yield partial(model, training.at(indices, processes.device), posterior_sample)
+
+    estimate(model, passes(), processes.sum_)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates the model of a run on its validation split while it trains."""
+
+    section: ValSection
+    model: Model
+    data: RunData
+    processes: Processes
+    stop: StopRequest
+    seed: int
+
+    def __call__(self, is_last: bool) -> Evaluation:
+        """The likelihood of the split; the importance-weighted bound only where this is the last one.
+
+        Raises:
+            Preempted: after a signal.
+        """
+        batches, rounds = self.data.validation_batches(self.section.batch_size, self.processes)
+        was_training = self.model.training
+        self.model.eval()
+        self.processes.broadcast_(self.model.buffers())  # running statistics are each rank's own
+        iw_samples = self.section.iw_samples if is_last else 0
+        try:
+            with self._statistics():
+                return evaluate(self.model, self.stop.watch(batches, rounds), self.processes, self.seed, iw_samples)
+        finally:
+            self.model.train(was_training)
+
+    @contextmanager
+    def _statistics(self) -> Iterator[None]:
+        """Inside, the model has the batch norm statistics that ``[val] batch_norm`` asks for."""
+        if self.section.batch_norm == "running":
+            yield
+            return
+        with kept_statistics(self.model):
+            take_statistics(self.model, self.data.training, self.data.order.batch_size, self.seed, self.processes)
+            yield

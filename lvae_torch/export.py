@@ -1,0 +1,59 @@
+"""``python -m lvae_torch.export RUN FOLDER``: a trained run as a bundle, which others load without its run or data."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lvae_torch.cli import add_overrides, main, new_parser
+
+PARSER = new_parser("export")
+PARSER.add_argument("run", help="a run's name or folder")
+PARSER.add_argument("folder", type=Path, help="folder to write; it must be new or empty")
+PARSER.add_argument("--license", default="not stated", help="under which licence the weights may be used")
+PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
+add_overrides(PARSER)
+if __name__ == "__main__":
+    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+
+from lvae_torch.distributed.processes import Processes, choose_device
+from lvae_torch.files import check_name
+from lvae_torch.hparams import Settings, sealed_cfg
+from lvae_torch.runs.bundle import Bundle
+from lvae_torch.runs.checkpoint import versions
+from lvae_torch.runs.folder import RunFolder
+from lvae_torch.trained.card import model_card
+from lvae_torch.trained.loading import find_run, open_run
+
+
+def command(argv: Sequence[str]) -> None:
+    """Write the bundle that the arguments ask for."""
+    options = PARSER.parse_args(argv)
+    settings, where = find_run(options.run, options.overrides, options.runs)
+    export(settings, where, options.folder, options.license)
+    print(f"{options.folder}: written. Use it: python -m lvae_torch.synthesize {options.folder} --mode generation")
+
+
+def export(settings: Settings, where: Path, folder: Path, license_: str = "not stated") -> None:
+    """Write the model of a run, with the weights that ``[synthesis]`` chooses, as a bundle named after ``folder``.
+
+    Raises:
+        CfgError: if the folder's name is no name for a run.
+        DataError: if the run has no such checkpoint, or there is something in the folder already.
+    """
+    name = check_name(folder.resolve().name, "the bundle")
+    run = open_run(settings, where, Processes(0, 1, choose_device("cpu")))
+    # Batch norm's statistics are those of evaluation by now; places and devices of this machine mean nothing elsewhere.
+    portable = replace(
+        settings,
+        run=settings.run.model_copy(update={"name": name, "runs": "runs", "device": "auto"}),
+        data=settings.data.model_copy(update={"dumps": "dataset_dumps"}),
+        val=settings.val.model_copy(update={"batch_norm": "running"}),
+        synthesis=settings.synthesis.model_copy(update={"checkpoint": "last", "use_ema": True}),
+    )
+    bundle = Bundle(run.model.state_dict(), run.step, run.is_averaged, run.trained_on, versions())
+    card = model_card(run, name, license_, RunFolder(where.parent, where.name))
+    bundle.write(folder, sealed_cfg(portable), card)
+
+
+if __name__ == "__main__":
+    main(command)

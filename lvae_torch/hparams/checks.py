@@ -1,0 +1,76 @@
+"""What can be wrong between sections that are right each by itself."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from lvae_torch.cfg.section import Section
+from lvae_torch.data.run_data import described_images, level_misfits, make_preprocess
+from lvae_torch.data.section import DataSection
+from lvae_torch.models.section import ModelSection
+from lvae_torch.runs.section import RunSection
+from lvae_torch.training.section import OptimizerSection, TrainSection
+
+
+def _warmup_ends(optimizer: OptimizerSection, train: TrainSection) -> Iterator[str]:
+    # Epochs and steps cannot be compared before the data is open; ``in_steps`` asks again.
+    warmup, steps = optimizer.warmup_steps, train.steps
+    if isinstance(warmup, int) and isinstance(steps, int) and warmup >= steps:
+        yield (
+            f"[optimizer] warmup_steps = {warmup} takes all of [train] steps = {steps}; shorten one or lengthen the "
+            "other."
+        )
+
+
+def _blocks_are_known(optimizer: OptimizerSection, model: ModelSection) -> Iterator[str]:
+    if optimizer.weight_decay_on == "blocks" and not model.has_block_weights:
+        yield (
+            f"[optimizer] weight_decay_on = blocks: family {model.family} does not say which weights those are; use "
+            "all."
+        )
+
+
+def _norm_can_be_shared(run: RunSection, train: TrainSection) -> Iterator[str]:
+    if train.sync_batch_norm and run.device == "cpu":
+        yield "[train] sync_batch_norm needs GPUs, but [run] device = cpu; leave it out."
+
+
+def _noise_has_a_density(data: DataSection, model: ModelSection) -> Iterator[str]:
+    if data.dequantize and not model.is_density:
+        likelihood = getattr(model, "likelihood", "that of codes")
+        yield (
+            f"[data] dequantize: the likelihood of [model], {likelihood}, is of levels, not a density; leave it out, "
+            "or use gaussian."
+        )
+
+
+def _images_fit(data: DataSection, model: ModelSection) -> Iterator[str]:
+    """The dump, or what the catalogue says of it, with the sections that read it; nothing where neither is there."""
+    if (described := described_images(data)) is None:
+        return
+    image_shape, n_levels = described
+    yield from (problems := [f"[data] {problem}." for problem in level_misfits(data, n_levels)])
+    if not problems:
+        levels_after = make_preprocess(data, n_levels).levels_after
+        yield from (f"[model] {problem}." for problem in model.misfits(image_shape, levels_after))
+
+
+Check = Callable[..., Iterator[str]]
+CHECKS: dict[Check, tuple[str, ...]] = {
+    _warmup_ends: ("optimizer", "train"),
+    _blocks_are_known: ("optimizer", "model"),
+    _norm_can_be_shared: ("run", "train"),
+    _noise_has_a_density: ("data", "model"),
+}
+"""Each with the sections that it compares."""
+
+
+def cross_problems(sections: Mapping[str, Section | None], with_images: bool = False) -> Iterator[str]:
+    """Each as ``[section] key ...``, of those sections that could be read.
+
+    Args:
+        with_images: hold the sections against the dataset too, where it is known.
+    """
+    checks = CHECKS | ({_images_fit: ("data", "model")} if with_images else {})
+    for check, names in checks.items():
+        parts = [sections.get(name) for name in names]
+        if None not in parts:
+            yield from check(*parts)

@@ -1,0 +1,1 @@
+"""Efficient-VDVAE (Hazami et al. 2022)."""

@@ -1,0 +1,1 @@
+"""p(x | z) at the end of a network."""

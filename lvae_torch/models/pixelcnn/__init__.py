@@ -1,0 +1,1 @@
+"""PixelCNN and its gated form: priors over codes."""

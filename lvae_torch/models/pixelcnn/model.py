@@ -1,0 +1,108 @@
+"""PixelCNN, plain and gated (van den Oord et al. 2016): p(x) as a product over positions, for codes or few levels.
+
+There are no latents: p(x) is exact, and -ELBO is -log p(x). Without an x to condition on, the likelihood is one that
+images are drawn from, position by position.
+Shapes: B batch, E embedding, K levels.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from lvae_torch.data.shapes import ImageShape
+from lvae_torch.distributions.categorical import Categorical, codes_of
+from lvae_torch.models.contract import Features, Model, Output, Source, batch_size
+from lvae_torch.models.pixelcnn.causal import drawing
+from lvae_torch.models.pixelcnn.networks import Above, GatedLayer, GatedNetwork, PlainBlock, PlainNetwork
+
+
+class PixelCNN(Model):
+    """An embedding of levels, and a network that sees at each position what comes before it."""
+
+    blocks = (PlainBlock, GatedLayer)
+
+    def __init__(
+        self, image_shape: ImageShape, n_levels: int, n_embedding: int, network: PlainNetwork | GatedNetwork
+    ) -> None:
+        """Images of one channel, ``image_shape`` (1, H, W)."""
+        super().__init__(image_shape, in_bits=True)
+        self.n_levels = n_levels
+        self.embedding = nn.Embedding(n_levels, n_embedding)
+        self.network = network
+
+    def encode(self, x: Tensor) -> Features:
+        """Logits of each position given what comes before it, (B, K, H, W).
+
+        Raises:
+            ValueError: if x has another shape than the model was built for.
+        """
+        self.check_images(x)
+        return (self.network(self.embedded(codes_of(x, self.n_levels))),)
+
+    def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
+        """p(x) at the x that was encoded, or one to draw ``n`` images from; the source has nothing to choose."""
+        if features is not None:
+            return Output(Categorical.from_params(features[0], self.n_levels), ())
+        return Output(Undrawn(self, batch_size(features, n)), ())
+
+    def latent_shapes(self) -> tuple[()]:
+        """None."""
+        return ()
+
+    def embedded(self, codes: Tensor) -> Tensor:
+        """Codes (B, 1, H, W) -> (B, E, H, W)."""
+        embedded: Tensor = self.embedding(codes.squeeze(1))
+        return embedded.movedim(-1, 1)
+
+    @torch.no_grad()
+    def draw(self, n: int, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """``n`` images x, (n, 1, H, W); each position is computed once.
+
+        Args:
+            noise: uniforms of that shape to draw them from.
+            temperature: divides the logits.
+        """
+        _, height, width = self.image_shape
+        weight = self.embedding.weight
+        u = torch.rand(n, 1, height, width, dtype=weight.dtype, device=weight.device) if noise is None else noise
+        codes = torch.zeros(n, 1, height, width, dtype=torch.int64, device=weight.device)
+        unknown = self.embedded(codes[:, :, :1, :1])
+        above: Above = None
+        with drawing(self.network, width) as place:
+            for row, column in product(range(height), range(width)):
+                place.row, place.first = row, column
+                here = (..., slice(row, row + 1), slice(column, column + 1))
+                logits = self.network.logits_at(unknown, column, above)
+                x = Categorical.from_params(logits, self.n_levels).sample(u[here], temperature)
+                codes[here] = codes_of(x, self.n_levels)
+                self.network.settle(self.embedded(codes[here]))
+                if column == width - 1:
+                    place.first = 0
+                    above = self.network.settle_row(self.embedded(codes[:, :, row : row + 1]))
+        return codes.to(weight.dtype) / (self.n_levels - 1)
+
+
+@dataclass(frozen=True)
+class Undrawn:
+    """p(x) before anything of x is known."""
+
+    model: PixelCNN
+    n: int
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Nats per image, (B,); x is (B, 1, H, W), on the levels."""
+        return Categorical.from_params(self.model.encode(x)[0], self.model.n_levels).log_prob(x)
+
+    def mean(self) -> Tensor:
+        """A draw, (n, 1, H, W): the mean over all images is none."""
+        return self.sample()
+
+    def mode(self) -> Tensor:
+        """A draw too: nobody knows the likeliest image."""
+        return self.sample()
+
+    def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """A draw, (n, 1, H, W); ``noise``: uniforms of that shape to draw it from; ``temperature`` divides logits."""
+        return self.model.draw(self.n, noise, temperature)

@@ -1,0 +1,47 @@
+"""What every ``[model]`` section is: the name of a family, its options, and what builds the model from them."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+from lvae_torch.cfg.section import Section
+from lvae_torch.data.shapes import ImageShape
+from lvae_torch.errors import CfgError
+from lvae_torch.models.contract import Model
+
+
+class ModelSection(Section):
+    """[model]: a family's options. Subclasses name the family and say how its model is made."""
+
+    family: str
+    """Which kind of model; the other keys of this section depend on it."""
+    has_block_weights: ClassVar[bool] = False
+    """Whether ``Model.block_weights`` says which weights ``[optimizer] weight_decay_on = blocks`` means."""
+
+    @property
+    def is_density(self) -> bool:
+        """Whether p(x | z) is a density of continuous values, as ``[data] dequantize`` needs."""
+        return False
+
+    @property
+    def remark(self) -> str:
+        """What a reader must know beside every number of this model; mostly nothing."""
+        return ""
+
+    def misfits(self, image_shape: ImageShape, n_levels: int) -> Iterator[str]:
+        """Why no such model can be made for images (C, H, W) of ``n_levels`` pixel levels, 0 for none."""
+        yield from ()
+
+    def build(self, image_shape: ImageShape, n_levels: int) -> Model:
+        """The model on the current default device, for images (C, H, W); ``n_levels`` as preprocessing leaves them.
+
+        Raises:
+            CfgError: if the settings do not fit such images.
+        """
+        if problems := list(self.misfits(image_shape, n_levels)):
+            raise CfgError("\n".join(f"[model] {problem}." for problem in problems))
+        return self.make(image_shape, n_levels)
+
+    @abstractmethod
+    def make(self, image_shape: ImageShape, n_levels: int) -> Model:
+        """The model, for images that ``misfits`` has nothing against."""

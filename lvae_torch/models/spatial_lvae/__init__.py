@@ -1,0 +1,1 @@
+"""The convolutional Ladder VAE (addtt/ladder-vae-pytorch)."""

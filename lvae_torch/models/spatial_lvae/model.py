@@ -1,0 +1,169 @@
+"""The spatial ladder VAE: a bottom-up network of features, and a top-down ladder of latent maps beside it.
+
+Like the Ladder VAE (Sonderby et al. 2016) posterior and prior share one top-down path; a learned merge of
+features takes the place of the precision-weighted product. Shapes: B batch, C width, Z latent channels.
+"""
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from lvae_torch.data.shapes import ImageShape
+from lvae_torch.distributions.gaussian import DiagonalGaussian
+from lvae_torch.models.contract import Features, Latent, Model, Output, Source, batch_size
+from lvae_torch.models.geometry import crop_to, pad_to, padded_size
+from lvae_torch.models.likelihoods.heads import Head
+from lvae_torch.models.sources import posterior_sample
+from lvae_torch.models.spatial_lvae.initialization import draw_kaiming, rescale_to_data
+from lvae_torch.models.spatial_lvae.residual import BlockStyle, Merge, ResidualBlock, residual_tower
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One latent layer and the deterministic blocks around it."""
+
+    z_channels: int
+    halvings: int
+    """How often height and width halve on the way up into this layer (and double on the way down out of it)."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What all layers of a spatial LVAE have in common."""
+
+    style: BlockStyle
+    blocks_per_layer: int = 2
+    gated: bool = False
+    use_skip: bool = False
+    linear_merge: bool = False
+    learn_top_prior: bool = False
+    initial_halving: bool = True
+    max_log_std: float | None = None
+
+
+class Rung(nn.Module):
+    """One layer of the top-down path: prior from above, posterior from above and beside, then z joins the stream."""
+
+    def __init__(self, ladder: Ladder, stage: Stage, top_size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        style, z_channels = ladder.style, stage.z_channels
+        self.max_log_std = ladder.max_log_std
+        self.posterior = nn.Conv2d(style.channels, 2 * z_channels, kernel_size=3, padding=1)
+        self.z_proj = nn.Conv2d(z_channels, style.channels, kernel_size=3, padding=1)
+        self.skip = Merge(style) if ladder.use_skip and top_size is None else None
+        if top_size is not None:
+            zeros = torch.zeros(1, 2 * z_channels, *top_size)  # a standard normal, until it is learned
+            self.top_prior = nn.Parameter(zeros, requires_grad=ladder.learn_top_prior)
+        else:
+            self.prior = nn.Conv2d(style.channels, 2 * z_channels, kernel_size=3, padding=1)
+            self.merge = Merge(style, linear=ladder.linear_merge)
+        self.blocks = residual_tower(style, ladder.gated, ladder.blocks_per_layer, stage.halvings, up=True)
+
+    def forward(
+        self, i: int, h: Tensor | None, feature: Tensor | None, source: Source, n: int
+    ) -> tuple[Tensor, Latent]:
+        p = self._gaussian(self.top_prior.expand(n, -1, -1, -1) if h is None else self.prior(h))  # p(z_i | z_above)
+        q = None
+        if feature is not None:
+            both = feature if h is None else self.merge(feature, h)  #                              (B, C, H, W)
+            q = self._gaussian(self.posterior(both))  #                                          q(z_i | z_above, x)
+        z = source(i, p, q)  #                                                                      (B, Z, H, W)
+        out = self.z_proj(z.to(self.z_proj.weight.dtype))  #                                        (B, C, H, W)
+        if self.skip is not None:
+            out = self.skip(out, h)
+        return self.blocks(out), Latent(z, p, q)
+
+    def _gaussian(self, params: Tensor) -> DiagonalGaussian:
+        return DiagonalGaussian.from_mean_and_log_var(params, self.max_log_std)
+
+
+class SpatialLVAE(Model):
+    """A ladder of latent maps. ``stages`` run bottom to top, as papers list them; latents come out top-down."""
+
+    blocks = (ResidualBlock,)
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        stages: tuple[Stage, ...],
+        ladder: Ladder,
+        head: Head,
+        data_dependent_init: bool = False,
+    ) -> None:
+        super().__init__(image_shape, head.in_bits)
+        self.data_dependent_init = data_dependent_init
+        self.stages = stages
+        self.ladder = ladder
+        self._likelihood = head.likelihood
+        style = ladder.style
+        stride = 2 if ladder.initial_halving else 1
+        self.stem = nn.Sequential(
+            nn.Conv2d(image_shape[0], style.channels, kernel_size=5, stride=stride, padding=2),
+            style.activation(),
+            ResidualBlock(style, gated=False),  # never gated: the published parameter counts have it so
+        )
+        self.bottom_up = nn.ModuleList(
+            residual_tower(style, ladder.gated, ladder.blocks_per_layer, stage.halvings) for stage in stages
+        )
+        *below, top = stages
+        top_size = self.latent_shapes()[0][1:]
+        self.rungs = nn.ModuleList([Rung(ladder, top, (top_size[0], top_size[1]))])  # top first
+        self.rungs.extend(Rung(ladder, stage) for stage in reversed(below))
+        self.final = residual_tower(style, ladder.gated, ladder.blocks_per_layer)
+        self.head = nn.Conv2d(style.channels, head.n_params, kernel_size=3, padding=1)
+
+    def encode(self, x: Tensor) -> Features:
+        """Bottom-up features, top layer first, each (B, C, h_i, w_i).
+
+        Raises:
+            ValueError: if x has another shape than the model was built for.
+        """
+        self.check_images(x)
+        h = self.stem(pad_to(x, self._padded_size()))
+        features = []
+        for layer in self.bottom_up:
+            h = layer(h)
+            features.append(h)
+        return tuple(reversed(features))
+
+    def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
+        """The one top-down pass; ``n`` images where there are no features."""
+        n = batch_size(features, n)
+        h: Tensor | None = None
+        latents: list[Latent] = []
+        for i, rung in enumerate(self.rungs):
+            h, latent = rung(i, h, None if features is None else features[i], source, n)
+            latents.append(latent)
+        assert h is not None, "a ladder has at least one rung"
+        if self.ladder.initial_halving:
+            h = interpolate(h, scale_factor=2, mode="bilinear", align_corners=False)
+        h = crop_to(self.final(h), self.image_shape[1:])
+        return Output(self._likelihood(self.head(h)), tuple(latents))
+
+    def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """(Z, h, w) of each latent, top layer first."""
+        height, width = self._padded_size()
+        first = int(self.ladder.initial_halving)
+        halvings = accumulate(stage.halvings for stage in self.stages)
+        shapes = [
+            (stage.z_channels, height >> (first + k), width >> (first + k))
+            for stage, k in zip(self.stages, halvings, strict=True)
+        ]
+        return tuple(reversed(shapes))
+
+    def initialize(self, x: Tensor, scale: float = 0.1) -> None:
+        """Data-dependent initialisation from one batch x, (B, C, H, W), if the settings ask for it."""
+        if not self.data_dependent_init:
+            return
+        was_training = self.training
+        self.train()
+        draw_kaiming(self)
+        rescale_to_data(self, lambda: self(x, posterior_sample), scale)
+        self.train(was_training)
+
+    def _padded_size(self) -> tuple[int, int]:
+        factor = 2 ** (sum(stage.halvings for stage in self.stages) + int(self.ladder.initial_halving))
+        return padded_size((self.image_shape[1], self.image_shape[2]), factor)

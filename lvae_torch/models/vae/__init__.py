@@ -1,0 +1,1 @@
+"""One latent vector: the VAE, and the VLAE, whose prior is an autoregressive flow."""

@@ -1,0 +1,1 @@
+"""Discrete codes: the VQ-VAE and its quantizers."""

@@ -1,0 +1,116 @@
+"""What several runs reached, side by side."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lvae_torch.errors import CfgError, DataError
+from lvae_torch.files import read_json
+from lvae_torch.reporting.figures import Curve, draw_bars, draw_curves, draw_panels
+from lvae_torch.reporting.history import History
+from lvae_torch.runs.folder import RunFolder
+
+DEPTH = re.compile(r"(?P<kind>.+)_(?P<layers>\d+)")
+COLUMNS = ("run", "step", "test -ELBO", "-log p bound", "KL per layer, top first", "units > 0.01 nats, top first")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The last evaluation of a run, and its bound, as far as they are there."""
+
+    name: str
+    evaluation: dict[str, Any]
+    """Keys as in ``metrics.jsonl``, without ``val/``."""
+    bound: dict[str, Any]
+    """Of the likelihood mode."""
+    training: dict[str, Any]
+    """The last log line of the training, without ``train/``."""
+    curve: Curve
+    """Steps, and -ELBO of their evaluations."""
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> "Result":
+        history = History.read(folder.metrics_jsonl) if folder.metrics_jsonl.is_file() else History(())
+        evaluated = [record for record in history.records if "val/nelbo" in record]
+        evaluation = {key.removeprefix("val/"): value for key, value in evaluated[-1].items()} if evaluated else {}
+        path = folder.synthesis("likelihood") / "metrics.json"
+        try:
+            bound = read_json(path) if path.is_file() else {}
+        except DataError:
+            bound = {}  # being written
+        return cls(folder.name, evaluation, bound, history.last("train/"), history.curve("val/nelbo"))
+
+    @property
+    def own_bound(self) -> dict[str, Any]:
+        """The bound, if it is of the weights that were evaluated last."""
+        return self.bound if self.bound.get("step") == self.evaluation.get("step") else {}
+
+    def per_layer(self, key: str) -> list[float]:
+        """Values of ``key/00``, ``key/01`` and so on, top first."""
+        return [self.evaluation[k] for k in sorted(self.evaluation) if k.startswith(f"{key}/")]
+
+
+def draw_comparison(folder: Path, results: Sequence[Result]) -> None:
+    """The Ladder VAE paper's figures that show several runs: how they learned, KL per layer, bounds against depth.
+
+    Raises:
+        CfgError: if no run has been evaluated.
+    """
+    known = [result for result in results if result.evaluation]
+    if not known:
+        raise CfgError("--figures: none of these runs has been evaluated; train them first.")
+    curves = {result.name: result.curve for result in known}
+    draw_curves(folder / "learning_curves.png", curves, "steps", "-ELBO, nats per image", "evaluations in training")
+    deepest = max(len(result.per_layer("kl")) for result in known)
+    kl = {r.name: r.per_layer("kl")[::-1] for r in known if len(r.per_layer("kl")) == deepest}
+    labels = [f"z_{i + 1}" for i in range(deepest)]
+    if labels:
+        draw_bars(folder / "kl_per_layer.png", kl, labels, "nats per image", "KL(q||p) per layer")
+    if len({match["layers"] for result in known if (match := DEPTH.fullmatch(result.name))}) > 1:
+        _draw_depths(folder / "depths.png", known)
+
+
+def _draw_depths(path: Path, results: Sequence[Result]) -> None:
+    """Bounds on log p(x) against the number of latent layers, which names such as ``mnist_lvae_5`` end in."""
+    samples = {result.own_bound["iw_samples"] for result in results if result.own_bound}
+    bound = f"test, L_{samples.pop():,}" if len(samples) == 1 else "test, L_K of several K"
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {"train, L_1, running": {}, "test, L_1": {}, bound: {}}
+    for result in results:
+        if not (match := DEPTH.fullmatch(result.name)):
+            continue
+        found = (result.training.get("nelbo"), result.evaluation.get("nelbo"), result.own_bound.get("nll_bound"))
+        for panel, value in zip(panels.values(), found, strict=True):
+            if value is not None:
+                panel.setdefault(match["kind"], []).append((int(match["layers"]), -value))
+    drawn = {
+        title: {kind: tuple(np.array(sorted(points)).T) for kind, points in lines.items()}
+        for title, lines in panels.items()
+        if lines
+    }
+    draw_panels(path, drawn, "latent layers", "nats per image")
+
+
+def results_table(results: Sequence[Result]) -> str:
+    """A Markdown table, nats per image."""
+    rows = [COLUMNS, tuple("---" for _ in COLUMNS), *map(_row, results)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    lines = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    known = result.evaluation
+    bound = result.own_bound
+    told = f"{bound['nll_bound']:.2f} (K = {bound['iw_samples']:,}, {bound['n_images']:,} images)" if bound else "-"
+    return (
+        result.name,
+        f"{known['step']:,}" if known else "-",
+        f"{known['nelbo']:.2f}" if known else "-",
+        told,
+        "  ".join(f"{kl:.2f}" for kl in result.per_layer("kl")) or "-",
+        "  ".join(f"{n:.0f}" for n in result.per_layer("informative_units")) or "-",
+    )

@@ -1,0 +1,1 @@
+"""[run]: the folder of a run, its locks and its checkpoints."""

@@ -1,0 +1,108 @@
+"""A bundle: one folder with a trained model and all that is needed to use it, to be copied or put on a hub.
+
+model.safetensors     the weights; its metadata say what they are of, with a checksum
+hparams.cfg           the settings of the run, sealed with a checksum
+README.md             a model card for people
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from lvae_torch.errors import DataError
+from lvae_torch.files import atomic_write, make_folder, write_text
+from lvae_torch.runs.checkpoint import TrainedOn, Weights
+
+WEIGHTS, SETTINGS, CARD = "model.safetensors", "hparams.cfg", "README.md"
+FORMAT = "lvae_torch bundle 1"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model outside of its run."""
+
+    weights: Weights
+    step: int
+    is_averaged: bool
+    trained_on: TrainedOn
+    versions: Mapping[str, str]
+
+    def write(self, folder: Path, settings: str, card: str) -> None:
+        """Write the three files; ``settings`` is sealed cfg text.
+
+        Raises:
+            DataError: if the folder holds anything, or cannot be written.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise DataError(f"{folder}: there is something already; name a new folder.")
+        make_folder(folder)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights.items()}
+        about = {
+            "format": FORMAT,
+            "step": str(self.step),
+            "averaged": json.dumps(self.is_averaged),
+            "trained_on": json.dumps(asdict(self.trained_on)),
+            "versions": json.dumps(dict(self.versions)),
+            "sha256": _checksum(weights),
+        }
+        write_text(folder / SETTINGS, settings)
+        write_text(folder / CARD, card)
+        with atomic_write(folder / WEIGHTS) as file:
+            file.write(save(weights, about))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Bundle":
+        """Its weights, checked against their checksum. No code in it is run.
+
+        Raises:
+            DataError: naming the file that is missing, damaged or of something else.
+        """
+        path = folder / WEIGHTS
+        for needed in (path, folder / SETTINGS):
+            if not needed.is_file():
+                raise DataError(f"{folder}: no whole bundle, {needed.name} is missing. Copy or download it again.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+        except (SafetensorError, OSError, ValueError) as error:
+            raise DataError(f"{path}: damaged, or no safetensors file ({error}). Copy or download it again.") from error
+        if about.get("format") != FORMAT:
+            raise DataError(f"{path}: no weights of a bundle of this program; lvae export writes them.")
+        if about.get("sha256") != _checksum(weights):
+            raise DataError(f"{path}: damaged (its weights have another checksum). Copy or download it again.")
+        try:
+            on = json.loads(about["trained_on"])
+            channels, height, width = on["image_shape"]
+            trained_on = TrainedOn(**{**on, "image_shape": (channels, height, width)})
+            versions = json.loads(about["versions"])
+            return cls(weights, int(about["step"]), bool(json.loads(about["averaged"])), trained_on, versions)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: its metadata are no bundle's ({error!r}). Copy or download it again.") from error
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether ``folder`` is meant to be a bundle: it has weights, or settings without a run's checkpoints."""
+    return (folder / WEIGHTS).is_file() or (
+        (folder / SETTINGS).is_file() and (folder / CARD).is_file() and not (folder / "checkpoints").is_dir()
+    )
+
+
+def _checksum(weights: Weights) -> str:
+    """sha256 of all names, shapes, types and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,165 @@
+"""What a checkpoint is: a typed record, written and read in one place."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lvae_torch.errors import DataError
+from lvae_torch.runs.checkpoints import CheckpointStore, Which
+from lvae_torch.runs.version import VERSION
+
+Weights = dict[str, Tensor]
+UNKNOWN = "unknown"
+"""The content hash of a run that was imported without its dump."""
+
+
+@dataclass
+class State:
+    """All that a run remembers beside its tensors."""
+
+    step: int = 0
+    """Steps taken."""
+    evaluated_at: int = 0
+    best_step: int = 0
+    best_nelbo: float = float("inf")
+    evaluations_since_best: int = 0
+    chosen_step: int = 0
+    """Step of the weights that a finished run uses, if not the last one; else 0."""
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The images that a run was trained on: enough to build its model without the dump."""
+
+    dataset: str
+    content_hash: str
+    image_shape: tuple[int, int, int]
+    """(C, H, W)."""
+    n_levels: int
+    """Pixel levels after preprocessing; 0 for values that have none."""
+    codes_of: Mapping[str, str] | None = None
+    """Where the images are codes: the run that made them."""
+
+    @property
+    def told(self) -> str:
+        """For reports and results."""
+        return f"{self.dataset} {self.content_hash[:12]}"
+
+    def check_same(self, content_hash: str, where: Path) -> None:
+        """Refuse to continue a run on other bytes than it began with.
+
+        Raises:
+            DataError: naming the dump.
+        """
+        if self.content_hash not in (UNKNOWN, content_hash):
+            raise DataError(
+                f"{where}: this dump is not the one the run began with ({self.dataset}, content hash "
+                f"{self.content_hash[:12]}; here {content_hash[:12]}). Restore it, or start a run of another name."
+            )
+
+
+def versions() -> dict[str, str]:
+    """Of this program and of PyTorch."""
+    return {"lvae_torch": VERSION, "torch": str(torch.__version__)}
+
+
+@dataclass(frozen=True)
+class About:
+    """What a checkpoint says about its run."""
+
+    settings: str
+    """The resolved settings as cfg text."""
+    trained_on: TrainedOn
+    versions: Mapping[str, str] = field(default_factory=versions)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that training changes, and what it is of."""
+
+    model: Weights
+    ema: Weights | None
+    """The averaged weights, where the run has them."""
+    optimizer: Mapping[str, Any]
+    """As torch's ``Optimizer.state_dict`` gives it."""
+    meter: Mapping[str, Any]
+    """As ``Meter.state_dict`` gives it."""
+    state: State
+    about: About
+
+    @property
+    def step(self) -> int:
+        return self.state.step
+
+    def weights(self, averaged: bool = True) -> Weights:
+        """The weights that a run is evaluated with: the averaged ones where it has them and they are asked for."""
+        return self.model if self.ema is None or not averaged else self.ema
+
+    def is_averaged(self, averaged: bool = True) -> bool:
+        """Whether ``weights`` are averaged ones."""
+        return averaged and self.ema is not None
+
+    def as_dict(self) -> dict[str, object]:
+        """What ``CheckpointStore.save`` takes."""
+        on = self.about.trained_on
+        return {
+            "model": self.model,
+            "ema": self.ema,
+            "optimizer": self.optimizer,
+            "meter": self.meter,
+            "state": asdict(self.state),
+            "meta": {
+                "settings": self.about.settings,
+                "data": {**asdict(on), "image_shape": list(on.image_shape)},
+                "versions": dict(self.about.versions),
+            },
+        }
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any], where: Path) -> "Checkpoint":
+        """From what ``as_dict`` gave.
+
+        Raises:
+            DataError: naming ``where``, if something is missing or of another kind.
+        """
+        try:
+            meta, data = content["meta"], content["meta"]["data"]
+            channels, height, width = data["image_shape"]
+            trained_on = TrainedOn(**{**data, "image_shape": (channels, height, width)})
+            about = About(meta["settings"], trained_on, meta["versions"])
+            tensors = {key: content[key] for key in ("model", "ema", "optimizer", "meter")}
+            return cls(**tensors, state=State(**content["state"]), about=about)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{where}: no whole checkpoint of this program ({error!r}).") from error
+
+
+def load_newest(store: CheckpointStore, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest whole checkpoint; see ``CheckpointStore.load_newest``."""
+    content = store.load_newest(warn)
+    return None if content is None else Checkpoint.read(content, store.folder)
+
+
+def load_chosen(store: CheckpointStore, which: Which = "last") -> Checkpoint:
+    """A checkpoint to use. The last one of a run that was finished with patience stands for its best one.
+
+    Raises:
+        DataError: if there is none such, or it is damaged.
+    """
+    checkpoint = Checkpoint.read(store.load(which), store.folder)
+    chosen = checkpoint.state.chosen_step if which == "last" else 0
+    return Checkpoint.read(store.load(chosen), store.folder) if chosen else checkpoint
+
+
+def store_of(folder: Path) -> CheckpointStore:
+    """The checkpoints of a run that is used, in its ``checkpoints`` folder.
+
+    Raises:
+        DataError: if there are none.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder.parent}: no checkpoints there. Train it: python -m lvae_torch.train CFG")
+    return CheckpointStore(folder)

@@ -1,0 +1,228 @@
+"""Checkpoints that are either whole or not there, written while training goes on.
+
+checkpoints/step_00001000.pt      torch.save of tensors, numbers, text, lists and dicts
+checkpoints/step_00001000.json    its size and sha256; without this manifest a checkpoint does not count
+"""
+
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lvae_torch.errors import DataError
+from lvae_torch.files import atomic_write, make_folder, read_json, sha256_of, write_json
+from lvae_torch.runs.state_file import HashingFile, bytes_of, not_finite, on_cpu, read_safely, save_state
+
+Which = Literal["last", "best"] | int
+
+OURS = re.compile(r"step_(\d{8,})(\.again)?(\.json|\.pt)(\.tmp)?")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a whole checkpoint."""
+
+    step: int
+    size: int
+    sha256: str
+    is_best: bool
+    again: bool = False
+    """The file is step_*.again.pt: a step that is saved twice leaves its first file alone until the new one counts."""
+
+    @property
+    def file(self) -> str:
+        return f"step_{self.step:08d}{'.again' if self.again else ''}.pt"
+
+
+class CheckpointStore:
+    """The checkpoints of one run: the last ``keep``, and the best."""
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = keep
+        self._writer: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, step: int, state: dict[str, Any], is_best: bool = False) -> None:
+        """Take a snapshot of ``state`` and write it in the background; waits for the write before this one.
+
+        Tuples come back as lists, dicts of any kind as plain ones.
+
+        Raises:
+            DataError: if that earlier write failed, for instance because the disk is full.
+            TypeError: for a value that could be written but not loaded again without running code.
+        """
+        self.wait()
+        snapshot = on_cpu(state, "state")
+        self._writer = threading.Thread(target=self._write, args=(step, snapshot, is_best), name="checkpoint")
+        self._writer.start()
+
+    def wait(self) -> None:
+        """Until everything saved is on disk.
+
+        Raises:
+            DataError: if it could not be written.
+        """
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def load_newest(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
+        """The newest whole checkpoint; None if the run has none yet.
+
+        Damaged ones above it are named and renamed to ``*.damaged``, once there is a whole one to go on from.
+
+        Raises:
+            DataError: if there are checkpoints and all are damaged; they are left as they are.
+        """
+        damaged: list[Path] = []
+        for path in self._manifests():
+            try:
+                state = self._load(path)
+            except DataError as error:
+                warn(f"{error} Trying the one before.")
+                damaged.append(path)
+            else:
+                self._set_aside(damaged)
+                return state
+        if damaged:
+            raise DataError(
+                f"{self.folder}: every checkpoint is damaged, from step {_step(damaged[-1])} to {_step(damaged[0])}. "
+                "Restore them from a copy, or remove the run with ./reset.sh to begin anew."
+            )
+        return None
+
+    def load(self, which: Which) -> dict[str, Any]:
+        """A checkpoint by step, or the last or best one; files are left as they are.
+
+        Raises:
+            DataError: if there is none such, or it is damaged.
+        """
+        manifests = self._manifests()
+        if which == "last":
+            wanted = manifests[:1]
+        elif which == "best":
+            known = [(path, _manifest_or_none(path)) for path in manifests]
+            wanted = [path for path, manifest in known if manifest is not None and manifest.is_best][:1]
+            # One that cannot be read may be the best: then it is what must be told.
+            wanted = wanted or [path for path, manifest in known if manifest is None][:1]
+        else:
+            wanted = [path for path in manifests if _step(path) == which]
+        if not wanted:
+            steps = ", ".join(str(_step(path)) for path in manifests) or "none"
+            raise DataError(f"{self.folder}: no checkpoint {which!r}; there are: {steps}.")
+        try:
+            return self._load(wanted[0])
+        except DataError as error:
+            others = ", ".join(str(_step(path)) for path in manifests if path != wanted[0]) or "none"
+            raise DataError(
+                f"{error} Use another one ({others}), or repeat the training command: the newest whole one goes on."
+            ) from error
+
+    def digest(self, step: int) -> str:
+        """The sha256 of a checkpoint as its manifest has it; empty if there is none."""
+        manifest = _manifest_or_none(self._manifest_path(step))
+        return "" if manifest is None else manifest.sha256
+
+    def _manifest_path(self, step: int) -> Path:
+        return self.folder / f"step_{step:08d}.json"
+
+    def _ours(self) -> list[Path]:
+        """What this store wrote or began to write; other files in the folder are none of its business."""
+        return [path for path in self.folder.glob("step_*") if OURS.fullmatch(path.name)]
+
+    def _manifests(self) -> list[Path]:
+        """Newest first."""
+        return sorted((path for path in self._ours() if path.suffix == ".json"), key=_step, reverse=True)
+
+    def _load(self, manifest_path: Path) -> dict[str, Any]:
+        manifest = _manifest(manifest_path)
+        path = self.folder / manifest.file
+        if damage := _damage(path, manifest):
+            raise DataError(f"{path}: damaged ({damage}).")
+        state = read_safely(path)
+        if name := not_finite(state):
+            raise DataError(f"{path}: damaged ({name} is not finite).")
+        return state
+
+    def _set_aside(self, damaged: list[Path]) -> None:
+        steps = {_step(path) for path in damaged}
+        for path in self._ours():
+            if _step(path) in steps:
+                path.rename(path.with_name(path.name + ".damaged"))
+
+    def _write(self, step: int, state: dict[str, Any], is_best: bool) -> None:
+        try:
+            make_folder(self.folder)
+            manifest = self._write_state(step, state, is_best)
+            write_json(self._manifest_path(step), asdict(manifest))
+            self._tidy()
+        except DataError as error:
+            self._error = DataError(f"{error} A checkpoint of this run takes {bytes_of(state) / 2**20:.1f} MiB.")
+        except OSError as error:
+            self._error = DataError(f"{self.folder}: cannot be written ({error.strerror}).")
+        except BaseException as error:
+            self._error = error
+
+    def _write_state(self, step: int, state: dict[str, Any], is_best: bool) -> Manifest:
+        old = _manifest_or_none(self._manifest_path(step))
+        again = old is not None and not old.again
+        name = Manifest(step, 0, "", is_best, again).file
+        with atomic_write(self.folder / name) as file:
+            hashing = HashingFile(file)
+            save_state(state, hashing)
+        return Manifest(step, hashing.size, hashing.digest.hexdigest(), is_best, again)
+
+    def _tidy(self) -> None:
+        """Delete what is no longer kept, now that the new checkpoint is on disk, and what kills left behind."""
+        known = [(path, _manifest_or_none(path)) for path in self._manifests()]
+        whole = [manifest for _, manifest in known if manifest is not None]
+        best = [manifest for manifest in whole if manifest.is_best][:1]
+        kept = {manifest.step for manifest in whole[: self.keep] + best}
+        unreadable = {_step(path) for path, manifest in known if manifest is None}  # for load_newest to name
+        files = {manifest.file for manifest in whole if manifest.step in kept}
+        # The manifest first (.json < .pt): a checkpoint without one does not count.
+        for path in sorted(self._ours(), key=lambda path: path.suffix):
+            is_kept = _step(path) in kept if path.suffix == ".json" else path.name in files
+            if not is_kept and _step(path) not in unreadable:
+                path.unlink()
+
+
+def _step(path: Path) -> int:
+    match = OURS.fullmatch(path.name)
+    assert match is not None, path
+    return int(match[1])
+
+
+def _manifest(path: Path) -> Manifest:
+    """Raises DataError unless it is the manifest of the step in its name."""
+    try:
+        manifest = Manifest(**read_json(path))
+    except TypeError as error:
+        raise DataError(f"{path}: damaged (not a checkpoint's manifest).") from error
+    if manifest.step != _step(path):
+        raise DataError(f"{path}: damaged (it belongs to step {manifest.step}).")
+    return manifest
+
+
+def _manifest_or_none(path: Path) -> Manifest | None:
+    try:
+        return _manifest(path)
+    except DataError:
+        return None
+
+
+def _damage(path: Path, manifest: Manifest) -> str:
+    """What is wrong with a file; empty if it is as it was written."""
+    try:
+        size = path.stat().st_size
+        if size != manifest.size:
+            return f"{size:,} bytes instead of {manifest.size:,}"
+        return "" if sha256_of(path) == manifest.sha256 else "its sha256 is not that of what was written"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"

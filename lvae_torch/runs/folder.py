@@ -1,0 +1,97 @@
+"""The folder of one run: what lies where, who may write, and how the run is doing."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from lvae_torch.files import check_name, write_json
+from lvae_torch.runs.locks import held
+from lvae_torch.runs.section import RunSection
+
+RunState = Literal["running", "preempted", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``<runs>/<name>/``.
+
+    Raises:
+        CfgError: if ``name`` could leave the folder of all runs.
+    """
+
+    runs: Path
+    name: str
+
+    @classmethod
+    def of(cls, section: RunSection) -> "RunFolder":
+        """The folder that ``[run]`` names."""
+        return cls(Path(section.runs), section.name)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "[run] name")
+
+    @property
+    def path(self) -> Path:
+        return self.runs / self.name
+
+    @property
+    def hparams_cfg(self) -> Path:
+        return self.path / "hparams.cfg"
+
+    @property
+    def status_json(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def metrics_jsonl(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether anything was ever saved, be it damaged since; what a kill left half written does not count."""
+        return any(path.suffix in {".json", ".damaged"} for path in self.checkpoints.glob("step_*.json*"))
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path / "run.lock"
+
+    def synthesis(self, mode: str) -> Path:
+        return self.path / "synthesis" / check_name(mode, "the mode")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the system lets go when it ends, however it ends.
+
+        Raises:
+            CfgError: naming host and process that hold it.
+            DataError: if the folder cannot be written.
+        """
+        with held(self.lock_file, self.path, "Wait for it, stop it, or choose another run.name."):
+            yield
+
+    def write_status(self, state: RunState, step: int, message: str = "") -> None:
+        """Replace ``status.json``, which wrappers read: torchrun hides exit statuses."""
+        write_json(
+            self.status_json,
+            {
+                "state": state,
+                "step": step,
+                "message": message,
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                "host": socket.gethostname(),
+                "process": os.getpid(),
+            },
+        )

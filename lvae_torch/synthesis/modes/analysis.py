@@ -1,0 +1,126 @@
+"""Analysis: how the run learned, what each latent layer holds, and how its layers see the classes."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lvae_torch.data.order import spread
+from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.elbo.units import Units, UnitStatistics
+from lvae_torch.models.sources import posterior_sample, prior_sample
+from lvae_torch.reporting.figures import draw_bars, draw_clouds, draw_curves, draw_unit_history
+from lvae_torch.reporting.history import History
+from lvae_torch.synthesis.session import Session
+from lvae_torch.synthesis.showing import POINT, save_pairs, save_point_samples, save_shown
+
+N_POINTS = 2000  # images in the clouds
+N_PICTURES = 100  # samples, and reconstructions, each of these beside its image
+
+
+@torch.no_grad()
+def run(session: Session) -> dict[str, object]:
+    """PNGs: learning curve, KL of units over time, KL and units per layer, classes by layer, samples."""
+    units = _units(session)
+    if not session.processes.is_main:
+        return {}
+    notes = _draw_history(session)
+    notes += _draw_layers(session, units) if units.kl else ["the model has no latents: there are no figures of them"]
+    _draw_pictures(session)
+    return {
+        "kl_per_layer": [float(layer.sum()) for layer in units.kl],
+        "active_units": list(units.active()),
+        "informative_units": list(units.informative()),
+        "units": [layer.numel() for layer in units.kl],
+        **({"notes": notes} if notes else {}),
+    }
+
+
+def _draw_layers(session: Session, units: Units) -> list[str]:
+    kl = [float(layer.sum()) for layer in units.kl]
+    labels = _layer_names(len(kl))
+    title = session.identity["run"]
+    draw_bars(session.out / "kl_per_layer.png", {"KL": kl}, labels, "nats per image", f"{title}: KL(q||p) per layer")
+    counts = {"posterior mean varies by > 0.01": units.active(), "KL > 0.01 nats": units.informative()}
+    draw_bars(session.out / "units.png", counts, labels, "units", f"{title}: latent units in use")
+    return _draw_classes(session, labels)
+
+
+def _units(session: Session) -> Units:
+    statistics = UnitStatistics(session.model.latent_shapes(), session.processes.device)
+    for _, _, x in session.batches(session.options.batch_size, "analysis"):
+        statistics.update(session.model(x, posterior_sample).latents)
+    return statistics.result(session.processes.sum_)
+
+
+def _layer_names(n: int) -> list[str]:
+    return [f"z_{n - i}" + (" (top)" if i == 0 and n > 1 else "") for i in range(n)]
+
+
+def _draw_history(session: Session) -> list[str]:
+    """What was logged in training; says what was not."""
+    history = History.read(session.run_folder / "metrics.jsonl")
+    per_unit, x_label = session.steps_per_epoch, "epochs"
+    curves = {
+        name: (steps / per_unit, values)
+        for name, key in (("train, running", "train/nelbo"), (str(session.identity["split"]), "val/nelbo"))
+        for steps, values in [history.curve(key)]
+    }
+    title = session.identity["run"]
+    draw_curves(session.out / "learning_curve.png", curves, x_label, "-ELBO, nats per image", title)
+    shapes, layers = session.model.latent_shapes(), {}
+    if not shapes:
+        return []
+    for i, name in enumerate(_layer_names(len(shapes))):
+        steps, values = history.curve(f"val/kl_units/{i:02d}")
+        if len(steps):
+            layers[name] = (steps / per_unit, np.array(values, dtype=float))
+    if not layers:
+        return ["no KL of single units was logged (layers of more than 1,024 units, or an older run)"]
+    draw_unit_history(session.out / "kl_units.png", layers, x_label, f"{title}: KL of each unit")
+    return []
+
+
+def _draw_classes(session: Session, labels: list[str]) -> list[str]:
+    indices = session.images.indices
+    chosen = indices[spread(len(indices), N_POINTS)]
+    drawn = []
+    for j, part in enumerate(np.array_split(chosen, -(-len(chosen) // session.options.batch_size))):
+        latents = session.model(session.x_at(part, "classes", j), posterior_sample).latents
+        drawn.append([latent.z.flatten(1).cpu() for latent in latents])
+    clouds = {
+        name: two_principal_components(torch.cat(layer))
+        for name, layer in zip(labels, zip(*drawn, strict=True), strict=True)
+    }
+    classes = None if session.labels is None else session.labels[chosen]
+    draw_clouds(
+        session.out / "classes.png", clouds, classes, f"{session.identity['run']}: samples of q, two components"
+    )
+    return [] if classes is not None else ["the dump has no labels: classes.png is not coloured"]
+
+
+def two_principal_components(z: Tensor) -> np.ndarray:
+    """(n, D) -> (n, 2): the coordinates of largest variance; 0 where there is none."""
+    z = z.double().nan_to_num(posinf=0.0, neginf=0.0)  # a diverged model is drawn too
+    centred = z - z.mean(dim=0)
+    # From the products of the points: n x n, however many units there are.
+    variances, directions = torch.linalg.eigh(centred @ centred.T)
+    scores = directions[:, -2:].flip(1) * variances[-2:].flip(0).clamp(min=0).sqrt()
+    rank_one = scores.new_zeros(len(z), 2)
+    rank_one[:, : min(2, z.shape[1])] = scores[:, : min(2, z.shape[1])]
+    return rank_one.numpy()
+
+
+def _draw_pictures(session: Session) -> None:
+    seed_everything("analysis pictures", session.options.seed)
+    at_full_width = prior_sample([1.0] * len(session.model.latent_shapes()))
+    is_points = session.model.image_shape == POINT
+    n_pictures = N_POINTS if is_points else N_PICTURES
+    likelihood = session.model(None, at_full_width, n=n_pictures).likelihood
+    indices = session.images.indices
+    x = session.x_at(indices[spread(len(indices), n_pictures)], "analysis pairs")
+    if is_points:
+        save_point_samples(session.out / "samples.png", x, likelihood.sample(), likelihood.mean())
+    else:
+        save_shown(session.out / "samples.png", session.picture_of(likelihood), 10)
+    shown = session.picture_of(session.model(x, posterior_sample).likelihood)
+    save_pairs(session.out / "reconstructions.png", x, shown, 10)

@@ -1,0 +1,63 @@
+"""Generation: images from the prior, at a temperature per layer; several settings of temperatures in one go."""
+
+import shutil
+from dataclasses import replace
+
+import torch
+
+from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.models.sources import prior_sample
+from lvae_torch.synthesis.codes import code_grid
+from lvae_torch.synthesis.session import Session, n_rounds
+from lvae_torch.synthesis.showing import save_first, stored
+from lvae_torch.synthesis.singles import SINGLES, save_singles
+from lvae_torch.synthesis.temperatures import per_layer
+
+
+@torch.no_grad()
+def run(session: Session) -> dict[str, object]:
+    """Images as uint8 (n, H, W, C) arrays in parts, and the first of them as a grid; for ``temperatures`` in a folder
+    each, ``setting_0`` and so on, with noise of its own."""
+    options, n_layers = session.options, len(session.model.latent_shapes())
+    settings = [per_layer(given, n_layers, "temperatures") for given in options.temperatures]
+    _remove_settings(session)
+    said: dict[str, object] = {"n_images": options.n_images, "draw": options.draw}
+    said |= _prior_told(session)
+    if not settings:
+        temperatures = per_layer(options.temperature, n_layers)
+        _generate(session, temperatures)
+        return {**said, "temperatures": list(temperatures)}
+    for k, temperatures in enumerate(settings):
+        _generate(replace(session, out=session.out / f"setting_{k}"), temperatures, "setting", k)
+    return {**said, "settings": [{"folder": f"setting_{k}", "temperatures": list(t)} for k, t in enumerate(settings)]}
+
+
+def _generate(session: Session, temperatures: tuple[float, ...], *key: int | str) -> None:
+    options = session.options
+    size = options.batch_size
+    parts = session.parts(0, "n_images", "batch_size")  # quick: always made anew
+    for j, count in n_rounds(session, options.n_images, size):
+        seed_everything("generation", options.seed, *key, j)
+        source = prior_sample(temperatures) if session.prior is None else session.prior.source(count, temperatures[0])
+        shown = session.picture_of(session.model(None, source, n=count).likelihood)
+        parts.write(j, stored(shown))
+        if options.save_singles:
+            save_singles(session.out / SINGLES, range(j * size, j * size + count), shown)
+    session.processes.barrier()
+    if session.processes.is_main:
+        save_first(session.out / "samples.png", parts, options.n_images, options.columns)
+
+
+def _prior_told(session: Session) -> dict[str, object]:
+    """Where codes come from, of models that have them."""
+    if session.prior is not None:
+        return dict(session.prior.identity)
+    return {"prior": "uniform; [synthesis] prior_run takes a trained one"} if code_grid(session.model) else {}
+
+
+def _remove_settings(session: Session) -> None:
+    """What an earlier run with more settings left."""
+    if session.processes.is_main:
+        for folder in session.out.glob("setting_*"):
+            shutil.rmtree(folder)
+    session.processes.barrier()

@@ -1,0 +1,34 @@
+"""Likelihood: the importance-weighted bound on log p(x), image by image, with its standard error."""
+
+import numpy as np
+import torch
+
+from lvae_torch.elbo.bounds import bits_entry, iw_bound
+from lvae_torch.synthesis.session import Session
+
+
+@torch.no_grad()
+def run(session: Session) -> dict[str, object]:
+    """-log p(x) with K samples: mean over the split; every image's own value is kept in the parts.
+
+    An interrupted run goes on after its last whole part. The standard error is that of the mean over images.
+    """
+    options = session.options
+    count = session.n_batches(options.batch_size)
+    parts = session.parts(count, "iw_samples", "batch_size", "chunk")
+    for j, indices, x in session.batches(options.batch_size, "likelihood"):
+        if not parts.is_done(j):
+            bound = iw_bound(session.model, x, options.iw_samples, options.chunk)
+            parts.write(j, {"indices": indices, "log_p": bound.cpu().numpy()})
+    session.processes.barrier()
+    if not session.processes.is_main:
+        return {}
+    nats = -np.concatenate([parts.read(j)["log_p"] for j in range(count)])
+    error = float(nats.std(ddof=1) / np.sqrt(len(nats))) if len(nats) > 1 else None
+    return {
+        "n_images": len(nats),
+        "iw_samples": options.iw_samples,
+        "nll_bound": float(nats.mean()),
+        "standard_error": error,
+        **bits_entry("bits_per_dim", float(nats.mean()), session.n_dims),
+    }

@@ -1,0 +1,60 @@
+"""Progressive reconstruction: what is known of an image after its first k layers, the rest being drawn from the prior.
+
+A row is an image: first itself, then k = 1 layer of its posterior, and so on, down to all of them.
+"""
+
+import numpy as np
+import torch
+
+from lvae_torch.data.order import spread
+from lvae_torch.models.contract import Source
+from lvae_torch.models.sources import by_layer, posterior_sample, prior_sample
+from lvae_torch.reporting.grids import image_grid, save_png
+from lvae_torch.synthesis.session import Session
+from lvae_torch.synthesis.similarity import psnr
+from lvae_torch.synthesis.temperatures import per_layer
+
+MOST_COLUMNS = 12  # of reconstructions; deeper models show as many values of k, evenly spread
+
+
+@torch.no_grad()
+def run(session: Session) -> dict[str, object]:
+    """``progressive.png``, one row for each of ``columns`` images of the split."""
+    options, n_layers = session.options, len(session.latent_shapes)
+    temperatures = per_layer(options.temperature, n_layers)
+    if not session.processes.is_main:
+        return {}
+    known = known_layers(n_layers)
+    indices = session.images.indices
+    chosen = indices[spread(len(indices), options.columns)]
+    rows, alike = [], []
+    for row in chosen.tolist():
+        x, shown = _row(session, row, [first_layers(k, n_layers, temperatures) for k in known])
+        rows += [x, *shown]
+        alike.append([float(psnr(x, picture).clamp(max=100.0)) for picture in shown])
+    save_png(session.out / "progressive.png", image_grid(torch.cat(rows), 1 + len(known)))
+    return {
+        "images": chosen.tolist(),
+        "known_layers": known,
+        "psnr": np.mean(alike, axis=0).tolist(),
+        "temperatures": list(temperatures),
+    }
+
+
+def known_layers(n_layers: int) -> list[int]:
+    """The numbers of layers that a row goes through."""
+    return [int(i) + 1 for i in spread(n_layers, MOST_COLUMNS)]
+
+
+def first_layers(k: int, n_layers: int, temperatures: tuple[float, ...]) -> Source:
+    """q in the top k layers, p below them."""
+    return by_layer([posterior_sample] * k + [prior_sample(temperatures)] * (n_layers - k))
+
+
+def _row(session: Session, row: int, sources: list[Source]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """An image and its pictures. The noise of a layer is the same in all of them: only what is known differs."""
+    shown = []
+    for source in sources:
+        x = session.x_at(np.array([row]), "progressive", row)
+        shown.append(session.picture_of(session.model(x, source).likelihood, row))
+    return x, shown

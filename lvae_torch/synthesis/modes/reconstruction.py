@@ -1,0 +1,122 @@
+"""Reconstruction: the ELBO of a split, how like the images their reconstructions are, and pictures of pairs.
+
+With ``keep_fraction`` all but the most informative variates come from the prior: a smaller code, whose ELBO counts the
+KL of what is kept.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lvae_torch.data.order import spread
+from lvae_torch.elbo.bounds import bits_entry
+from lvae_torch.models.contract import Source
+from lvae_torch.synthesis.parts import Arrays, Parts
+from lvae_torch.synthesis.session import Batch, Session
+from lvae_torch.synthesis.showing import POINT, save_pairs
+from lvae_torch.synthesis.similarity import psnr, ssim
+from lvae_torch.synthesis.singles import SINGLES, TARGETS, save_singles
+from lvae_torch.synthesis.variates import Kept, bits_per_element, kept_variates, variate_kl
+
+ACTIVE_BITS = 1e-4  # per element: layers with less carry nothing (Efficient-VDVAE's count of active groups)
+FINITE_PSNR = 100.0  # dB; stands for an exact reconstruction in the mean
+ALIKE = ("ssim", "ssim_zero_padded", "psnr")  # of images, not of points, nor of codes
+OPTIONS = ("batch_size", "draw", "output_temperature", "save_singles", "save_targets")
+
+
+@torch.no_grad()
+def run(session: Session) -> dict[str, object]:
+    """NLL, KL per layer and ELBO in nats per image, bits/dim, SSIM and PSNR: means over the split.
+
+    Every image's own values are kept in the parts; an interrupted run goes on after its last whole part.
+    """
+    options, shapes = session.options, session.model.latent_shapes()
+    kept = kept_variates(session)
+    source = kept.source(shapes, session.processes.device)
+    count = session.n_batches(options.batch_size)
+    parts = session.parts(count, *OPTIONS, said={"kept": kept.channels})
+    for b, batch in session.posterior_batches():
+        if not parts.is_done(b):
+            parts.write(b, _reconstruct(session, batch, source, kept))
+    session.processes.barrier()
+    if not session.processes.is_main:
+        return {}
+    _save_pairs(session, source)
+    means = _means(parts, count)
+    return {**_summary(session, means), **_pruning(session, kept, means)}
+
+
+def _reconstruct(session: Session, batch: Batch, source: Source, kept: Kept) -> Arrays:
+    """Values of each image, (b,) or (b, L)."""
+    indices, x = batch
+    out = session.model(x, source)
+    kl = [variate_kl(latent) for latent in out.latents]  # (b, Z) each
+    masks = [torch.from_numpy(mask).to(x.device) for mask in kept.masks]
+    shown = session.picture_of(out.likelihood, int(indices[0]))
+    numbers, names = indices.tolist(), session.single_names
+    if session.options.save_singles:
+        save_singles(session.out / SINGLES, numbers, shown, names)
+    if session.options.save_targets:
+        save_singles(session.out / TARGETS, numbers, x, names)
+    nll = -out.likelihood.log_prob(x)
+    values = {
+        "nll": nll,
+        "kl": _by_layer([layer * mask for layer, mask in zip(kl, masks, strict=True)], nll),
+        "kl_unmasked": _by_layer(kl, nll),
+        "ssim": ssim(x, shown),
+        "ssim_zero_padded": ssim(x, shown, zero_padded=True),
+        "psnr": psnr(x, shown).clamp(max=FINITE_PSNR),
+    }
+    return {"indices": indices, **{name: value.double().cpu().numpy() for name, value in values.items()}}
+
+
+def _by_layer(kl: list[Tensor], like: Tensor) -> Tensor:
+    """Sums over variates, (b, L); some models have no layers."""
+    return torch.stack([layer.sum(dim=1) for layer in kl], dim=1) if kl else like.new_zeros(len(like), 0)
+
+
+def _means(parts: Parts, count: int) -> dict[str, np.ndarray]:
+    """Over all images, in their order: the number of processes changes nothing."""
+    read = [parts.read(b) for b in range(count)]
+    means = {name: np.concatenate([part[name] for part in read]).mean(axis=0) for name in read[0] if name != "indices"}
+    return {**means, "n_images": np.array(sum(len(part["indices"]) for part in read))}
+
+
+def _summary(session: Session, means: dict[str, np.ndarray]) -> dict[str, object]:
+    nll, kl = float(means["nll"]), means["kl"].tolist()
+    bits = bits_per_element(kl, session.model.latent_shapes())
+    return {
+        "n_images": int(means["n_images"]),
+        "nelbo": nll + sum(kl),
+        **bits_entry("bits_per_dim", nll + sum(kl), session.n_dims),
+        "nll": nll,
+        "kl": sum(kl),
+        "kl_per_layer": kl,
+        "bits_per_element": sum(bits),
+        "bits_per_element_per_layer": bits,
+        "active_layers": sum(layer >= ACTIVE_BITS for layer in bits),
+        **{name: float(means[name]) for name in ALIKE if bits and session.model.image_shape != POINT},
+    }
+
+
+def _pruning(session: Session, kept: Kept, means: dict[str, np.ndarray]) -> dict[str, object]:
+    """What was kept, and the KL with all that was not."""
+    if session.options.keep_fraction is None:
+        return {}
+    return {
+        "keep_fraction": session.options.keep_fraction,
+        "kept_per_layer": [len(channels) for channels in kept.channels],
+        "kl_unmasked": float(means["kl_unmasked"].sum()),
+        "kl_unmasked_per_layer": means["kl_unmasked"].tolist(),
+    }
+
+
+def _save_pairs(session: Session, source: Source) -> None:
+    indices = session.images.indices
+    chosen = indices[spread(len(indices), session.options.pairs)]
+    pairs = []
+    for piece in np.split(chosen, range(session.options.batch_size, len(chosen), session.options.batch_size)):
+        x = session.x_at(piece, "pairs", int(piece[0]))
+        pairs.append((x, session.picture_of(session.model(x, source).likelihood)))
+    x, shown = (torch.cat(images) for images in zip(*pairs, strict=True))
+    save_pairs(session.out / "reconstructions.png", x, shown, max(1, session.options.columns // 2))

@@ -1,0 +1,1 @@
+"""The Python door: a trained run for people and programs."""

@@ -1,0 +1,75 @@
+"""The model card of a bundle: what it is, what it was trained on, and what was measured, with the commands."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lvae_torch.errors import DataError
+from lvae_torch.files import read_json
+from lvae_torch.runs.checkpoint import versions
+from lvae_torch.runs.folder import RunFolder
+from lvae_torch.trained.run import TrainedRun
+
+MEASURED = {
+    "reconstruction": ("-ELBO", "nelbo"),
+    "likelihood": ("-log p(x), importance-weighted bound", "nll_bound"),
+}
+"""Modes whose results say how good a model is: what they measure, and under which name."""
+
+
+def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder) -> str:
+    """The card as Markdown, with the front matter that model hubs read."""
+    on, section = run.trained_on, run.settings.model
+    latents = ", ".join("x".join(map(str, shape)) for shape in run.latent_shapes) or "none"
+    n_parameters = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    channels, height, width = on.image_shape
+    levels = f"{on.n_levels} levels" if on.n_levels else "values without levels"
+    rows = [
+        ("family", f"`{section.family}`"),
+        ("parameters", f"{n_parameters:,}"),
+        ("latents, top first", latents),
+        ("images", f"{channels} x {height} x {width}, {levels}"),
+        ("trained on", f"`{on.dataset}`, content hash `{on.content_hash}`"),
+        ("training", f"{run.step:,} steps of {run.settings.train.batch_size} images, seed {run.settings.run.seed}"),
+        ("weights", "moving average" if run.is_averaged else "as training left them"),
+        ("licence", license_),
+        ("written by", ", ".join(f"{program} {version}" for program, version in versions().items())),
+    ]
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows)
+    return "\n\n".join(
+        [
+            f"---\nlibrary_name: lvae_torch\nlicense: {json.dumps(license_)}\ntags: [variational-autoencoder]\n---",
+            f"# {name}",
+            f"A hierarchical variational autoencoder, trained with lvae_torch.\n\n| | |\n| --- | --- |\n{table}",
+            "## Measured\n\n" + _measured(run, folder),
+            "## Use\n\n"
+            f"    python -m lvae_torch.synthesize {name} --mode generation\n\n"
+            "with the path of this folder in place of its name, or in Python:\n\n"
+            "    import lvae_torch\n\n"
+            f'    run = lvae_torch.load_run("{name}")\n'
+            "    samples = run.sample(16)\n",
+        ]
+    )
+
+
+def _measured(run: TrainedRun, folder: RunFolder) -> str:
+    """What the run's own results say of these weights."""
+    rows = []
+    for mode, (what, key) in MEASURED.items():
+        found = _results(folder.synthesis(mode) / "metrics.json")
+        if found.get("step") != run.step or found.get("weights") != ("ema" if run.is_averaged else "raw"):
+            continue
+        samples = f", {found['iw_samples']} samples" if "iw_samples" in found else ""
+        images = f"{found['n_images']:,} images of {found['split']}"
+        rows.append(f"| {what}{samples} | {found[key]:.2f} nats per image | {images} | `synthesize --mode {mode}` |")
+    if not rows:
+        return "Nothing yet with these weights: run `synthesize --mode reconstruction` before `export`."
+    return "\n".join(["| | value | on | command |", "| --- | --- | --- | --- |", *rows])
+
+
+def _results(path: Path) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+    except DataError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,161 @@
+"""From a run's name, its folder or a bundle to a trained run; and models without one."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lvae_torch.data.images import Images
+from lvae_torch.data.run_data import make_preprocess, open_dump
+from lvae_torch.data.shapes import ImageShape
+from lvae_torch.distributed.processes import Processes, choose_device
+from lvae_torch.elbo.evaluation import take_statistics
+from lvae_torch.errors import CfgError, DataError, say
+from lvae_torch.files import NAME, check_name
+from lvae_torch.hparams import Settings, check_same_model, load, model_section, to_cfg
+from lvae_torch.models.contract import Model
+from lvae_torch.runs.bundle import SETTINGS, Bundle, is_bundle
+from lvae_torch.runs.checkpoint import About, load_chosen, store_of
+from lvae_torch.runs.folder import RunFolder
+from lvae_torch.trained.run import TrainedRun
+from lvae_torch.training.wrapping import place
+
+
+def load_run(
+    run: str | Path,
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    checkpoint: Literal["last", "best"] | int = "last",
+    weights: Literal["averaged", "raw"] = "averaged",
+    runs: str | Path = "runs",
+) -> TrainedRun:
+    """A trained run, ready to use.
+
+    Args:
+        run: a run's name, its folder, or the folder of a bundle (``lvae export``).
+        checkpoint: ``last`` is the best one of a run that was finished with patience; or the number of a step.
+        weights: the averaged ones, where the run has them, or those that training left.
+        runs: the folder of all runs, where a name is given.
+    Raises:
+        CfgError: if there is no such run.
+        DataError: if it has no such checkpoint, or a file of it is damaged.
+    """
+    asked = [f"run.device={device}", f"synthesis.checkpoint={checkpoint}", f"synthesis.use_ema={weights != 'raw'}"]
+    settings, where = find_run(run, asked, runs)
+    return open_run(settings, where, Processes(0, 1, choose_device(device)))
+
+
+def build_model(
+    family: str,
+    image_shape: ImageShape,
+    levels: int = 256,
+    section: Mapping[str, Any] | None = None,
+    **keys: Any,
+) -> Model:
+    """A new model of a family, its keys as in ``[model]`` of a cfg: ``build_model("vae", (1, 28, 28), levels=2)``.
+
+    Args:
+        image_shape: (C, H, W).
+        levels: values a pixel can have: 2 for binary images, 256 for 8 bits; 0 for values that have none.
+        section: keys whose names are taken here, such as ``{"levels": [8, 4, 4]}`` of a VQ-VAE.
+    Raises:
+        CfgError: listing all that is wrong.
+    """
+    channels, height, width = image_shape
+    return model_section(family, {**keys, **(section or {})}).build((channels, height, width), levels)
+
+
+def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = "runs") -> tuple[Settings, Path]:
+    """The settings of a run as it was trained, with overrides on top, and the folder of its weights.
+
+    Args:
+        run: a run's name or folder, a bundle, or the .cfg file of a run.
+    Raises:
+        CfgError: if there is none of these, or something in it is wrong.
+    """
+    path = Path(run).expanduser()
+    if path.suffix == ".cfg":
+        settings = load(path, overrides)
+        return settings, RunFolder.of(settings.run).path
+    if is_bundle(path):
+        name = [f"run.name={path.resolve().name}"] if NAME.fullmatch(path.resolve().name) else []
+        return load(_settings_in(path), [*name, f"run.runs={str(runs)!r}", *overrides]), path
+    folder = path if (path / SETTINGS).is_file() else RunFolder(Path(runs), check_name(str(run), "the run")).path
+    if not (folder / SETTINGS).is_file():
+        raise CfgError(
+            f"{run}: neither a .cfg file, a run ({folder / SETTINGS} does not exist) nor a bundle. Train it."
+        )
+    # The folder may have been moved since: what is asked for by its place is found at its place.
+    at = [f"run.runs={str(folder.resolve().parent)!r}", f"run.name={folder.resolve().name}"]
+    return load(folder / SETTINGS, [*at, *overrides]), folder
+
+
+def _settings_in(bundle: Path) -> Path:
+    if not (bundle / SETTINGS).is_file():
+        raise DataError(f"{bundle}: no whole bundle, {SETTINGS} is missing. Copy or download it again.")
+    return bundle / SETTINGS
+
+
+def open_run(settings: Settings, where: Path, processes: Processes) -> TrainedRun:
+    """The model of a run or bundle on its device, with the checkpoint and weights that ``[synthesis]`` asks for.
+
+    Raises:
+        DataError: if there is no such checkpoint, or a file is damaged.
+        CfgError: if the weights are of another model.
+    """
+    bundle = _bundle_of(settings, where) if is_bundle(where) else _from_checkpoint(settings, where)
+    on = bundle.trained_on
+    model = settings.model.build(on.image_shape, on.n_levels)
+    try:
+        model.load_state_dict(bundle.weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1:2]
+        raise DataError(
+            f"{where}: its weights are not those of its {SETTINGS} ({' '.join(first).strip()}). Copy both anew."
+        ) from error
+    place(settings.train, model, processes.device)
+    run = TrainedRun(settings, model.eval(), bundle.step, bundle.is_averaged, on, where, processes.device)
+    if settings.val.batch_norm != "running":
+        _take_statistics(run, processes)
+    return run
+
+
+def _from_checkpoint(settings: Settings, folder: Path) -> Bundle:
+    which, use_ema = settings.synthesis.checkpoint, settings.synthesis.use_ema
+    checkpoint = load_chosen(
+        store_of(folder / "checkpoints"), int(which) if which.isdecimal() else _last_or_best(which)
+    )
+    check_same_model(settings.model, checkpoint.about, folder, "Leave [model] as it was.")
+    about = checkpoint.about
+    weights, is_averaged = checkpoint.weights(use_ema), checkpoint.is_averaged(use_ema)
+    return Bundle(weights, checkpoint.step, is_averaged, about.trained_on, about.versions)
+
+
+def _last_or_best(which: str) -> Literal["last", "best"]:
+    return "best" if which == "best" else "last"
+
+
+def _bundle_of(settings: Settings, folder: Path) -> Bundle:
+    bundle = Bundle.read(folder)
+    if settings.synthesis.checkpoint not in ("last", str(bundle.step)) or (
+        bundle.is_averaged and not settings.synthesis.use_ema
+    ):
+        kind = "averaged" if bundle.is_averaged else "raw"
+        raise CfgError(
+            f"{folder}: a bundle has one set of weights, those of step {bundle.step}, {kind}; ask for these."
+        )
+    saved = About(to_cfg(load(_settings_in(folder))), bundle.trained_on)
+    check_same_model(settings.model, saved, folder, "Leave [model] as it was.")
+    return bundle
+
+
+def _take_statistics(run: TrainedRun, processes: Processes) -> None:
+    """The batch norm statistics that the run is evaluated with; those of training where its data is not there."""
+    data, train = run.settings.data, run.settings.train
+    try:
+        dump = open_dump(data)
+        training = Images(dump.split(data.train_split, limit=data.limit_train), make_preprocess(data, dump.n_levels))
+    except DataError as error:
+        if processes.is_main:
+            say(f"{error}\nGoing on with the statistics that trailed the training.")
+        return
+    take_statistics(run.model, training, train.batch_size, run.settings.run.seed, processes)

@@ -1,0 +1,250 @@
+"""A trained run for people and programs: what one can do with it.
+
+run = lvae_torch.load_run("quickstart")        # a run's name or folder, or a bundle
+x = run.images(limit=16)                       # (16, 3, 28, 28) in [0, 1]
+z = run.encode(x)                              # one tensor a layer, top layer first
+again, samples = run.decode(z), run.sample(16, temperature=0.8)
+log_p = run.log_likelihood(x, samples=100)     # nats, (16,)
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lvae_torch.data.dump import Dump
+from lvae_torch.data.images import Images
+from lvae_torch.data.run_data import make_preprocess, open_dump
+from lvae_torch.data.transforms import Preprocess
+from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.distributions.codes import CertainCodes
+from lvae_torch.distributions.gaussian import DiagonalGaussian
+from lvae_torch.elbo.bounds import elbo_terms, iw_bound
+from lvae_torch.errors import DataError
+from lvae_torch.hparams import Settings
+from lvae_torch.models.contract import Model, Output, Posterior, Shape, Source
+from lvae_torch.models.sources import given_latents, posterior_mean, posterior_sample, prior_sample
+from lvae_torch.runs.checkpoint import TrainedOn
+from lvae_torch.synthesis.section import Temperature
+from lvae_torch.synthesis.temperatures import per_layer
+
+Picture = Literal["mean", "mode", "sample"]
+"""What is shown of p(x | z)."""
+
+
+@dataclass(frozen=True)
+class Elbo:
+    """The terms of the ELBO at one posterior sample of each image, in nats."""
+
+    nll: Tensor  # (B,)    -log p(x | z)
+    kl: Tensor  # (B, L)  KL(q || p) of each layer, top layer first
+
+    @property
+    def elbo(self) -> Tensor:
+        """Lower bound on log p(x), (B,)."""
+        return -self.nll - self.kl.sum(dim=1)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained model and what it is of. Images are (B, C, H, W) floats in [0, 1]; any number of them.
+
+    ``seed`` makes the draws of a call repeatable and leaves torch's own generator alone; without it, they come from
+    that generator.
+    """
+
+    settings: Settings
+    """As it was trained."""
+    model: Model
+    """In evaluation mode, on ``device``."""
+    step: int
+    """Training steps behind the weights."""
+    is_averaged: bool
+    """Whether the weights are the moving average."""
+    trained_on: TrainedOn
+    place: Path
+    """The run's folder, or the bundle's."""
+    device: torch.device
+
+    @property
+    def name(self) -> str:
+        return self.settings.run.name
+
+    @property
+    def latent_shapes(self) -> tuple[Shape, ...]:
+        """Shape of each z without the batch, top layer first."""
+        return self.model.latent_shapes()
+
+    def images(self, split: str | None = None, limit: int = 0) -> Tensor:
+        """Images of the run's dataset as the model sees them, (N, C, H, W).
+
+        Args:
+            split: of the dump; the run's validation split if not given.
+            limit: that many, spread evenly over the split, which may be sorted; 0 for all.
+        Raises:
+            DataError: if there is no dump, or no such split.
+        """
+        dump = open_dump(self.settings.data)
+        chosen = dump.split(split or self.settings.data.val_split)
+        images = Images(chosen, self.preprocess_of(dump), limit)
+        return images.at(images.indices, self.device)
+
+    def preprocess_of(self, dump: Dump) -> Preprocess:
+        """What makes the images of a dump those that the run was trained on.
+
+        Raises:
+            DataError: if they have another shape or other levels.
+        """
+        on = self.trained_on
+        if dump.image_shape != on.image_shape:
+            raise DataError(f"{dump.folder}: images {dump.image_shape}; the run was trained on {on.image_shape}.")
+        preprocess = make_preprocess(self.settings.data, dump.n_levels)
+        if preprocess.levels_after != on.n_levels:
+            raise DataError(
+                f"{dump.folder}: {preprocess.levels_after} levels after [data] binarize and n_bits, but the run was "
+                f"trained on {on.n_levels}. Set them as they were."
+            )
+        return preprocess
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, draw: bool = False, seed: int | None = None) -> list[Tensor]:
+        """Latents of images: posterior means, or samples with ``draw``; one (B, ...) a layer, top layer first."""
+        passes = self._passes(x, posterior_sample if draw else posterior_mean, seed)
+        return _joined([[latent.z for latent in out.latents] for out in passes])
+
+    @torch.no_grad()
+    def posteriors(self, x: Tensor) -> list[Posterior]:
+        """q(z_i | z_above, x) of each layer, top layer first, where the layers above take their posterior means."""
+        passes = [out.latents for out in self._passes(x, posterior_mean, None)]
+        return [_joined_posterior([latents[i].encoded for latents in passes]) for i in range(len(passes[0]))]
+
+    @torch.no_grad()
+    def decode(self, latents: Sequence[Tensor], show: Picture = "mean", seed: int | None = None) -> Tensor:
+        """Images of given latents, top layer first, as ``encode`` returns them: (B, C, H, W).
+
+        Raises:
+            ValueError: if they are not latents of this model.
+        """
+        parts = zip(*(z.split(self._size) for z in self._checked_latents(latents)), strict=True)
+        with self._noise(seed):
+            return torch.cat([_shown(self.model(None, given_latents(part), len(part[0])), show) for part in parts])
+
+    @torch.no_grad()
+    def sample(self, n: int, temperature: Temperature = 1.0, show: Picture = "mean", seed: int | None = None) -> Tensor:
+        """``n`` images from the prior, (n, C, H, W).
+
+        Args:
+            temperature: factor on the prior's stds: a number, one for each layer (top first), or
+                ``("linear", top, bottom)``.
+            show: the mean of p(x | z), its mode, or a sample.
+        """
+        source = prior_sample(per_layer(temperature, len(self.latent_shapes)))
+        counts = [min(self._size, n - first) for first in range(0, n, self._size)]
+        with self._noise(seed):
+            return torch.cat([_shown(self.model(None, source, count), show) for count in counts])
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, draw: bool = True, show: Picture = "mean", seed: int | None = None) -> Tensor:
+        """Images through the latents and back, (B, C, H, W); posterior means instead of samples without ``draw``."""
+        passes = self._passes(x, posterior_sample if draw else posterior_mean, seed)
+        return torch.cat([_shown(out, show) for out in passes])
+
+    @torch.no_grad()
+    def elbo(self, x: Tensor, seed: int | None = None) -> Elbo:
+        """The ELBO of images, by image and layer, nats."""
+        with self._noise(seed):
+            terms = [elbo_terms(p, self.model(p, posterior_sample)) for p in self._on_levels(x).split(self._size)]
+        return Elbo(torch.cat([t.nll for t in terms]), torch.cat([t.kl for t in terms]))
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, samples: int = 100, seed: int | None = None) -> Tensor:
+        """Importance-weighted lower bound on log p(x) with that many samples, nats, (B,), float64."""
+        chunk = self.settings.synthesis.chunk
+        with self._noise(seed):
+            return torch.cat([iw_bound(self.model, p, samples, chunk) for p in self._on_levels(x).split(self._size)])
+
+    @property
+    def _size(self) -> int:
+        return self.settings.synthesis.batch_size
+
+    def _passes(self, x: Tensor, source: Source, seed: int | None) -> Iterator[Output]:
+        with self._noise(seed):
+            for part in self._checked(x).split(self._size):
+                yield self.model(part, source)
+
+    @contextmanager
+    def _noise(self, seed: int | None) -> Iterator[None]:
+        if seed is None:
+            yield
+            return
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            seed_everything("python", seed)
+            yield
+
+    def _checked(self, x: Tensor) -> Tensor:
+        """x on the device.
+
+        Raises:
+            TypeError: if it is no tensor of floats.
+            ValueError: if it has another shape than the model's images, or values outside [0, 1].
+        """
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"images are {kind}; give a torch tensor of floats in [0, 1], such as pixels / 255.")
+        if x.ndim != 4 or not len(x) or tuple(x.shape[1:]) != self.model.image_shape:
+            wanted = ", ".join(map(str, self.model.image_shape))
+            raise ValueError(f"images have shape {tuple(x.shape)}; {self.name} needs (N, {wanted}) with N >= 1.")
+        x = x.to(self.device, torch.get_default_dtype())
+        if self.trained_on.n_levels and not ((x >= 0) & (x <= 1)).all():  # NaN is outside too
+            raise ValueError(f"images have values from {x.min():g} to {x.max():g}; scale them to [0, 1].")
+        return x
+
+    def _on_levels(self, x: Tensor) -> Tensor:
+        """The same for likelihoods, which are of pixel levels only.
+
+        Raises:
+            ValueError: if there are values between the levels.
+        """
+        x, n_levels = self._checked(x), self.trained_on.n_levels
+        if self.model.in_bits:
+            steps = x * (n_levels - 1)
+            if ((steps - steps.round()).abs() > 0.01).any():
+                remedy = "binarize them, (x >= 0.5).float()" if n_levels == 2 else f"round them to k / {n_levels - 1}"
+                raise ValueError(f"images have values between the {n_levels} pixel levels of {self.name}; {remedy}.")
+        return x
+
+    def _checked_latents(self, latents: Sequence[Tensor]) -> list[Tensor]:
+        given = [tuple(z.shape[1:]) for z in latents]
+        counts = {len(z) for z in latents}
+        if not given or given != list(self.latent_shapes) or len(counts) != 1 or 0 in counts:
+            wanted = ", ".join(f"(N, {', '.join(map(str, shape))})" for shape in self.latent_shapes) or "no latents"
+            told = ", ".join(str(tuple(z.shape)) for z in latents) or "none"
+            raise ValueError(f"{len(given)} latents of shapes {told}; {self.name} has {wanted}, top layer first.")
+        return [z.to(self.device) for z in latents]
+
+
+def _shown(out: Output, show: Picture) -> Tensor:
+    match show:
+        case "mean":
+            return out.likelihood.mean()
+        case "mode":
+            return out.likelihood.mode()
+        case "sample":
+            return out.likelihood.sample()
+    raise ValueError(f"show is {show!r}; use mean, mode or sample.")
+
+
+def _joined(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+
+
+def _joined_posterior(parts: Sequence[Posterior]) -> Posterior:
+    match parts[0]:
+        case CertainCodes(n_codes=n_codes):
+            return CertainCodes(torch.cat([q.mean for q in parts]), n_codes)
+    gaussians = [q for q in parts if isinstance(q, DiagonalGaussian)]
+    return DiagonalGaussian(torch.cat([q.mean for q in gaussians]), torch.cat([q.log_std for q in gaussians]))

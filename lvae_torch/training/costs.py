@@ -1,0 +1,87 @@
+"""What a model costs, found by running it without numbers: arithmetic, and memory kept for the backward pass."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from lvae_torch.data.shapes import ImageShape
+from lvae_torch.elbo.bounds import elbo_terms
+from lvae_torch.models.contract import Model
+from lvae_torch.models.sources import posterior_sample
+
+PRECISIONS = ("float32", "bfloat16")
+Switches = tuple[bool, str]
+"""[train] activation_checkpointing and precision."""
+COUNTED_BATCH = 2
+
+
+def flops_per_image(model: Model, image_shape: ImageShape) -> tuple[int, int]:
+    """Multiply-adds (2 FLOP each) of convolutions and matrix products: forward alone, and with the backward pass.
+
+    Args:
+        model: on the meta device.
+    """
+    model.train()
+    x = torch.empty(COUNTED_BATCH, *image_shape, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        terms = elbo_terms(x, model(x, posterior_sample))
+        forward = counter.get_total_flops()
+        terms.nelbo.mean().backward()
+    return forward // COUNTED_BATCH, counter.get_total_flops() // COUNTED_BATCH
+
+
+def kept_for_backward(build: Callable[[], Model], image_shape: ImageShape) -> dict[Switches, int]:
+    """Bytes that stay alive after the forward pass, per image, for each way to set the switches."""
+    kept: dict[Switches, int] = {}
+    with FakeTensorMode():  # tensors with shape and type, but no numbers; autocast works on them as on real ones
+        model = build().train()
+        for activation_checkpointing in (False, True):
+            if activation_checkpointing:
+                model.rematerialize()
+            for precision in PRECISIONS:
+                one = _alive(model, torch.empty(1, *image_shape), precision)
+                if precision != "float32":  # weights in half precision are kept too, but do not grow with the batch
+                    one = _alive(model, torch.empty(2, *image_shape), precision) - one
+                kept[activation_checkpointing, precision] = one
+    return kept
+
+
+def _alive(model: Model, x: Tensor, precision: str) -> int:
+    half = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+    with _Allocations() as allocations, half:
+        loss = elbo_terms(x, model(x, posterior_sample)).nelbo.mean()
+        alive = allocations.alive()
+    assert loss.requires_grad  # it keeps all of that until here
+    return alive
+
+
+class _Allocations(TorchDispatchMode):
+    """Every storage made while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._given: set[int] = set()  # weights and images: results that are views of them are not new
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._given |= {s._cdata for s in _storages((args, kwargs)) if s._cdata not in self._made}
+        out = func(*args, **(kwargs or {}))
+        for storage in _storages(out):
+            if storage._cdata not in self._given:
+                self._made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        return out
+
+    def alive(self) -> int:
+        """Bytes of those that somebody still holds."""
+        return sum(n_bytes for storage, n_bytes in self._made.values() if not storage.expired())
+
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    return [value.untyped_storage() for value in tree_leaves(values) if isinstance(value, Tensor)]

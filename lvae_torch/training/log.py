@@ -1,0 +1,123 @@
+"""What a training run shows of itself: numbers and pictures, to every reporter at once."""
+
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lvae_torch.cfg.section import Section
+from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.elbo.bounds import bits_entry
+from lvae_torch.elbo.evaluation import Evaluation
+from lvae_torch.models.contract import Model
+from lvae_torch.models.sources import posterior_sample, prior_sample
+from lvae_torch.reporting.console import ConsoleReporter
+from lvae_torch.reporting.grids import image_grid, pair_grid
+from lvae_torch.reporting.jsonl import JsonlReporter
+from lvae_torch.reporting.reporter import Reporter
+from lvae_torch.reporting.tensorboard import TensorBoardReporter
+from lvae_torch.runs.folder import RunFolder
+from lvae_torch.training.meter import Reading
+
+
+@dataclass
+class TrainingWatch:
+    """The loop's watcher: turns readings and evaluations into named scalars and image grids."""
+
+    reporter: Reporter
+    model: Model
+    """The model that is evaluated."""
+    pictures: Tensor | None
+    """Images to reconstruct, (B, C, H, W) in [0, 1]; None for no pictures."""
+    seed: int
+    last: Evaluation | None = None
+
+    def begins(self, step: int) -> None:
+        """Training goes on from ``step``."""
+        self._since, self._counted = time.monotonic(), step
+
+    def logged(self, step: int, reading: Reading, learning_rate: float, images_per_step: int) -> None:
+        """Means since the last log line."""
+        nelbo = reading.nelbo
+        values = {
+            "train/loss": reading.loss,
+            "train/nelbo": nelbo,
+            **bits_entry("train/bpd", nelbo, self.model.n_dims),
+            "train/nll": reading.nll,
+            "train/kl": sum(reading.kl),
+        }
+        values |= {f"train/kl/{i:02d}": kl for i, kl in enumerate(reading.kl)}
+        values |= {f"train/{name}": value for name, value in reading.extras.items()}
+        values |= {
+            "train/grad_norm": reading.grad_norm,
+            "train/skipped_steps": float(reading.skipped),
+            "train/learning_rate": learning_rate,
+            "speed/images_per_second": self._images_per_second(step, images_per_step),
+            "speed/peak_memory_gib": peak_memory_gib(next(self.model.parameters()).device),
+        }
+        self.reporter.scalars(step, values)
+
+    def evaluated(self, step: int, evaluation: Evaluation, seconds: float) -> None:
+        """The validation split, which took so long, with a grid of samples and one of reconstructions."""
+        start, self.last = time.monotonic(), evaluation
+        self.reporter.scalars(step, {f"val/{k}": v for k, v in evaluation.scalars(self.model.n_dims).items()})
+        for i, kl in enumerate(evaluation.units.kl):
+            self.reporter.histogram(step, f"val/kl_units/{i:02d}", kl.flatten().cpu().numpy())
+        if self.pictures is not None:
+            self._show(step, self.pictures)
+        self._since += seconds + time.monotonic() - start  # evaluation is no part of the training speed
+
+    @torch.no_grad()
+    def _show(self, step: int, x: Tensor) -> None:
+        seed_everything("pictures", self.seed)  # the same noise each time, so that pictures of two steps compare
+        was_training = self.model.training
+        self.model.eval()  # looking changes no statistic
+        reconstruction = self.model(x, posterior_sample).likelihood.mean()
+        at_full_width = prior_sample([1.0] * len(self.model.latent_shapes()))
+        samples = self.model(None, at_full_width, n=x.shape[0]).likelihood.mean()
+        self.model.train(was_training)
+        columns = max(1, int(x.shape[0] ** 0.5))
+        self.reporter.image(step, "samples", image_grid(samples, columns))
+        self.reporter.image(step, "reconstructions", pair_grid(x, reconstruction, columns))
+
+    def _images_per_second(self, step: int, images_per_step: int) -> float:
+        now = time.monotonic()
+        elapsed, self._since = now - self._since, now
+        n_steps, self._counted = step - self._counted, step
+        return n_steps * images_per_step / max(elapsed, 1e-9)
+
+
+def training_reporters(
+    folder: RunFolder, start_step: int, total_steps: int, settings_text: str, hparams: Mapping[str, str | float]
+) -> list[Reporter]:
+    """TensorBoard, ``metrics.jsonl`` and the console, going on from ``start_step``.
+
+    Args:
+        hparams: what TensorBoard lists beside the run, by ``section.key``.
+    """
+    tensorboard = TensorBoardReporter(folder.tensorboard, start_step)
+    tensorboard.hparams(settings_text, hparams)
+    return [
+        tensorboard,
+        JsonlReporter(folder.metrics_jsonl, start_step),
+        ConsoleReporter(total_steps, start_step),
+    ]
+
+
+def listed(**sections: Section) -> dict[str, str | float]:
+    """The values of sections by ``section.key``: numbers as numbers, the rest as text."""
+    return {
+        f"{name}.{key}": value if isinstance(value, bool | int | float | str) else repr(value)
+        for name, section in sections.items()
+        for key, value in section.model_dump().items()
+    }
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory this process has held on ``device``, in GiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,55 @@
+"""[train]: the switches around a model, and what they ask of the processes."""
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.errors import CfgError
+from lvae_torch.models.contract import Model
+from lvae_torch.training.section import TrainSection
+
+
+def check_processes(section: TrainSection, processes: Processes) -> None:
+    """Hold the global batch and the switches against the processes there are.
+
+    Raises:
+        CfgError: if the batch cannot be shared out evenly, or a switch needs GPUs.
+    """
+    batch, parts = section.batch_size, processes.world * section.accumulate
+    if batch % parts:
+        raise CfgError(
+            f"[train] batch_size is {batch}, but {processes.world} processes with accumulate = {section.accumulate} "
+            f"need a multiple of {parts}; batch_size counts the images of all processes together."
+        )
+    if section.sync_batch_norm and processes.device.type != "cuda":
+        raise CfgError("[train] sync_batch_norm = True needs GPUs; PyTorch has none of it for CPUs. Set it False.")
+
+
+def place(section: TrainSection, model: Model, device: torch.device) -> None:
+    """Move the model to its device, in the section's memory format."""
+    model.to(device)
+    if section.channels_last:
+        model.to(memory_format=torch.channels_last)
+
+
+def as_called(section: TrainSection, bare: Model, processes: Processes) -> nn.Module:
+    """``bare`` with the section's switches around it."""
+    if section.activation_checkpointing:
+        bare.rematerialize()
+    model: nn.Module = bare
+    if section.sync_batch_norm:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if section.compile:
+        model.compile()
+    if processes.world > 1:
+        ids = [processes.device.index] if processes.device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=ids)
+    return model
+
+
+def autocast(section: TrainSection, device: torch.device) -> AbstractContextManager[object] | None:
+    """Half precision for the networks, where the section asks for it."""
+    return torch.autocast(device.type, torch.bfloat16) if section.precision == "bfloat16" else None
