@@ -1,6 +1,6 @@
 """[data]: dumps, their order, and what the device makes of their bytes.
 
-    lvae_torch.data.write_dump("mine", {"train": images, "test": (test_images, test_labels)})
+lvae_torch.data.write_dump("mine", {"train": images, "test": (test_images, test_labels)})
 """
 
 from typing import TYPE_CHECKING, Any
