@@ -57,19 +57,19 @@ def _scan(data: bytes) -> int:
 
 
 def _is_flat(head: bytes) -> bool:
-    """Whether zeros code "nothing more in this block", as tables made for a plain picture may have it."""
-    at = 2
+    """Whether zeros may code "nothing more in this block" in every table, as those made for a plain picture have it."""
+    at, firsts = 2, list[int]()
     while at + 4 <= len(head):
         length = int.from_bytes(head[at + 2 : at + 4], "big")
         if head[at + 1] == TABLES:
             table = at + 4
-            while table + 17 <= at + 2 + length:
+            while table + 17 < at + 2 + length:
                 n_codes = sum(head[table + 1 : table + 17])
-                if head[table] >> 4 and n_codes and head[table + 17] == 0:  # of the AC tables, the first code
-                    return True
+                if head[table] >> 4:  # of the AC tables, what the first code says
+                    firsts.append(head[table + 17])
                 table += 17 + n_codes
         at += 2 + length
-    return False
+    return not any(firsts)
 
 
 def _wrong_chunk(data: bytes) -> str:

@@ -238,9 +238,7 @@ def _how_to_make(dumps: Path, dataset: str) -> str:
         return f"Train its run first; it makes it: python -m lvae_torch.synthesize {dataset[:-6]} --mode encoding"
     if dataset in OWN:
         side = OWN[dataset][0][1]
-        return (
-            f"Make it: python -m data_scripts images --source FOLDER --name {dataset} --size {side} --dumps {dumps}"
-        )
+        return f"Make it: python -m data_scripts images --source FOLDER --name {dataset} --size {side} --dumps {dumps}"
     if dataset in CATALOGUE:
         return f"Make it: python -m data_scripts {dataset} --dumps {dumps}"
     return f"Make it: python -m data_scripts DATASET --name {dataset} --dumps {dumps}, with a DATASET of --list."
