@@ -19,7 +19,7 @@ trap 'rm -f -- "$new"' EXIT
 
 # resolve PYTHON MACHINE [OPTION...]: what that interpreter needs there
 resolve() {
-  uv pip compile pyproject.toml --all-extras --python-version "$1" --python-platform "$2-unknown-linux-gnu" \
+  uv pip compile pyproject.toml --extra dev --python-version "$1" --python-platform "$2-unknown-linux-gnu" \
     --no-header --quiet "${@:3}"
 }
 

@@ -10,7 +10,7 @@ from data_scripts.account import Account
 from data_scripts.held_out import add_held_out_options, groups_of, random_split
 from data_scripts.kinds import by_number
 from data_scripts.labels import Labels, from_folders, from_source, from_table
-from data_scripts.pictures import PictureDump, add_picture_options
+from data_scripts.pictures import PictureDump, add_picture_options, listed
 from data_scripts.recipe import UNPACKED, Recipe, Request
 from data_scripts.render import Frame, Render, Resample
 from data_scripts.sources import Pictures, Place, gather
@@ -48,7 +48,8 @@ def write(request: Request) -> str:
             f"{path}: {len(lost):,} may not be read, the first {lost[0]}. Change that, or --skip-unreadable."
         )
     splits = _splits(pictures, options, account, path)
-    labels = _labels(pictures, [name for names in splits.values() for name in names], options, account)
+    every = [name for names in splits.values() for name in names]
+    labels = _of_whole_splits(_labels(pictures, every, options, account), splits, account)
     channels = 1 if options["grey"] else 3
     encoding: Encoding = "png" if height >= LARGE else "raw"
     if options["encoding"] != "auto":
@@ -134,6 +135,18 @@ def _labels(pictures: Pictures, names: Sequence[str], options: Mapping[str, Any]
             raise DataError(f"{path}: no such file. Give --labels FILE, folders or none.")
         return from_table(path, options["file_column"], options["label_column"] or (), names, account)
     return from_source(pictures) if pictures.labels else from_folders(pictures, names)
+
+
+def _of_whole_splits(labels: Labels, splits: Mapping[str, Sequence[str]], account: Account) -> Labels:
+    """The labels of splits that have one for every picture, by the names that the dump will have."""
+    kept = dict[str, int | tuple[int, ...]]()
+    for names in splits.values() if labels.of else ():
+        if without := [name for name in names if name not in labels.of]:
+            for name in without if len(without) < len(names) else ():
+                account.note(name, "without a class, for which the others of its split have none, too")
+        else:
+            kept |= {listed(name): labels.of[name] for name in names}
+    return Labels(kept, labels.names, labels.source)
 
 
 def _size(text: str) -> tuple[int, int]:
