@@ -69,6 +69,24 @@ def show(dump: Dump, split: str, out: Path) -> int:
     return len(chosen)
 
 
+def labels_told(dump: Dump, split: str) -> str:
+    """How many images each class has, or how many of each attribute are positive; "" without labels."""
+    labels, names = dump.labels(split), dump.label_names
+    if labels is None:
+        return ""
+    if labels.ndim == 2:
+        counts = (labels > 0).sum(axis=0)
+        told = [f"{name} {count:,}" for name, count in zip(names or range(labels.shape[1]), counts, strict=True)]
+        return f"{labels.shape[1]} attributes; above 0 in: {_first(told)}"
+    classes, counts = np.unique(labels, return_counts=True)
+    called = [names[c] if 0 <= c < len(names) else str(c) for c in classes]
+    return f"{len(classes)} classes: {_first([f'{c} {n:,}' for c, n in zip(called, counts, strict=True)])}"
+
+
+def _first(told: Sequence[str], most: int = 20) -> str:
+    return ", ".join(told[:most]) + (", ..." if len(told) > most else "")
+
+
 def _save(picture: np.ndarray, out: Path) -> None:
     from PIL import Image
 
@@ -86,6 +104,8 @@ def command(argv: Sequence[str]) -> None:
     n = show(dump, split, out)
     counts = ", ".join(f"{name} {count:,}" for name, count in dump.counts.items())
     print(f"{dump.folder}: {counts}; images {dump.image_shape}, {dump.n_levels} levels; {dump.identity}")
+    if told := labels_told(dump, split):
+        print(f"labels of {split}: {told}")
     print(f"{out}: {n} images of {split}, evenly spread")
 
 

@@ -120,6 +120,7 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
         identity={**session.identity, **_identity_of_images(settings, dump, split, images)},
         given_images=images,
         labels=dump.labels(split),
+        label_names=dump.label_names,
         names=dump.names(split),
         steps_per_epoch=n_training // settings.train.batch_size or 1,
         code_source=_code_source(settings, dump, preprocess) if settings.synthesis.codes_to else None,

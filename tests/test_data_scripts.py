@@ -15,10 +15,11 @@ from sites import Site
 import data_scripts
 from data_scripts import binarized_mnist, download, mnist, multi_mnist
 from data_scripts.commands import command
-from data_scripts.download import Source, fetch
+from data_scripts.download import fetch
 from data_scripts.formats import read_idx
 from data_scripts.progress import progress
 from data_scripts.recipes import RECIPES, VARIANTS
+from data_scripts.upstream import Source
 from lvae_torch.cli import main
 from lvae_torch.data.dump import Dump
 from lvae_torch.errors import CfgError, DataError

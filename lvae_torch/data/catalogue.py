@@ -55,6 +55,13 @@ CATALOGUE: dict[str, tuple[ImageShape, int]] = {
 }
 """Image shape (C, H, W) and levels, by name of the dump."""
 
+OWN: dict[str, tuple[ImageShape, int]] = {
+    "own_images": ((3, 64, 64), COLOUR),
+    "own_images_128": ((3, 128, 128), COLOUR),
+    "own_images_256": ((3, 256, 256), COLOUR),
+}
+"""The same of a person's own pictures, for the cfgs to begin with in ``egs``; a dump of another size counts first."""
+
 CODES: dict[str, tuple[ImageShape, int]] = {
     "vqvae_cifar10_codes": ((1, 8, 8), 128),
     "vqvae_svhn_codes": ((1, 8, 8), 128),

@@ -1,10 +1,10 @@
 """Dumps: images as files that anyone can open with NumPy, beside one JSON description.
 
 dataset_dumps/<dataset>/dataset.json
-dataset_dumps/<dataset>/<split>_00000.npy            (n, H, W, C), nearly always uint8
-dataset_dumps/<dataset>/<split>_00000.bin            in place of the .npy, if images are kept as PNG (see ``shards``)
-dataset_dumps/<dataset>/<split>_00000_labels.npy     int64 (n,), if the dataset has classes
-dataset_dumps/<dataset>/<split>_00000_names.txt      one line per image, if each image was a file
+dataset_dumps/<dataset>/<split>_00000.npy            (n, H, W, C), uint8 almost always
+dataset_dumps/<dataset>/<split>_00000.bin            instead, where images are kept as PNG (see ``shards``)
+dataset_dumps/<dataset>/<split>_00000_labels.npy     int64 (n,), where there are classes; (n, k) of k attributes
+dataset_dumps/<dataset>/<split>_00000_names.txt      one line an image, where images were files of their own
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvae_torch.data.catalogue import CATALOGUE, CODES
+from lvae_torch.data.catalogue import CATALOGUE, CODES, OWN
 from lvae_torch.data.shards import DTYPES, Encoding, Rows, open_shard
 from lvae_torch.errors import DataError
 from lvae_torch.files import BROKEN_ARRAY, check_name, read_json, sha256_of
@@ -201,8 +201,14 @@ class Dump:
         )
         return ImageSplit(name, tuple(rows), limit)
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Of the classes 0, 1, ..., or of the columns of labels; empty where they have none."""
+        names = self.provenance.get("label_names", ())
+        return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
+
     def labels(self, split: str) -> np.ndarray | None:
-        """Class of each image of ``split``, int64 (n,); None if the dataset has no classes."""
+        """Class of each image of ``split``, int64 (n,), or several numbers (n, k); None where there are no classes."""
         files = [shard.labels for shard in self._shards_of(split)]
         if not all(files):
             return None
@@ -230,6 +236,9 @@ class Dump:
 def _how_to_make(dumps: Path, dataset: str) -> str:
     if dataset in CODES:
         return f"Train its run first; it makes it: python -m lvae_torch.synthesize {dataset[:-6]} --mode encoding"
+    if dataset in OWN:
+        side = OWN[dataset][0][1]
+        return f"Make it: python -m data_scripts images --source FOLDER --name {dataset} --size {side} --dumps {dumps}"
     if dataset in CATALOGUE:
         return f"Make it: python -m data_scripts {dataset} --dumps {dumps}"
     return f"Make it: python -m data_scripts DATASET --name {dataset} --dumps {dumps}, with a DATASET of --list."

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lvae_torch.data.catalogue import CATALOGUE, CODES
+from lvae_torch.data.catalogue import CATALOGUE, CODES, OWN
 from lvae_torch.data.dump import Dump, ImageSplit
 from lvae_torch.data.images import Images
 from lvae_torch.data.order import TrainingOrder, spread
@@ -32,7 +32,7 @@ def described_images(section: DataSection) -> tuple[ImageShape, int] | None:
     try:
         dump = open_dump(section)
     except (DataError, CfgError):
-        return (CATALOGUE | CODES).get(section.dataset)
+        return (CATALOGUE | CODES | OWN).get(section.dataset)
     return dump.image_shape, dump.n_levels
 
 
@@ -78,6 +78,12 @@ class RunData:
             CfgError: if the section does not fit the dump.
         """
         dump = open_dump(section)
+        if missing := [key for key in ("train_split", "val_split") if getattr(section, key) not in dump.shards]:
+            told = " and ".join(f"{key} = {getattr(section, key)}" for key in missing)
+            raise DataError(
+                f"[data] {told}: {dump.folder} has {', '.join(dump.shards)}. Name one of these"
+                + (", or make the dump again with --valid 10%." if len(dump.shards) == 1 else ".")
+            )
         preprocess = make_preprocess(section, dump.n_levels)
         split = dump.split(section.train_split, limit=section.limit_train)
         return cls(

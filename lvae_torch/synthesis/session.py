@@ -39,7 +39,9 @@ class Session:
     """Run, checkpoint and data, which are written beside every result."""
     given_images: Images | None = None
     labels: np.ndarray | None = None
-    """Class of each image of the split; None if the dump has no classes."""
+    """Class of each image of the split, where the dump has them."""
+    label_names: Sequence[str] = ()
+    """Of the classes, or of the columns where an image has several labels."""
     steps_per_epoch: int = 1
     names: Sequence[str] | None = None
     """File name of each image of the split; None if the dump has no names."""

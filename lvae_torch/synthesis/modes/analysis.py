@@ -1,5 +1,8 @@
 """Analysis: figures of the learning curve, of the KL and units per layer, and of the classes in each layer."""
 
+import re
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -91,11 +94,24 @@ def _draw_classes(session: Session, labels: list[str]) -> list[str]:
         name: two_principal_components(torch.cat(layer))
         for name, layer in zip(labels, zip(*drawn, strict=True), strict=True)
     }
-    classes = None if session.labels is None else session.labels[chosen]
-    draw_clouds(
-        session.out / "classes.png", clouds, classes, f"{session.identity['run']}: samples of q, two components"
-    )
-    return [] if classes is not None else ["the dump has no labels: classes.png is not coloured"]
+    title = f"{session.identity['run']}: samples of q, two components"
+    if session.labels is None:
+        draw_clouds(session.out / "classes.png", clouds, None, title)
+        return ["the dump has no labels: classes.png is not coloured"]
+    for name, classes in _columns(session.labels[chosen], session.label_names):
+        told = f"{title}, {name}" if name else title
+        draw_clouds(session.out / f"classes{'_' * bool(name)}{name}.png", clouds, classes, told)
+    return []
+
+
+def _columns(labels: np.ndarray, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Classes counted from 0, (n,): of all images, or of each column of labels, with a name that a file may have."""
+    if labels.ndim == 1:
+        yield "", np.unique(labels, return_inverse=True)[1]
+        return
+    for k, column in enumerate(labels.T):
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", names[k]) if k < len(names) else str(k)
+        yield name, np.unique(column, return_inverse=True)[1]
 
 
 def two_principal_components(z: Tensor) -> np.ndarray:
