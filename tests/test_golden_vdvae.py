@@ -1,6 +1,7 @@
 """VDVAE against numbers recorded from openai/vdvae (float64, recorded noise)."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,11 @@ from lvae_torch.models.contract import Output
 from lvae_torch.models.sources import given_noise
 from lvae_torch.models.vdvae.section import build
 from lvae_torch.objectives import Objective, constant_beta, elbo_terms
+from lvae_torch.training.ema import Ema
+from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.meter import Meter
+from lvae_torch.training.optimization import learning_rate, make_optimizer
+from lvae_torch.training.step import TrainStep
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "vdvae"
 FOLDERS = {path.name: path for path in sorted(GOLDEN.glob("model_*"))}
@@ -147,6 +153,54 @@ def test_gradients(case: Case) -> None:
     for key in whole:
         close(gradients[key.removeprefix("grad:")], arrays[key])
     assert whole
+
+
+def step_of(case: Case, model: Any) -> TrainStep:
+    """The step of a run with the recorded settings."""
+    hyper = dict(zip(case.arrays["train_hyper_names"].tolist(), case.arrays["train_hyper"].tolist(), strict=True))
+    flat = FlatParameters(model)
+    betas = (hyper["beta1"], hyper["beta2"])
+    return TrainStep(
+        model=model,
+        bare=model,
+        flat=flat,
+        ema=Ema(model, hyper["ema_rate"], is_aged=True),
+        objective=Objective(constant_beta(1.0), n_dims=math.prod(model.image_shape)),
+        optimizer=make_optimizer("adamw", flat, betas, hyper["eps"], hyper["wd"]),
+        learning_rate=learning_rate(
+            "constant", hyper["lr"], 10_000, warmup_steps=int(hyper["warmup_iters"]), warmup_from_zero=True
+        ),
+        meter=Meter(len(model.latent_shapes()), torch.device("cpu")),
+        preprocess=lambda raw: raw,
+        clip_norm=hyper["grad_clip"],
+        skip_norm=hyper["skip_threshold"],
+    )
+
+
+def test_training_steps(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses, gradient norms, skipped steps, and where AdamW and the average take every weight."""
+    model, arrays = case.model().train(), case.arrays
+    step = step_of(case, model)
+    averaged = dict(step.ema.model.named_parameters())  # type: ignore[union-attr]
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    parameters, names = dict(model.named_parameters()), [our_name(name) for name in arrays["param_names"].tolist()]
+    for t in range(len(arrays["train_lr"])):
+        monkeypatch.setattr("lvae_torch.training.step.posterior_sample", given_noise(case.per_layer(f"train{t}_eps")))
+        assert step.learning_rate(t) == pytest.approx(arrays["train_lr"][t])
+        skipped = float(step.meter.skips[0])
+        x = case.images(f"train_image_uint8_{t}")
+        loss, terms = step.objective(x, model(x, given_noise(case.per_layer(f"train{t}_eps"))), t)
+        close(loss, arrays["train_elbo"][t])
+        close(terms.kl.sum(dim=1).mean() / x[0].numel(), arrays["train_rate"][t])
+        step(x, t)
+        assert float(step.meter.skips[0]) - skipped == arrays["train_skipped"][t]
+        for kind, of in (("param", parameters), ("ema", averaged)):
+            moved = torch.stack([(of[name] - before[name]).norm() for name in names])  # type: ignore[index]
+            close(moved, arrays[f"train{t}_{kind}_delta_norm_after"])
+    for key, delta in case.final.items():
+        kind, _, name = key.partition(":")
+        of, ours = (parameters if kind == "param_delta" else averaged), our_name(name)
+        close(of[ours] - before[ours], delta)  # type: ignore[index]
 
 
 # Components

@@ -101,7 +101,6 @@ class TopDownBlock(nn.Module):
     def __init__(self, plan: Plan, block: DecoderBlock, gain: float) -> None:
         super().__init__()
         width, n_mid = plan.widths[block.resolution], plan.inner_width(block.resolution)
-        self.resolution, self.mixin = block.resolution, block.mixin
         self.z_channels, self.width = plan.z_channels, width
         n_stats = 2 * plan.z_channels
         # Priors begin as N(0, 1), whatever is above them.
@@ -188,9 +187,9 @@ class VDVAE(nn.Module):
         seen = {} if features is None else dict(zip(self._resolutions, features, strict=True))
         states = self._first_states(size)
         latents: list[Latent] = []
-        for i, block in enumerate(self.top_down):
-            r, mixin = block.resolution, block.mixin
-            x = states[r] if r in states else self.gain.new_zeros(size, block.width, *self._size(r))
+        for i, (block, planned) in enumerate(zip(self.top_down, self.plan.decoder, strict=True)):
+            r, mixin = planned.resolution, planned.mixin
+            x = states[r] if r in states else self.gain.new_zeros(size, self.plan.widths[r], *self._size(r))
             states[r], latent = block(i, x, None if mixin is None else states[mixin], seen.get(r), source)
             latents.append(latent)
         y = states[self._resolutions[-1]] * self.gain + self.bias

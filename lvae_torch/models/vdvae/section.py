@@ -1,7 +1,7 @@
 """The ``[model]`` section of ``family = vdvae``, and the model it describes."""
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -15,7 +15,7 @@ from lvae_torch.models.vdvae.blocks import custom_widths, decoder_blocks, encode
 from lvae_torch.models.vdvae.model import VDVAE, Normalization, Plan
 from lvae_torch.sections import Count, Float, Int, Positive, PositiveInt, Section
 
-MIXTURE = "discretized_logistic_mixture"
+MIXTURE: Final = "discretized_logistic_mixture"
 
 
 class VDVAESection(Section):
@@ -46,7 +46,7 @@ class VDVAESection(Section):
     likelihood_bits: Annotated[Int, Field(ge=1, le=8)] = 8
     """Bits that p(x | z) is of, where the networks see all 8; below 8 it is for 8-bit data ([data] n_bits = 8)."""
     bins: Literal["exact", "overlapping_closed"] = "exact"
-    """Below 8 bits: exact bins add up to 1; overlapping_closed, as published, does not (5 bits: about 0.04 bits/dim)."""
+    """Below 8 bits: exact ones add up to 1; overlapping_closed, as published, do not (5 bits: by 0.04 bits/dim)."""
     input_mean: Float = 120.63838
     """Mean of the 8-bit pixels, taken off what the networks see."""
     input_std: Positive = 64.16736
@@ -59,7 +59,7 @@ class VDVAESection(Section):
         return self
 
     def _problems(self) -> Iterator[str]:
-        readers = {
+        readers: dict[str, Callable[[str], object]] = {
             "enc_blocks": encoder_blocks,
             "dec_blocks": decoder_blocks,
             "custom_width_str": lambda text: custom_widths(text, self.width),
@@ -67,7 +67,7 @@ class VDVAESection(Section):
         unread = []
         for key, read in readers.items():
             try:
-                read(getattr(self, key))  # type: ignore[operator]
+                read(getattr(self, key))
             except ValueError as error:
                 unread.append(f"{key}: {error}")
         yield from unread
