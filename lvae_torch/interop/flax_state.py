@@ -52,7 +52,7 @@ class FlaxState:
     def read(self, array: StoredArray) -> np.ndarray:
         """Its numbers, in an array of their own."""
         values = np.empty(array.shape, DTYPES[array.dtype])
-        buffer, filled = memoryview(values.reshape(-1)).cast("B"), 0
+        buffer, filled = values.reshape(-1).view(np.uint8).data, 0
         with open(self.path, "rb", buffering=0) as file:
             for offset, size in array.pieces:
                 file.seek(offset)
