@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
 from golden_cases import arrays_of, double
 from torch import Tensor
@@ -18,14 +19,15 @@ from lvae_torch.cfg.expressions import evaluate
 from lvae_torch.cfg.reader import read_file
 from lvae_torch.distributions import DiagonalGaussian, LogisticMixture, SmoothScale
 from lvae_torch.distributions.logistic_mixture import eight_bit_span
+from lvae_torch.elbo.bounds import elbo_terms
+from lvae_torch.elbo.objective import Objective
 from lvae_torch.interop.efficient_vdvae import from_reference
 from lvae_torch.interop.efficient_vdvae_jax import colour_last, our_name, tensors
 from lvae_torch.interop.flax_state import FlaxState
 from lvae_torch.models.sources import given_noise
-from lvae_torch.objectives import Objective, elbo_terms, linear_between, logistic_growth
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.optimization import decay_before_steps, learning_rate, make_optimizer
+from lvae_torch.training.optimization import decay_before_steps
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "efficient_vdvae_jax"
 FOLDERS = {path.name: path for path in sorted(GOLDEN.glob("model_*"))}
@@ -76,20 +78,18 @@ class Case:
     def objective(self, n_dims: int) -> Objective:
         o = self.options
         start, steps = int(o["vae_beta_anneal_start"]), int(o["vae_beta_anneal_steps"])
-        beta = linear_between(start, 2 * start + steps, o["vae_beta_min"])
+        beta: Any = ("linear", start, 2 * start + steps, o["vae_beta_min"])
         if o["variation_schedule"] == "Logistic":
-            beta = logistic_growth(o["vae_beta_activation_steps"], o["vae_beta_growth_rate"])
+            beta = ("logistic", o["vae_beta_activation_steps"], o["vae_beta_growth_rate"])
         balance = "kl_per_unit" if o["scaled_gamma"] else "kl"
-        return Objective(beta, balance=balance, balance_steps=o["gamma_max_steps"], n_dims=n_dims)  # type: ignore[arg-type]
+        return small.objective(n_dims, beta=beta, balance=balance, balance_steps=int(o["gamma_max_steps"]))
 
 
 @pytest.fixture(scope="module", params=FOLDERS.values() or [None], ids=FOLDERS or ["none"])
 def case(request: pytest.FixtureRequest) -> Case:
     (checkpoint,) = request.param.glob("checkpoints-*/*")
     (cfg,) = request.param.glob("logs-*/*.cfg")
-    options = {
-        key: entry.text if key == "name" else evaluate(entry.text) for (_, key), entry in read_file(cfg).items()
-    }
+    options = {key: entry.text if key == "name" else evaluate(entry.text) for (_, key), entry in read_file(cfg).items()}
     return Case(request.param, options, arrays_of(request.param / "vectors.npz"), FlaxState(checkpoint))
 
 
@@ -117,7 +117,9 @@ def test_every_tensor_arrives_where_it_belongs(case: Case) -> None:
         assert list(parts["params"][name].shape) == json.loads(row["torch_shape"])
         for part, column in zip(parts, ("params", "ema_params", "mu", "nu"), strict=True):
             assert float(parts[part][name][place]) == pytest.approx(float(row[column]), rel=1e-6), (part, name)
-        assert float(parts["params"][name].double().sum()) == pytest.approx(float(row["sum_params"]), rel=1e-5, abs=1e-5)
+        assert float(parts["params"][name].double().sum()) == pytest.approx(
+            float(row["sum_params"]), rel=1e-5, abs=1e-5
+        )
 
 
 @pytest.mark.parametrize("part", ["params", "ema_params"])
@@ -157,7 +159,7 @@ def test_three_more_training_steps(case: Case) -> None:
     averaged, parameters = case.model("ema_params"), dict(model.named_parameters())
     flat = FlatParameters(model)
     ema = Ema(averaged, float(arrays["train_ema_decay"]), is_aged=True)
-    optimizer = make_optimizer("adamax", flat, (o["beta1"], o["beta2"]), o["epsilon"], 0.0)
+    optimizer = small.optimizer(flat, betas=(o["beta1"], o["beta2"]), eps=o["epsilon"])
     decay_before_steps(optimizer, model.block_weights(), o["l2_weight"])
     moments = optimizer.state[flat.vector]
     for key, part in (("exp_avg", "opt_state/0/mu"), ("exp_inf", "opt_state/0/nu")):
@@ -170,9 +172,10 @@ def test_three_more_training_steps(case: Case) -> None:
     begun = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     begun_ema = {name: parameter.detach().clone() for name, parameter in ema.model.named_parameters()}
     names = [_ours(case, name) for name in arrays["param_names"].tolist()]
-    rate = learning_rate(
-        o["learning_rate_scheme"], o["learning_rate"], 10**6, int(o["warmup_steps"]), o["min_learning_rate"],
-        decay_start=int(o["decay_start"]), decay_end=int(o["decay_start"] + o["decay_steps"]), warmup_from_zero=True,
+    rate = small.rate(
+        o["learning_rate_scheme"], 10**6, learning_rate=o["learning_rate"], warmup_steps=int(o["warmup_steps"]),
+        final_learning_rate=o["min_learning_rate"], decay_start=int(o["decay_start"]),
+        decay_end=int(o["decay_start"] + o["decay_steps"]), warmup_from_zero=True,
     )  # fmt: skip
     for t, at in enumerate(arrays["train_global_step"].tolist()):
         x = case.images(f"train_input_{t}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
 from golden_cases import arrays_of, double
 from torch import Tensor
@@ -16,15 +17,15 @@ from torch.testing import assert_close
 
 from lvae_torch.distributions.coarse import CoarseLikelihood
 from lvae_torch.distributions.logistic_mixture import LogisticMixture, eight_bit_span
+from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.interop.vdvae import DATASETS, from_reference, our_name, section_from_reference
 from lvae_torch.models.contract import Output
 from lvae_torch.models.sources import given_noise
-from lvae_torch.models.vdvae.section import build
-from lvae_torch.objectives import Objective, constant_beta, elbo_terms
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import learning_rate, make_optimizer
+from lvae_torch.training.section import OptimizerSection
 from lvae_torch.training.step import TrainStep
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "vdvae"
@@ -142,7 +143,7 @@ def test_an_image_s_own_first_latents_with_the_others_from_the_prior(case: Case)
 def test_gradients(case: Case) -> None:
     model, arrays = case.model().train(), case.arrays
     x = case.images()
-    loss, _ = Objective(constant_beta(1.0), n_dims=x[0].numel())(x, model(x, given_noise(case.per_layer("eps"))), 0)
+    loss, _ = small.objective(x[0].numel())(x, model(x, given_noise(case.per_layer("eps"))), 0)
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = dict(model.named_parameters())
     names = arrays["param_names"].tolist()
@@ -158,22 +159,29 @@ def test_gradients(case: Case) -> None:
 def step_of(case: Case, model: Any) -> TrainStep:
     """The step of a run with the recorded settings."""
     hyper = dict(zip(case.arrays["train_hyper_names"].tolist(), case.arrays["train_hyper"].tolist(), strict=True))
+    section = OptimizerSection(
+        name="adamw",
+        learning_rate=hyper["lr"],
+        betas=(hyper["beta1"], hyper["beta2"]),
+        eps=hyper["eps"],
+        weight_decay=hyper["wd"],
+        warmup_steps=int(hyper["warmup_iters"]),
+        warmup_from_zero=True,
+        clip_norm=hyper["grad_clip"],
+        skip_norm=hyper["skip_threshold"],
+    )
     flat = FlatParameters(model)
-    betas = (hyper["beta1"], hyper["beta2"])
     return TrainStep(
+        section=section,
         model=model,
         bare=model,
         flat=flat,
         ema=Ema(model, hyper["ema_rate"], is_aged=True),
-        objective=Objective(constant_beta(1.0), n_dims=math.prod(model.image_shape)),
-        optimizer=make_optimizer("adamw", flat, betas, hyper["eps"], hyper["wd"]),
-        learning_rate=learning_rate(
-            "constant", hyper["lr"], 10_000, warmup_steps=int(hyper["warmup_iters"]), warmup_from_zero=True
-        ),
+        objective=small.objective(math.prod(model.image_shape)),
+        optimizer=make_optimizer(section, flat),
+        learning_rate=learning_rate(section, 10_000),
         meter=Meter(len(model.latent_shapes()), torch.device("cpu")),
         preprocess=lambda raw: raw,
-        clip_norm=hyper["grad_clip"],
-        skip_norm=hyper["skip_threshold"],
     )
 
 
@@ -236,8 +244,7 @@ def test_preprocessing(name: str) -> None:
     small |= {"dec_blocks": f"1,{DATASETS[name].side}m1", "custom_width_str": "", "zdim": 1, "no_bias_above": 1}
     section = section_from_reference({"dataset": name, "num_mixtures": 1, **small})
     side = DATASETS[name].side
-    model = build(section, (3, side, side), 256)
-    assert model.normalization is not None
+    model: Any = section.build((3, side, side), 256)
     v = torch.arange(256)
     close(model.normalization(v.double() / 255), arrays[f"{name}_input"], 1e-6)
     n_levels = 2**section.likelihood_bits

@@ -14,7 +14,7 @@ from lvae_torch.interop.shapes import check_shapes
 from lvae_torch.interop.spatial_lvae import LIKELIHOODS, reference_tensors
 from lvae_torch.interop.spatial_lvae_names import neutral_names
 from lvae_torch.interop.taken import Taken
-from lvae_torch.models.spatial_lvae_section import SpatialLVAESection, build
+from lvae_torch.models.spatial_lvae.section import SpatialLVAESection
 
 PROGRAM = "addtt/ladder-vae-pytorch"
 DUMPS = {
@@ -124,7 +124,7 @@ def _our_names(file: Found, sections: Sections) -> dict[str, str]:
     section = SpatialLVAESection(**sections["model"])
     image_shape = next(shape for dump, shape, _ in DUMPS.values() if dump == sections["data"]["dataset"])
     with torch.device("meta"):
-        model = build(section, image_shape, 2 if section.likelihood == "bernoulli" else 256)
+        model = section.build(image_shape, 2 if section.likelihood == "bernoulli" else 256)
     names = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
     ours = {neutral: names[id(tensor)] for neutral, tensor in reference_tensors(model)}
     theirs = neutral_names(file.content)

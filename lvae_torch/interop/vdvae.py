@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.interop.weights import copy_weights
-from lvae_torch.models.heads import ImageShape
 from lvae_torch.models.vdvae.model import VDVAE
-from lvae_torch.models.vdvae.section import VDVAESection, build
+from lvae_torch.models.vdvae.section import VDVAESection
 
 Values = Mapping[str, Any]
 COLOURS, LEVELS = 3, 256  # of all its data
@@ -50,7 +50,7 @@ def from_reference(hparams: Values, weights: Values) -> VDVAE:
         DataError: listing every weight that is missing, left over, or of another shape.
     """
     section = section_from_reference(hparams).model_copy(update={"bins": "overlapping_closed"})  # alike at 8 bits
-    model = build(section, image_shape_of(hparams), LEVELS, reference=True)
+    model = section.make(image_shape_of(hparams), LEVELS, reference=True)
     copy_weights(dict(model.named_parameters()), renamed(weights))
     return model.eval()
 

@@ -18,7 +18,6 @@ from lvae_torch.interop.taken import Moments, Part, Taken
 from lvae_torch.interop.vdvae import LEVELS, image_shape_of, renamed, section_from_reference
 from lvae_torch.interop.vdvae_cfg import native_sections
 from lvae_torch.interop.vdvae_presets import DEFAULTS, PRESETS
-from lvae_torch.models.vdvae.section import build
 
 PROGRAM = "openai/vdvae"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -162,7 +161,7 @@ def preset_shapes(name: str) -> Shapes:
 def model_shapes(hparams: Mapping[str, Any]) -> Shapes:
     """The same for any hyper-parameters; takes no memory for weights."""
     with torch.device("meta"):
-        model = build(section_from_reference(hparams), image_shape_of(hparams), LEVELS)
+        model = section_from_reference(hparams).build(image_shape_of(hparams), LEVELS)
     return shapes_of(dict(model.named_parameters()))
 
 

@@ -36,15 +36,17 @@ class OptimizerSection(Section):
     weight_decay: NonNegative = 0.0
     """Weight decay: an L2 penalty; decoupled with adamw, and where only blocks decay."""
     weight_decay_on: Literal["all", "blocks"] = "all"
-    """All weights, or only the convolutions inside blocks (efficient_vdvae)."""
+    """All weights, or only the convolutions inside blocks (efficient_vdvae, vdvae)."""
     schedule: Annotated[str, AfterValidator(one_of(SCHEDULES))] = "constant"
-    """How the learning rate goes on after the warm-up."""
+    """How the learning rate goes on after the warm-up. cosine_chained: as Efficient-VDVAE's PyTorch program has it."""
     warmup_steps: Steps = 0
     """Steps of linear rise to the peak; also '2 epochs'."""
+    warmup_from_zero: bool = False
+    """Begin the warm-up at rate 0, as the programs of both very deep VAEs do; False: at 1 / (warmup_steps + 1)."""
     decay_start: Steps = 0
     """Where the fall begins, if that is later than the warm-up's end."""
     decay_end: Steps = 0
-    """cosine, linear: where the fall ends; 0 for the last step."""
+    """cosine, cosine_chained, linear: where the fall ends; 0 for the last step."""
     final_learning_rate: NonNegative = 0.0
     """Where cosine and linear end, and below which exponential and staircase never fall."""
     decay_rate: Annotated[Float, Field(gt=0, le=1)] = 0.5

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, gelu, interpolate, pad
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.gaussian import DiagonalGaussian
-from lvae_torch.errors import CfgError
-from lvae_torch.layers.rematerialization import rematerialize
-from lvae_torch.models.checks import batch_size, check_images
-from lvae_torch.models.contract import Features, Latent, Output, Source
-from lvae_torch.models.heads import Head, ImageShape
+from lvae_torch.models.contract import Features, Latent, Model, Output, Source, batch_size
+from lvae_torch.models.likelihoods.heads import Head
 from lvae_torch.models.vdvae.blocks import DecoderBlock, EncoderBlock, Widths, bias_resolutions
 from lvae_torch.models.vdvae.gelu_conv import GeluConv2d, gelu_conv
 
@@ -129,21 +127,17 @@ class TopDownBlock(nn.Module):
         return x + self.resnet(x), Latent(z, p, q)
 
 
-class VDVAE(nn.Module):
+class VDVAE(Model):
     """Latents come out top-down, one for each block of ``plan.decoder``."""
 
-    def __init__(self, image_shape: ImageShape, plan: Plan, head: Head, normalization: Normalization | None) -> None:
-        """``normalization``: None shows images to the networks as they are.
+    blocks = (BottomUpBlock, TopDownBlock)
 
-        Raises:
-            CfgError: if the image's height is not the finest resolution, or its width does not shrink with it.
-        """
-        super().__init__()
+    def __init__(self, image_shape: ImageShape, plan: Plan, head: Head, normalization: Normalization | None) -> None:
+        """``normalization``: None shows images to the networks as they are."""
+        super().__init__(image_shape, head.in_bits)
         channels, height, width = image_shape
         finest = plan.encoder[0].resolution
-        self._check_image(image_shape, plan)
-        self.image_shape = image_shape
-        self.in_bits = head.in_bits
+        assert height == finest, "a section's misfits say so first"
         self.plan = plan
         self.normalization = normalization
         self._likelihood = head.likelihood
@@ -163,17 +157,13 @@ class VDVAE(nn.Module):
         _zero_bias(self.output_conv)
         self._resolutions = sorted({block.resolution for block in plan.decoder})
 
-    def forward(self, x: Tensor | None, source: Source, n: int | None = None) -> Output:
-        """See ``models.contract``. x: (B, C, H, W) in [0, 1]."""
-        return self.decode(None if x is None else self.encode(x), source, n)
-
     def encode(self, x: Tensor) -> Features:
         """GELU of the newest maps of each resolution that has latents, coarsest first, each (B, W, h, w).
 
         Raises:
             ValueError: if x has another shape than the model was built for.
         """
-        check_images(x, self.image_shape)
+        self.check_images(x)
         h = self.input_conv(x if self.normalization is None else self.normalization(x))
         newest = {self._resolutions[-1]: h}
         for block, planned in zip(self.bottom_up, self.plan.encoder, strict=True):
@@ -195,16 +185,9 @@ class VDVAE(nn.Module):
         y = states[self._resolutions[-1]] * self.gain + self.bias
         return Output(self._likelihood(self.output_conv(y)), tuple(latents))
 
-    def latent_shapes(self, image_shape: ImageShape | None = None) -> tuple[tuple[int, int, int], ...]:
+    def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """(Z, h, w) of each latent, top layer first."""
         return tuple((self.plan.z_channels, *self._size(block.resolution)) for block in self.plan.decoder)
-
-    def initialize(self, x: Tensor) -> None:
-        """Nothing: this family has no data-dependent initialisation."""
-
-    def rematerialize(self) -> None:
-        """Keep less for the backward pass: each block computes its inside again, with the same draw of z."""
-        rematerialize(self, BottomUpBlock, TopDownBlock)
 
     def block_weights(self) -> list[Tensor]:
         """Kernels of the bottleneck blocks."""
@@ -215,22 +198,6 @@ class VDVAE(nn.Module):
 
     def _size(self, resolution: int) -> tuple[int, int]:
         return resolution, round(resolution * self._aspect)
-
-    @staticmethod
-    def _check_image(image_shape: ImageShape, plan: Plan) -> None:
-        _, height, width = image_shape
-        finest = plan.encoder[0].resolution
-        if height != finest:
-            raise CfgError(
-                f"[model] enc_blocks begins at resolution {finest}, but the images are {height}x{width}; the finest "
-                "resolution is their height."
-            )
-        sizes = {block.resolution // block.pool for block in plan.encoder}
-        if odd := sorted(r for r in sizes if r * width % height):
-            raise CfgError(
-                f"[model] enc_blocks: maps of height {', '.join(map(str, odd))} have no whole width for images of "
-                f"{height}x{width}."
-            )
 
 
 def _zero_bias(conv: nn.Conv2d) -> None:
