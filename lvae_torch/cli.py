@@ -17,10 +17,11 @@ COMMANDS: dict[str, str] = {
     "show": "Draw a contact sheet of a dataset's dump.",
     "export": "Write a trained run as a bundle that others can load.",
     "import": "Take over a run of another program, settings and weights.",
+    "models": "List the published models that can be imported.",
     "data": "Download and prepare datasets (python -m data_scripts).",
 }
 """The subcommands of ``lvae``, each with what it does."""
-MODULES = {"import": "lvae_torch.import_run", "data": "data_scripts"}
+MODULES = {"import": "lvae_torch.import_run", "models": "lvae_torch.importing.models", "data": "data_scripts"}
 """Where a subcommand is not the module of its own name."""
 
 

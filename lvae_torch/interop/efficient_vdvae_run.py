@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lvae_torch.cfg.expressions import evaluate
 from lvae_torch.cfg.reader import Entries, parse
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.interop.efficient_vdvae import neutral_names
+from lvae_torch.interop.efficient_vdvae import data_from_reference, neutral_names
 from lvae_torch.interop.efficient_vdvae_jax import tensors
 from lvae_torch.interop.flax_state import FlaxState
 from lvae_torch.interop.recognition import Found, Kind
@@ -59,6 +60,14 @@ class _Cfg:
             return int(self["model", "n_mixtures"]) if is_mixture and ("model", "n_mixtures") in self._entries else 10
         is_binary = self["data", "dataset_source"] == "binarized_mnist"
         return None if is_binary else int(self["model", "num_output_mixtures"])
+
+    @property
+    def images(self) -> tuple[ImageShape, int] | None:
+        """Shape (C, H, W) and pixel levels, where these are the original's settings."""
+        if not self.is_original:
+            return None
+        keys = ("dataset_source", "channels", "target_res", "num_bits")
+        return data_from_reference({key: self["data", key] for key in keys})
 
     def exact(self, is_jax: bool) -> tuple[str, ...]:
         """Overrides that make schedules those of the half."""
@@ -136,6 +145,8 @@ def _of_jax(state: FlaxState, cfg: _Cfg, only_average: bool) -> Taken:
         program=f"{PROGRAM}, JAX half",
         cfg=cfg.text,
         cfg_name=cfg.name,
+        files=(state.path,),
+        images=cfg.images,
         step=int(state.number("step") or 0),
         raw=raw,
         averaged=averaged,
@@ -157,6 +168,8 @@ def _of_torch(file: Found, cfg: _Cfg, only_average: bool) -> Taken:
         program=f"{PROGRAM}, PyTorch half",
         cfg=cfg.text,
         cfg_name=cfg.name,
+        files=(file.path,),
+        images=cfg.images,
         step=_step(file),
         raw=None if raw is None else raw.items,
         averaged=averaged.items,

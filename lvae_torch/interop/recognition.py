@@ -22,6 +22,10 @@ KNOWN = {
 }  # fmt: skip
 
 
+class UnknownFileError(DataError):
+    """A file of no program that we know: in a folder, one to pass over."""
+
+
 class Kind(Enum):
     """Each with what a user is told."""
 
@@ -90,7 +94,7 @@ def _of_torch(path: Path, value: Any) -> Found:
         if spatial_lvae_names.is_state(value):
             return Found(path, Kind.LADDER_WEIGHTS, value)
     names = ", ".join(map(str, list(value)[:3])) if isinstance(value, dict) else type(value).__name__
-    raise DataError(
+    raise UnknownFileError(
         f"{path}: a PyTorch file, but no checkpoint of openai/vdvae, Efficient-VDVAE or ladder-vae-pytorch; it holds "
         f"{names or 'nothing'}{' ...' if isinstance(value, dict) and len(value) > 3 else ''}."
     )
@@ -99,7 +103,7 @@ def _of_torch(path: Path, value: Any) -> Found:
 def _of_flax(path: Path) -> Found:
     state = FlaxState(path)
     if not (state.below("ema_params") or state.below("params")):
-        raise DataError(f"{path}: a state of flax, but without params or ema_params; none of Efficient-VDVAE.")
+        raise UnknownFileError(f"{path}: a state of flax, but without params or ema_params; none of Efficient-VDVAE.")
     return Found(path, Kind.EFFICIENT_JAX, state)
 
 
@@ -109,25 +113,27 @@ class _Flags(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("argparse", "Namespace"):
             return Namespace
-        raise DataError(f"refused: it asks for {module}.{name}, which would run code. Nothing in it was run.")
+        raise UnknownFileError(f"refused: it asks for {module}.{name}, which would run code. Nothing in it was run.")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise DataError("refused: it refers to objects outside of itself.")
+        raise UnknownFileError("refused: it refers to objects outside of itself.")
 
 
 def _flags(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MOST_FLAGS:
-        raise DataError(f"{path}: refused: a pickle of more than {MOST_FLAGS:,} bytes; settings are far smaller.")
+        raise UnknownFileError(
+            f"{path}: refused: a pickle of more than {MOST_FLAGS:,} bytes; settings are far smaller."
+        )
     try:
         with open(path, "rb") as file:
             value = _Flags(file).load()
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    except UnknownFileError as error:
+        raise UnknownFileError(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle may raise anything
         raise DataError(f"{path}: refused: a damaged pickle ({type(error).__name__}).") from error
     flags = dict(vars(value)) if isinstance(value, Namespace) else {}
     if "z_dims" not in flags:
-        raise DataError(f"{path}: a pickle, but not the settings of ladder-vae-pytorch.")
+        raise UnknownFileError(f"{path}: a pickle, but not the settings of ladder-vae-pytorch.")
     return flags
 
 
@@ -142,7 +148,7 @@ def _of_text(path: Path, head: bytes) -> Found:
             return found
         if re.search(r"(?m)^\s*up_strides\s*=", text):
             return Found(path, Kind.EFFICIENT_CFG, text)
-    raise DataError(
+    raise UnknownFileError(
         f"{path}: {told or 'bytes that we do not know'}; no file of openai/vdvae, Efficient-VDVAE or "
         "ladder-vae-pytorch."
     )

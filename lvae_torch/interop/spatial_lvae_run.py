@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.interop.cfg_text import cfg_text
 from lvae_torch.interop.recognition import Found, Kind
@@ -51,6 +52,8 @@ def read(found: Sequence[Found]) -> Taken:
         program=PROGRAM,
         cfg=cfg_text(sections),
         cfg_name=str(flags[0].path),
+        files=(newest.path,),
+        images=_images(sections),
         step=_step(newest.path),
         raw=lambda: ((ours, newest.content[theirs]) for theirs, ours in named.items()),
         notes=("it saves no state of the optimizer: training would go on with new moments",),
@@ -119,12 +122,16 @@ def native_sections(flags: Mapping[str, Any], name: str) -> Sections:
         raise CfgError(f"{name}: a flag of {PROGRAM} has a value of another kind ({error}).") from error
 
 
+def _images(sections: Sections) -> tuple[ImageShape, int]:
+    image_shape = next(shape for dump, shape, _ in DUMPS.values() if dump == sections["data"]["dataset"])
+    return image_shape, 2 if sections["model"]["likelihood"] == "bernoulli" else 256
+
+
 def _our_names(file: Found, sections: Sections) -> dict[str, str]:
     """Its names -> those in a state dict of ours."""
     section = SpatialLVAESection(**sections["model"])
-    image_shape = next(shape for dump, shape, _ in DUMPS.values() if dump == sections["data"]["dataset"])
     with torch.device("meta"):
-        model = section.build(image_shape, 2 if section.likelihood == "bernoulli" else 256)
+        model = section.build(*_images(sections))
     names = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
     ours = {neutral: names[id(tensor)] for neutral, tensor in reference_tensors(model)}
     theirs = neutral_names(file.content)

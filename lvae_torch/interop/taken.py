@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
+
+from lvae_torch.data.shapes import ImageShape
 
 Part = Callable[[], Iterable[tuple[str, Tensor]]]
 """Gives (our name, tensor) of every weight, or of one moment of each; read when it is its turn, on the CPU."""
@@ -28,6 +31,10 @@ class Taken:
     """Text of a cfg, ours or one that ``hparams`` translates."""
     cfg_name: str
     """What messages call that text."""
+    files: tuple[Path, ...]
+    """What weights and moments are read from."""
+    images: tuple[ImageShape, int] | None
+    """Shape (C, H, W) and pixel levels of what it was trained on; None where only our dump knows."""
     step: int
     """Steps taken; 0 where nothing says how many."""
     raw: Part | None = None

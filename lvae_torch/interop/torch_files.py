@@ -34,15 +34,14 @@ def is_legacy(head: bytes) -> bool:
 
 
 def read_torch_file(path: Path) -> Any:
-    """What was saved: tensors, numbers, texts, and lists and dicts of them. A zip's tensors stay on disk until used.
+    """What was saved: tensors, numbers, texts, and lists and dicts of them. A zip's tensors stay on disk until used;
+    ``check_sums`` holds them against their checksums.
 
     Raises:
         DataError: if the file is damaged, or holds anything else.
     """
     is_zip = is_torch_zip(path)
     try:
-        if is_zip:
-            _check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
     except pickle.UnpicklingError as error:
         if found := FORBIDDEN.search(str(error)):
@@ -54,8 +53,10 @@ def read_torch_file(path: Path) -> Any:
         raise DataError(f"{path}: refused: it is damaged or was cut short ({type(error).__name__}).") from error
 
 
-def _check_sums(path: Path) -> None:
-    """PyTorch does not compare the checksums that it writes."""
+def check_sums(path: Path) -> None:
+    """Raises DataError if a zip file differs from what was written; PyTorch itself does not compare the checksums."""
+    if not zipfile.is_zipfile(path):
+        return
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

@@ -59,6 +59,8 @@ def read(found: Sequence[Found], preset: str | None = None, only_average: bool =
         program=PROGRAM,
         cfg=cfg_text(native_sections(used.hparams, used.processes)),
         cfg_name=used.told,
+        files=tuple(file.path for file in (*weights.values(), optimizer) if file is not None),
+        images=(image_shape_of(used.hparams), LEVELS),
         step=step,
         raw=None if raw is None else raw.items,
         averaged=None if averaged is None else averaged.items,
