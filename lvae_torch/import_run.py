@@ -28,7 +28,7 @@ from lvae_torch.cfg.reader import parse_overrides
 from lvae_torch.data.run_data import described_images, make_preprocess, open_dump
 from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.files import make_folder
-from lvae_torch.hparams import Settings, begin_or_continue, load_text
+from lvae_torch.hparams import Settings, begin_or_continue, load_text, to_cfg
 from lvae_torch.importing.checkpoint import as_checkpoint
 from lvae_torch.importing.published import Published, check_seen, published_models, record_seen
 from lvae_torch.importing.schedules import told_differences
@@ -61,7 +61,7 @@ def command(argv: Sequence[str]) -> None:
     for note in taken.notes:
         say(f"note: {note}.")
     if not options.exact:
-        exact = load_text(taken.cfg, taken.cfg_name, [f"run.name={folder.name}", *taken.exact, *options.overrides])
+        exact = load_text(to_cfg(settings), "the run's settings", taken.exact)
         for line in told_differences(settings, exact, taken.step):
             say(f"note: {line}")
     print(f"{folder.path}: the run of {taken.program} at step {taken.step:,}. Use it:")
@@ -124,7 +124,7 @@ def _trained_on(settings: Settings, taken: Taken) -> TrainedOn:
     try:
         content_hash = open_dump(settings.data).content_hash
     except DataError as error:  # the run can be used, and goes on with whatever dump has that name later
-        say(f"note: {str(error).rstrip('.')}: only modes that need no images can be used until then.")
+        say(f"note: {str(error).rstrip('.')}. Until then only modes that need no images can be used.")
     return TrainedOn(settings.data.dataset, content_hash, *images)
 
 

@@ -15,10 +15,8 @@ from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.wrapping import place
 
-MOMENTS = {
-    "adamax": {"exp_avg", "exp_inf"},
-    **dict.fromkeys(("adam", "adamw", "radam"), {"exp_avg", "exp_avg_sq"}),
-}
+MOMENTS = {"adamax": ("exp_avg", "exp_inf")}
+OTHER_MOMENTS = ("exp_avg", "exp_avg_sq")
 """What each optimizer remembers of a weight."""
 
 
@@ -38,7 +36,7 @@ def as_checkpoint(settings: Settings, trained_on: TrainedOn, taken: Taken) -> Ch
     return Checkpoint(
         model=raw | counters,
         ema=averaged | counters if has_average and averaged is not None else None,
-        optimizer=_optimizer(settings, model, taken.moments),
+        optimizer=None if taken.raw is None else _optimizer(settings, model, taken.moments),
         meter=Meter(len(model.latent_shapes()), torch.device("cpu")).state_dict(),
         state=State(step=taken.step),
         about=About(to_cfg(settings), trained_on),
@@ -73,8 +71,8 @@ def _shapes(tensors: Iterable[tuple[str, Tensor]]) -> Shapes:
 
 def _optimizer(settings: Settings, model: Model, moments: Moments | None) -> dict[str, object] | None:
     """As torch's optimizer has it over one flat vector; None, with a word to the user, where moments are missing."""
-    needed = MOMENTS[settings.optimizer.name]
-    if moments is None or set(moments.parts) != needed:
+    needed = MOMENTS.get(settings.optimizer.name, OTHER_MOMENTS)
+    if moments is None or set(moments.parts) != set(needed):
         say("note: no moments of the optimizer that we can take over: training would go on with new ones.")
         return None
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -68,8 +68,8 @@ def check_seen(runs: Path, model: Published, files: Sequence[Path]) -> dict[str,
     for name, digest in found.items():
         if known.get(name, digest) != digest:
             raise DataError(
-                f"{name}: its sha256 is {digest}, but that of {model.name} was {known[name]} when it was first imported "
-                f"here. One of both is not the published file; to take this one, remove the entry from {runs / RECORD}."
+                f"{name}: its sha256 is {digest}, but {model.name} had {known[name]} at its first import here. "
+                f"One of both is not the published file; to take this one, remove the entry from {runs / RECORD}."
             )
     return found
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from lvae_torch.cfg.expressions import evaluate
-from lvae_torch.cfg.reader import Entries, parse
+from lvae_torch.cfg.reader import Entries, parse, read_file
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.interop.efficient_vdvae import data_from_reference, neutral_names
@@ -18,6 +18,7 @@ from lvae_torch.interop.flax_state import FlaxState
 from lvae_torch.interop.recognition import Found, Kind
 from lvae_torch.interop.taken import Moments, Part, Taken
 from lvae_torch.interop.torch_files import are_tensors
+from lvae_torch.models.efficient_vdvae.section import EfficientVDVAESection
 
 PROGRAM = "Rayhane-mamah/Efficient-VDVAE"
 MOMENTS = {"Adamax": ("exp_avg", "exp_inf"), "Adam": ("exp_avg", "exp_avg_sq"), "RAdam": ("exp_avg", "exp_avg_sq")}
@@ -35,6 +36,10 @@ class _Cfg:
         if key not in self._entries:
             raise CfgError(f"{self.name}: no settings of {PROGRAM}; [{key[0]}] {key[1]} is missing.")
         return evaluate(self._entries[key].text)
+
+    def get(self, key: str, default: Any) -> Any:
+        """Of [model]."""
+        return self["model", key] if ("model", key) in self._entries else default
 
     @property
     def is_original(self) -> bool:
@@ -56,8 +61,9 @@ class _Cfg:
     def n_mixtures(self) -> int | None:
         """Components of the mixture; None for binary images."""
         if not self.is_original:
-            is_mixture = ("model", "likelihood") not in self._entries
-            return int(self["model", "n_mixtures"]) if is_mixture and ("model", "n_mixtures") in self._entries else 10
+            defaults = EfficientVDVAESection.model_fields
+            likelihood, n = (self.get(key, defaults[key].default) for key in ("likelihood", "n_mixtures"))
+            return int(n) if likelihood == defaults["likelihood"].default else None
         is_binary = self["data", "dataset_source"] == "binarized_mnist"
         return None if is_binary else int(self["model", "num_output_mixtures"])
 
@@ -105,10 +111,10 @@ def read(found: Sequence[Found], cfg: Path | None = None, only_average: bool = F
 
 def _settings(found: Sequence[Found], checkpoint: Path, cfg: Path | None) -> _Cfg:
     if cfg is not None:
-        try:
-            return _Cfg(cfg.read_text(encoding="utf-8"), str(cfg))
-        except (OSError, UnicodeDecodeError) as error:
-            raise CfgError(f"--cfg {cfg}: cannot be read ({error}).") from error
+        sections: dict[str, list[str]] = {}
+        for (section, key), entry in read_file(cfg).items():  # which may refine another cfg
+            sections.setdefault(section, [f"[{section}]"]).append(f"{key} = {entry.text}")
+        return _Cfg("\n".join(line for lines in sections.values() for line in lines) + "\n", str(cfg))
     beside = [file for file in found if file.kind is Kind.EFFICIENT_CFG]
     if len({file.content for file in beside}) != 1:
         told = "several files of settings lie there" if beside else "no settings lie beside it"
@@ -138,9 +144,13 @@ def _of_jax(state: FlaxState, cfg: _Cfg, only_average: bool) -> Taken:
         keys = MOMENTS.get(cfg.optimizer, MOMENTS["Adamax"])
         parts = {key: theirs for key, theirs in zip(keys, kept.values(), strict=True) if theirs is not None}
         moments = Moments(int(state.number("opt_state/0/count") or 0), parts)
-    decay = state.number("ema_decay")
+    exact, decay = cfg.exact(is_jax=True), state.number("ema_decay")
     if decay is not None and cfg.is_original and not np.isclose(decay, float(cfg["train", "ema_decay"])):
-        notes.append(f"the checkpoint's ema_decay, {decay:.7g}, is not that of the cfg; a resumed run there takes it")
+        exact = (*exact, f"train.ema_decay={decay!r}")
+        notes.append(
+            f"the checkpoint's ema_decay is {decay:.7g}, not that of the cfg; a resumed run there, and --exact, "
+            "take the checkpoint's"
+        )
     return Taken(
         program=f"{PROGRAM}, JAX half",
         cfg=cfg.text,
@@ -151,7 +161,7 @@ def _of_jax(state: FlaxState, cfg: _Cfg, only_average: bool) -> Taken:
         raw=raw,
         averaged=averaged,
         moments=moments,
-        exact=cfg.exact(is_jax=True),
+        exact=exact,
         notes=tuple(notes),
     )
 

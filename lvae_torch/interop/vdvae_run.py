@@ -164,10 +164,12 @@ def model_shapes(hparams: Mapping[str, Any]) -> Shapes:
     """The same for any hyper-parameters; takes no memory for weights."""
     with torch.device("meta"):
         model = section_from_reference(hparams).build(image_shape_of(hparams), LEVELS)
-    return shapes_of(dict(model.named_parameters()))
+    shapes = shapes_of(dict(model.named_parameters()))
+    last = {name: shapes.pop(name) for name in ("gain", "bias")}  # as the pass has them
+    return {**shapes, **last}
 
 
-def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
