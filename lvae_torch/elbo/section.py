@@ -64,6 +64,8 @@ class ValSection(Section):
     """Images per process and pass."""
     iw_samples: Count = 0
     """Samples of the importance-weighted bound computed once, at the end; 0 for none."""
+    as_published: bool = False
+    """Score also as the family's original program does, with its approximations of p(x|z) and its bins; told apart."""
     images: Count = 64
     """Samples and reconstructions in the pictures; 0 for no pictures."""
 

@@ -40,7 +40,7 @@ def native_sections(hparams: Values, processes: int = 1, is_exact: bool = False)
             "ema_decay": float(hparams["ema_rate"]),
             "checkpoint_every": int(hparams["iters_per_save"]),
         },
-        "val": {"every": f"{int(hparams['epochs_per_eval'])} epochs"},
+        "val": {"every": f"{int(hparams['epochs_per_eval'])} epochs", "as_published": True},
     }
     if is_exact:
         sections["optimizer"]["warmup_from_zero"] = True

@@ -183,7 +183,8 @@ class VDVAE(Model):
             states[r], latent = block(i, x, None if mixin is None else states[mixin], seen.get(r), source)
             latents.append(latent)
         y = states[self._resolutions[-1]] * self.gain + self.bias
-        return Output(self._likelihood(self.output_conv(y)), tuple(latents))
+        params = self.output_conv(y)
+        return Output(self._likelihood(params), tuple(latents), as_published=self.as_published(params))
 
     def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """(Z, h, w) of each latent, top layer first."""

@@ -107,7 +107,11 @@ class VDVAESection(LikelihoodSection):
     def make(self, image_shape: ImageShape, n_levels: int, reference: bool = False) -> VDVAE:
         """The model; ``reference`` keeps the original code's approximations in the likelihood."""
         head = _head(self, image_shape[0], n_levels, reference)
-        return VDVAE(image_shape, self.plan(), head, _normalization(self, n_levels))
+        model = VDVAE(image_shape, self.plan(), head, _normalization(self, n_levels))
+        if self.likelihood == MIXTURE:
+            as_published = self.model_copy(update={"bins": "overlapping_closed"})
+            model.published = _head(as_published, image_shape[0], n_levels, reference=True).likelihood
+        return model
 
     def plan(self) -> Plan:
         """The blocks that the strings describe."""
