@@ -35,7 +35,6 @@ from lvae_torch.importing.schedules import told_differences
 from lvae_torch.interop.collect import recognised
 from lvae_torch.interop.runs import read_run
 from lvae_torch.interop.taken import Taken
-from lvae_torch.interop.torch_files import check_sums
 from lvae_torch.runs.checkpoint import UNKNOWN, TrainedOn
 from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.runs.folder import RunFolder
@@ -87,8 +86,6 @@ def import_run(taken: Taken, name: str, options: Namespace) -> tuple[Settings, R
     folder = RunFolder.of(settings.run)
     if folder.has_checkpoints:
         raise CfgError(f"{folder.path}: there is a run of that name; choose another (--name), or ./reset.sh {name}.")
-    for path in taken.files:
-        check_sums(path)
     checkpoint = as_checkpoint(settings, _trained_on(settings, taken), taken)
     with folder.lock():
         begin_or_continue(folder, settings)

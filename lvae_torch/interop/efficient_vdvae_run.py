@@ -17,7 +17,7 @@ from lvae_torch.interop.efficient_vdvae_jax import tensors
 from lvae_torch.interop.flax_state import FlaxState
 from lvae_torch.interop.recognition import Found, Kind
 from lvae_torch.interop.taken import Moments, Part, Taken
-from lvae_torch.interop.torch_files import are_tensors
+from lvae_torch.interop.torch_files import are_tensors, check_sums
 from lvae_torch.models.efficient_vdvae.section import EfficientVDVAESection
 
 PROGRAM = "Rayhane-mamah/Efficient-VDVAE"
@@ -106,6 +106,7 @@ def read(found: Sequence[Found], cfg: Path | None = None, only_average: bool = F
     newest = max(checkpoints, key=_step)
     if newest.kind is Kind.EFFICIENT_JAX:
         return _of_jax(newest.content, settings, only_average)
+    check_sums(newest.path)
     return _of_torch(newest, settings, only_average)
 
 

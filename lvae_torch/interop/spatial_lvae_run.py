@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.errors import CfgError, DataError
@@ -15,6 +16,7 @@ from lvae_torch.interop.shapes import check_shapes
 from lvae_torch.interop.spatial_lvae import LIKELIHOODS, reference_tensors
 from lvae_torch.interop.spatial_lvae_names import neutral_names
 from lvae_torch.interop.taken import Taken
+from lvae_torch.interop.torch_files import check_sums
 from lvae_torch.models.spatial_lvae.section import SpatialLVAESection
 
 PROGRAM = "addtt/ladder-vae-pytorch"
@@ -46,6 +48,7 @@ def read(found: Sequence[Found]) -> Taken:
     newest = max(weights, key=lambda file: _step(file.path))
     if len([file for file in weights if _step(file.path) == _step(newest.path)]) > 1:
         raise DataError(f"weights of several runs lie there ({', '.join(f.path.name for f in weights)}); give one.")
+    check_sums(newest.path)
     sections = native_sections(flags[0].content, str(flags[0].path))
     named = _our_names(newest, sections)
     return Taken(
@@ -129,7 +132,11 @@ def _images(sections: Sections) -> tuple[ImageShape, int]:
 
 def _our_names(file: Found, sections: Sections) -> dict[str, str]:
     """Its names -> those in a state dict of ours."""
-    section = SpatialLVAESection(**sections["model"])
+    try:
+        section = SpatialLVAESection(**sections["model"])
+    except ValidationError as error:
+        told = "; ".join(str(detail["msg"]).removeprefix("Value error, ") for detail in error.errors())
+        raise CfgError(f"the flags beside {file.path} make no model: {told}.") from error
     with torch.device("meta"):
         model = section.build(*_images(sections))
     names = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}

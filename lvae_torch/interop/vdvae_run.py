@@ -15,6 +15,7 @@ from lvae_torch.interop.cfg_text import cfg_text
 from lvae_torch.interop.recognition import Found, Kind
 from lvae_torch.interop.shapes import Shapes, check_shapes, first_difference
 from lvae_torch.interop.taken import Moments, Part, Taken
+from lvae_torch.interop.torch_files import check_sums
 from lvae_torch.interop.vdvae import LEVELS, image_shape_of, renamed, section_from_reference
 from lvae_torch.interop.vdvae_cfg import native_sections
 from lvae_torch.interop.vdvae_presets import DEFAULTS, PRESETS
@@ -44,6 +45,8 @@ def read(found: Sequence[Found], preset: str | None = None, only_average: bool =
     weights = {kind: files[kind] for kind in (Kind.VDVAE_RAW, Kind.VDVAE_AVERAGED) if kind in files}
     if not weights:
         raise DataError(f"{', '.join(f.path.name for f in found)}: no weights of {PROGRAM} beside; give a *-model*.th.")
+    for file in (*weights.values(), *(files[kind] for kind in (Kind.VDVAE_OPTIMIZER,) if kind in files)):
+        check_sums(file.path)
     named = {kind: renamed(file.content) for kind, file in weights.items()}
     shapes = {kind: shapes_of(tensors) for kind, tensors in named.items()}
     used = configuration(files, next(iter(shapes.values())), preset)
@@ -192,8 +195,7 @@ def _moments(file: Found, weights: Found) -> Moments:
         parts[key] = values.items
     steps = [groups[0].get("step") if groups and isinstance(groups[0], dict) else None]
     steps += [pair.get("step") for pair in state.values()]
-    updates = max((int(step) for step in steps if step is not None), default=0)
-    return Moments(updates, parts)
+    return Moments(max([0, *(int(step) for step in steps if step is not None)]), parts)
 
 
 def _step(files: Mapping[Kind, Found], moments: Moments | None) -> tuple[int, list[str]]:
