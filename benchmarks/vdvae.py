@@ -1,8 +1,8 @@
 """A whole training step of VDVAE beside openai's own code, in turns, on one CPU thread.
 
-    python -m benchmarks.vdvae --peer FOLDER [--cfg egs/vdvae/vdvae_cifar10.cfg] [--batch-size 2] [--steps 3]
+    python -m benchmarks.vdvae [--peer FOLDER] [--cfg egs/vdvae/vdvae_cifar10.cfg] [--batch-size 2] [--steps 3]
 
-FOLDER is a checkout of github.com/openai/vdvae, of which only vae.py and vae_helpers.py are used, as they are; its step
+Without FOLDER ours alone is measured. It is a checkout of github.com/openai/vdvae, of which only vae.py and vae_helpers.py are used, as they are; its step
 is forward, backward, clipping, AdamW and the average of the weights, as its train.py has them. Each row is a process of
 its own. Memory is the largest resident set, less what was held before the model was made; time is processor time.
 """
@@ -29,7 +29,7 @@ ROWS = ("ours", "theirs")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, required=True)
+    parser.add_argument("--peer", type=Path)
     parser.add_argument("--cfg", type=Path, default=Path("egs/vdvae/vdvae_cifar10.cfg"))
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3)
@@ -101,16 +101,20 @@ def _theirs(settings: Settings, peer: Path) -> Callable[[Tensor], None]:
 
 def print_table(options: argparse.Namespace) -> None:
     print(f"{options.cfg.stem}, batch {options.batch_size}, one thread; {options.turns} turns")
-    results: dict[str, list[tuple[float, float]]] = {row: [] for row in ROWS}
+    rows = ROWS if options.peer else ROWS[:1]
+    results: dict[str, list[tuple[float, float]]] = {row: [] for row in rows}
     for _ in range(options.turns):
-        for row in ROWS:
+        for row in rows:
             command = [sys.executable, "-m", "benchmarks.vdvae", f"--row={row}", f"--cfg={options.cfg}"]
-            command += [f"--peer={options.peer}", f"--batch-size={options.batch_size}", f"--steps={options.steps}"]
+            command += [f"--batch-size={options.batch_size}", f"--steps={options.steps}"]
+            command += [f"--peer={options.peer}"] if options.peer else []
             result = subprocess.run(command, check=True, capture_output=True, text=True)
             results[row].append(tuple(json.loads(result.stdout)))
     best = {row: (min(gib for gib, _ in all_), min(s for _, s in all_)) for row, all_ in results.items()}
     for row, (gib, seconds) in best.items():
         print(f"  {row:<7} {gib:6.2f} GiB   {seconds:7.2f} CPU-s a step")
+    if "theirs" not in best:
+        return
     (gib, seconds), (their_gib, their_seconds) = best["ours"], best["theirs"]
     print(f"  ours: {gib / their_gib:.2f} of the memory, {their_seconds / seconds:.2f} times as fast")
 
