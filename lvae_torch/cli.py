@@ -17,11 +17,12 @@ COMMANDS: dict[str, str] = {
     "show": "Draw a contact sheet of a dataset's dump.",
     "export": "Write a trained run as a bundle that others can load.",
     "import": "Take over a run of another program, settings and weights.",
+    "models": "List the published models that can be imported.",
     "data": "Download and prepare datasets (python -m data_scripts).",
 }
-"""The subcommands of ``lvae``, each with its description."""
-MODULES = {"import": "lvae_torch.import_run", "data": "data_scripts"}
-"""Modules of the subcommands that differ from ``lvae_torch.<subcommand>``."""
+"""The subcommands of ``lvae``, each with what it does."""
+MODULES = {"import": "lvae_torch.import_run", "models": "lvae_torch.importing.models", "data": "data_scripts"}
+"""Where a subcommand is not the module of its own name."""
 
 
 def module_of(command: str) -> str:

@@ -1,145 +1,149 @@
-"""``python -m lvae_torch.import_run``: convert a run of another program, settings and weights, to a run of ours."""
+"""``python -m lvae_torch.import_run WHAT``: a run of another program, settings and weights, as a run of ours."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lvae_torch.cli import add_overrides, main, new_parser
 
 PARSER = new_parser("import")
-PARSER.add_argument("program", choices=["efficient_vdvae"], help="whose run it is")
-PARSER.add_argument("--cfg", required=True, help="its cfg (or one of ours for the same model)")
-PARSER.add_argument("--checkpoint", required=True, help="its checkpoint; no code in it is run")
-PARSER.add_argument("--name", required=True, help="name of the new run")
+PARSER.add_argument("what", help="a file, folder or zip archive of the other program; or a name of `lvae models`")
+PARSER.add_argument("--source", type=Path, help="where the files of a model named by `lvae models` lie")
+PARSER.add_argument("--name", help="name of the new run (default: that of the model, the file or the folder)")
+PARSER.add_argument("--preset", help="openai/vdvae: which of its presets, instead of the one whose shapes fit")
+PARSER.add_argument("--cfg", type=Path, help="Efficient-VDVAE: its cfg, where none lies beside the checkpoint")
+PARSER.add_argument("--exact", action="store_true", help="learning rate and beta of each step as in the other program")
+PARSER.add_argument("--only-average", action="store_true", help="take the averaged weights alone: to use, not to train")
 add_overrides(PARSER)
 if __name__ == "__main__":
     PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
 
-import torch
-from torch import Tensor, nn
+import re
+import subprocess
+import sys
+from argparse import Namespace
+from dataclasses import replace
 
-from lvae_torch.data.run_data import open_dump
+from lvae_torch.cfg.expressions import evaluate
+from lvae_torch.cfg.reader import parse_overrides
+from lvae_torch.data.run_data import described_images, make_preprocess, open_dump
 from lvae_torch.errors import CfgError, DataError, say
-from lvae_torch.hparams import Settings, begin_or_continue, load, to_cfg
-from lvae_torch.info import shape_of_data
-from lvae_torch.interop.efficient_vdvae import neutral_names
-from lvae_torch.interop.weights import copy_weights
-from lvae_torch.models.contract import Model
-from lvae_torch.models.efficient_vdvae.model import EfficientVDVAE
-from lvae_torch.runs.checkpoint import UNKNOWN, About, Checkpoint, State, TrainedOn
+from lvae_torch.files import make_folder
+from lvae_torch.hparams import Settings, begin_or_continue, load_text, to_cfg
+from lvae_torch.importing.checkpoint import as_checkpoint
+from lvae_torch.importing.published import Published, check_seen, published_models, record_seen
+from lvae_torch.importing.schedules import told_differences
+from lvae_torch.interop.collect import recognised
+from lvae_torch.interop.runs import read_run
+from lvae_torch.interop.taken import Taken
+from lvae_torch.runs.checkpoint import UNKNOWN, TrainedOn
 from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.runs.folder import RunFolder
-from lvae_torch.runs.state_file import read_safely
-from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.meter import Meter
-from lvae_torch.training.optimization import new_optimizer
-
-Weights = Mapping[str, Tensor]
-MOMENTS = {"adamax": ("exp_avg", "exp_inf"), "adam": ("exp_avg", "exp_avg_sq"), "radam": ("exp_avg", "exp_avg_sq")}
-"""Names of the two moments that each optimizer keeps per weight, in both programs."""
 
 
 def command(argv: Sequence[str]) -> None:
-    """Write the run, and print how to use it."""
-    arguments = PARSER.parse_args(argv)
-    settings = load(Path(arguments.cfg), [f"run.name={arguments.name}", *arguments.overrides])
-    if settings.model.family != arguments.program:
-        raise CfgError(f"{arguments.cfg}: its model is of family {settings.model.family}, not {arguments.program}.")
-    step = import_run(settings, Path(arguments.checkpoint))
-    place = RunFolder.of(settings.run).path
-    print(f"{place}: the run at step {step:,}. Use it: python -m lvae_torch.synthesize {place}")
+    """Write the run, and say how to use it."""
+    options = PARSER.parse_args(argv)
+    model = published_models().get(options.what)
+    if model is None and options.source is not None:
+        raise CfgError(f"{options.what}: no published model of that name; `lvae models` lists them.")
+    source = options.source or (Path(options.what) if model is None else _fetched(model))
+    runs = _folder_of_runs(options.overrides)
+    with recognised(source, runs) as found:
+        for file in found:
+            print(file.line)
+        preset = options.preset or (model.preset if model is not None else None)
+        taken = read_run(found, preset, options.cfg, options.only_average)
+        seen = {} if model is None else check_seen(runs, model, taken.files)
+        settings, folder = import_run(taken, options.name or _name_of(options.what), options)
+        if model is not None:
+            record_seen(runs, model, seen)
+    for note in taken.notes:
+        say(f"note: {note}.")
+    if not options.exact:
+        exact = load_text(to_cfg(settings), "the run's settings", taken.exact)
+        for line in told_differences(settings, exact, taken.step):
+            say(f"note: {line}")
+    print(f"{folder.path}: the run of {taken.program} at step {taken.step:,}. Use it:")
+    print(f"  python -m lvae_torch.synthesize {folder.path} --mode generation")
 
 
-def import_run(settings: Settings, checkpoint: Path) -> int:
-    """Write ``runs/<run.name>/`` from a checkpoint of the original Efficient-VDVAE.
+def _folder_of_runs(overrides: Sequence[str]) -> Path:
+    """Where the run is to lie, which is known before its settings are."""
+    entry = parse_overrides(overrides).get(("run", "runs"))
+    runs = Path("runs" if entry is None else str(evaluate(entry.text)))
+    make_folder(runs)
+    return runs
 
-    Returns:
-        The number of steps that the run has taken.
+
+def import_run(taken: Taken, name: str, options: Namespace) -> tuple[Settings, RunFolder]:
+    """Write ``runs/NAME/`` from what was read; nothing is left of it where that fails.
+
     Raises:
-        DataError: if the checkpoint is damaged or belongs to another model.
-        CfgError: if a run of that name already exists.
+        DataError: if files are damaged or of another model.
+        CfgError: if there is a run of that name already.
     """
-    theirs = read_safely(checkpoint)
-    if missing := {"model_state_dict", "ema_model_state_dict", "global_step"} - theirs.keys():
-        raise DataError(f"{checkpoint}: no checkpoint of Efficient-VDVAE; it has no {', '.join(sorted(missing))}.")
-    if not isinstance(theirs["global_step"], int):
-        raise DataError(f"{checkpoint}: its global_step is {theirs['global_step']!r}; it needs a whole number.")
-    step = theirs["global_step"] + 1  # theirs is the index of the last step, from 0
-    folder, state = RunFolder.of(settings.run), _checkpoint(settings, theirs, step)
+    settings = _settings(taken, name, options)
+    folder = RunFolder.of(settings.run)
+    if folder.has_checkpoints:
+        raise CfgError(f"{folder.path}: there is a run of that name; choose another (--name), or ./reset.sh {name}.")
+    checkpoint = as_checkpoint(settings, _trained_on(settings, taken), taken)
     with folder.lock():
-        if folder.has_checkpoints:
-            raise CfgError(f"{folder.path}: there is a run of that name; choose another, or ./reset.sh {folder.name}.")
         begin_or_continue(folder, settings)
-        store = CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints)
-        store.save(step, state.as_dict(), is_best=False)
-        store.wait()
-        folder.write_status("preempted", step, f"taken over from {checkpoint.name}")
-    return step
+        CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints).write(taken.step, checkpoint.as_dict())
+        is_done = taken.step == settings.train.steps
+        folder.write_status("finished" if is_done else "preempted", taken.step, f"taken over from {taken.program}")
+    return settings, folder
 
 
-def _checkpoint(settings: Settings, theirs: Mapping[str, Any], step: int) -> Checkpoint:
-    """Convert their state to a checkpoint."""
-    image_shape, n_levels = shape_of_data(settings)
-    raw, averaged = (_filled(settings, theirs[key]) for key in ("model_state_dict", "ema_model_state_dict"))
-    flat, section = FlatParameters(raw), settings.optimizer
-    optimizer = new_optimizer(section.name, flat.vector, betas=section.betas, eps=section.eps)
-    if not _fill_moments(MOMENTS[section.name], optimizer.state[flat.vector], flat, raw, theirs, step):
-        say("no moments of the optimizer that we can read: training would go on with new ones.")
+def _settings(taken: Taken, name: str, options: Namespace) -> Settings:
+    """Those of the run; one that has taken more steps than they say is a finished one of as many."""
+    overrides = [f"run.name={name}", *(taken.exact if options.exact else ()), *options.overrides]
+    settings = load_text(taken.cfg, taken.cfg_name, overrides)
+    steps = settings.train.steps
+    if isinstance(steps, int) and steps < taken.step:
+        say(f"note: the run is finished, after {taken.step:,} steps; raise [train] steps to train it further.")
+        train = settings.train.model_copy(update={"steps": taken.step})
+        settings = replace(settings, train=train)
+    return settings
+
+
+def _trained_on(settings: Settings, taken: Taken) -> TrainedOn:
+    """The images of ``[data]``: those of the dump; where it is not made yet, those that its name stands for.
+
+    Raises:
+        CfgError: if nothing says which shape they have.
+    """
+    images, content_hash = taken.images, UNKNOWN
+    if (described := described_images(settings.data)) is not None:
+        images = described[0], make_preprocess(settings.data, described[1]).levels_after
+    if images is None:
+        raise CfgError(f"[data] dataset: the image shape of {settings.data.dataset} is unknown without its dump.")
     try:
         content_hash = open_dump(settings.data).content_hash
-    except DataError:  # the dump is not made yet: training will accept any dump of that name
-        content_hash = UNKNOWN
-    trained_on = TrainedOn(settings.data.dataset, content_hash, image_shape, n_levels)
-    return Checkpoint(
-        model=raw.state_dict(),
-        ema=averaged.state_dict() if settings.train.ema_decay else None,
-        optimizer=optimizer.state_dict(),
-        meter=Meter(len(raw.latent_shapes()), torch.device("cpu")).state_dict(),
-        state=State(step=step),
-        about=About(to_cfg(settings), trained_on),
-    )
+    except DataError as error:  # the run can be used, and goes on with whatever dump has that name later
+        say(f"note: {str(error).rstrip('.')}. Until then only modes that need no images can be used.")
+    return TrainedOn(settings.data.dataset, content_hash, *images)
 
 
-def _filled(settings: Settings, weights: Weights) -> Model:
-    """Our model with their weights."""
-    model = settings.model.build(*shape_of_data(settings))
-    if settings.train.channels_last:
-        model.to(memory_format=torch.channels_last)
-    copy_weights(dict(model.named_parameters()), _renamed(weights, model))
-    return model
+def _name_of(what: str) -> str:
+    """A name for the run from that of a file, folder or model."""
+    stem = Path(what).resolve().name if Path(what).exists() else what
+    name = re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "_", re.sub(r"\.(zip|th|pt|pkl)$", "", stem)).lstrip("._-")
+    if not name:
+        raise CfgError(f"{what}: no name for the run follows from it; give one with --name.")
+    return name[:128]
 
 
-def _renamed(values: Mapping[str, Any], model: Model) -> dict[str, Any]:
-    assert isinstance(model, EfficientVDVAE)
-    names = neutral_names(values, [len(list(stage.children())) - 1 for stage in model.up])
-    return {names[name]: value for name, value in values.items()}
-
-
-def _fill_moments(
-    keys: tuple[str, str],
-    state: dict[str, Tensor],
-    flat: FlatParameters,
-    model: Model,
-    theirs: Mapping[str, Any],
-    step: int,
-) -> bool:
-    """Copy the moments if every parameter has a pair of the right shape, as in PyTorch; else copy nothing."""
-    weights, known = theirs["model_state_dict"], (theirs.get("optimizer_state_dict") or {}).get("state") or {}
-    kept = {name: known.get(i) or {} for i, name in enumerate(weights)}
-    if any(
-        getattr(kept[name].get(key), "shape", None) != weight.shape for name, weight in weights.items() for key in keys
-    ):
-        return False
-    for key in keys:
-        moments = {name: pair[key] for name, pair in kept.items()}
-        copy_weights(dict(_pieces(flat, model, state[key])), _renamed(moments, model))
-    state["step"].fill_(max(float(pair.get("step", step)) for pair in kept.values()))
-    return True
-
-
-def _pieces(flat: FlatParameters, model: nn.Module, vector: Tensor) -> Iterator[tuple[str, Tensor]]:
-    names = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
-    yield from zip(names, flat.pieces(vector), strict=True)
+def _fetched(model: Published) -> Path:
+    """The folder that the model's files were downloaded into, by a process of its own."""
+    folder = Path("model_downloads") / model.name
+    command = [sys.executable, "-m", "data_scripts.fetch_files", model.base, str(folder), *model.files]
+    if subprocess.run(command).returncode:
+        raise DataError(
+            f"{model.name}: its files could not be fetched. Download them by hand (`lvae models {model.name}` says "
+            "from where), and repeat the command with --source FILE_or_FOLDER."
+        )
+    return folder
 
 
 if __name__ == "__main__":

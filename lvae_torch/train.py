@@ -118,11 +118,11 @@ def assemble(
     folder: RunFolder,
     reporter: Reporter,
 ) -> Run:
-    """A run at step 0, from an initialised model."""
-    flat = FlatParameters(bare)
+    """A run at step 0 of an initialised model."""
+    flat, is_trained = FlatParameters(bare), settings.train.initial_run is not None
     step = TrainStep(
         section=settings.optimizer,
-        ema=Ema(bare, settings.train.ema_decay) if settings.train.ema_decay > 0 else None,
+        ema=Ema(bare, settings.train.ema_decay, is_aged=is_trained) if settings.train.ema_decay > 0 else None,
         model=as_called(settings.train, bare, processes),
         bare=bare,
         flat=flat,

@@ -127,6 +127,15 @@ def very_deep(image_shape: tuple[int, int, int] = IMAGE_SHAPE, n_levels: int = 2
     return _built("efficient_vdvae", values, image_shape, n_levels)
 
 
+def residual(image_shape: tuple[int, int, int] = (3, 8, 8), n_levels: int = 256, **section: Any) -> Any:
+    """A small VDVAE with seeded weights: three resolutions, five latent layers."""
+    values = {
+        "enc_blocks": "8x1,8d2,4d4,1x1", "dec_blocks": "1x1,4m1,4x1,8m4,8x1", "width": 6, "bottleneck_multiple": 0.5,
+        "custom_width_str": "4:8,1:9", "z_channels": 2, "n_mixtures": 2, "no_bias_above": 4, **section
+    }  # fmt: skip
+    return _built("vdvae", values, image_shape, n_levels)
+
+
 def _built(name: str, values: dict[str, Any], image_shape: tuple[int, int, int], n_levels: int) -> Any:
     torch.manual_seed(0)
     built = FAMILIES[name](**values).build(image_shape, n_levels)

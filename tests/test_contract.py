@@ -62,6 +62,11 @@ VARIANTS: dict[str, Callable[[], Any]] = {
     "pixelcnn": lambda: small.pixelcnn(),
     "pixelcnn gated": lambda: small.pixelcnn((1, 4, 6), gated=True, dropout=0.3),
     "hierarchical_vae one rung": lambda: small.dense("hierarchical_vae", z_dims=(3,), widths=(6,)),
+    "vdvae": small.residual,
+    "vdvae grey, wide, 5 bits of 8": lambda: small.residual(
+        (1, 8, 16), 256, likelihood_bits=5, bins="overlapping_closed", custom_width_str=""
+    ),
+    "vdvae binary": lambda: small.residual((1, 8, 8), 2, likelihood="bernoulli", no_bias_above=1),
     "efficient_vdvae": small.very_deep,
     "efficient_vdvae colour, residual": lambda: small.very_deep((3, 8, 12), 256, residual_posterior=True),
     "efficient_vdvae 5 bits, logstd": lambda: small.very_deep(

@@ -14,6 +14,9 @@ from lvae_torch.hparams import load, load_text, to_cfg
 from lvae_torch.hparams.reference import reference
 from lvae_torch.info import describe, meta_model, shape_of_data
 from lvae_torch.interop.efficient_vdvae import section_from_reference
+from lvae_torch.interop.vdvae import section_from_reference as section_from_hparams
+from lvae_torch.interop.vdvae_cfg import native_sections
+from lvae_torch.interop.vdvae_presets import PRESETS
 from lvae_torch.models.contract import Latent, Output, Source
 from lvae_torch.models.rematerialization import rematerialize
 from lvae_torch.training.costs import flops_per_image, kept_for_backward
@@ -77,6 +80,13 @@ def test_example(path: Path) -> None:
     model = meta_model(settings, *shape_of_data(settings))
     if path.stem in PARAMETERS:
         assert sum(p.numel() for p in model.parameters() if p.requires_grad) == PARAMETERS[path.stem]
+    if (preset := PRESETS.get(path.stem.removeprefix("vdvae_"))) is not None:
+        expected = native_sections(preset.hparams, preset.gpus)
+        expected["train"]["steps"] = preset.steps
+        for section, keys in expected.items():
+            assert {key: getattr(getattr(settings, section), key) for key in keys} == keys
+        assert settings.model == section_from_hparams(preset.hparams)
+        assert sum(p.numel() for p in model.parameters()) == preset.n_parameters
     if path.stem in PUBLISHED:
         published = PUBLISHED[path.stem]
         assert settings.model == section_from_reference(published.model, published.data, published.loss)
@@ -86,7 +96,8 @@ def test_example(path: Path) -> None:
 
 
 def test_every_published_result_has_an_example() -> None:
-    assert set(PARAMETERS) | set(PUBLISHED) <= {path.stem for path in EXAMPLES}
+    presets = {f"vdvae_{name}" for name in PRESETS}
+    assert set(PARAMETERS) | set(PUBLISHED) | presets <= {path.stem for path in EXAMPLES}
 
 
 def test_top_maps_are_2x2_as_published() -> None:

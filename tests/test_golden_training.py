@@ -82,6 +82,14 @@ def test_learning_rates() -> None:
         assert_allclose(curve(name, warmup)[warmup:], arrays[key][warmup:], rtol=1e-12)
         # The original's first step has learning rate 0 (a step for nothing); ours begins where its second one is.
         assert_allclose(curve(name, warmup - 1)[: warmup - 1], arrays[key][1:warmup], rtol=1e-12)
+        from_zero = small.rate(
+            name, **common, warmup_steps=warmup, decay_start=start, decay_end=start + steps, warmup_from_zero=True
+        )
+        assert_allclose([from_zero(int(step)) for step in arrays["step"]], arrays[key], rtol=1e-12)
+    chained = small.rate(
+        "cosine_chained", **common, warmup_steps=warmup, decay_start=start, decay_end=steps, warmup_from_zero=True
+    )
+    assert_allclose([chained(int(step)) for step in arrays["step"]], arrays["cosine_reference_torch"], rtol=1e-9)
     noam = small.rate("noam", 10_000, learning_rate=base, warmup_steps=warmup)
     assert_allclose([noam(int(step)) for step in arrays["step"][warmup:]], arrays["noam"][warmup:], rtol=1e-12)
 

@@ -18,7 +18,7 @@ from lvae_torch.distributions.precision import widened
 
 NOISE_EDGE = 1e-5  # as published
 PLAIN_LOG = SmoothScale()
-Bins = Literal["exact", "overlapping"]
+Bins = Literal["exact", "overlapping", "overlapping_closed"]
 
 
 def eight_bit_span(n_levels: int) -> float:
@@ -45,7 +45,10 @@ class LogisticMixture:
     """Approximate bin masses below 1e-5 by the density, as published; do not quantise modes and samples."""
     span: float = 2.0
     bins: Bins = "exact"
-    """exact bins tile the axis; overlapping ones, as published, are 2 / (n_levels - 1) wide: too much if span < 2."""
+    """exact: they tile the axis; overlapping: 2 / (n_levels - 1) wide, too much where ``span`` < 2 (as published).
+
+    overlapping_closed: so wide too, and the last bin ends like the others where ``span`` < 2 (as VDVAE published).
+    """
     density_beta: float = 1.0
     """With ``reference``: the approximation uses log_scales / density_beta, because the original leaves beta out."""
 
@@ -99,7 +102,8 @@ class LogisticMixture:
         inverse_scale = torch.exp(-self.log_scales)
         half = self._half_width
         below, above = (distance - half) * inverse_scale, (distance + half) * inverse_scale
-        is_first, is_last = k < 1, k > self.n_levels - 2
+        is_first = k < 1
+        is_last = k > self.n_levels - 2 if self._last_is_open else torch.zeros_like(is_first)
         if self.reference:
             log_mass = self._published_mass(below, distance * inverse_scale, above, is_first, is_last)
         else:
@@ -156,8 +160,13 @@ class LogisticMixture:
 
     @property
     def _half_width(self) -> float:
-        """Half the width of a bin on the axis y."""
-        return 1 / (self.n_levels - 1) if self.bins == "overlapping" else 0.5 * self.span / (self.n_levels - 1)
+        """Of a bin, on the scale of y."""
+        return (self.span / 2 if self.bins == "exact" else 1) / (self.n_levels - 1)
+
+    @property
+    def _last_is_open(self) -> bool:
+        """Whether all mass above the last level belongs to it."""
+        return self.bins != "overlapping_closed" or self.span == 2
 
     def _published_mass(
         self, below: Tensor, middle: Tensor, above: Tensor, is_first: Tensor, is_last: Tensor

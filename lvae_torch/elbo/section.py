@@ -63,7 +63,9 @@ class ValSection(Section):
     batch_size: PositiveInt = 250
     """Images per process in one pass."""
     iw_samples: Count = 0
-    """Samples of the importance-weighted bound that the last evaluation computes; 0 skips it."""
+    """Samples of the importance-weighted bound computed once, at the end; 0 for none."""
+    as_published: bool = False
+    """Score also as the family's original program does, with its approximations of p(x|z) and its bins; told apart."""
     images: Count = 64
     """Number of samples and of reconstructions in the pictures; 0 draws no pictures."""
 

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -110,7 +111,9 @@ class Output:
 
     likelihood: Likelihood
     latents: tuple[Latent, ...]  # top layer first
-    penalties: Mapping[str, Tensor] = field(default_factory=dict)  # only in the training loss; (B,) each
+    penalties: Mapping[str, Tensor] = field(default_factory=dict)  # trained on, no part of the ELBO, each (B,)
+    as_published: Callable[[], Likelihood] | None = None
+    """p(x | z) with the approximations that the family's published numbers were scored with; None in training."""
 
 
 class Model(nn.Module, ABC):
@@ -118,6 +121,9 @@ class Model(nn.Module, ABC):
 
     blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
     """Types of the blocks that ``rematerialize`` recomputes; they must not be nested."""
+
+    published: Callable[[Tensor], Likelihood] | None = None
+    """What makes ``Output.as_published`` of the network's output, where the family's numbers were scored otherwise."""
 
     def __init__(self, image_shape: ImageShape, in_bits: bool) -> None:
         super().__init__()
@@ -153,6 +159,10 @@ class Model(nn.Module, ABC):
     def n_dims(self) -> int | None:
         """C * H * W, the divisor of bits per dimension; None if the likelihood has no bits per dimension."""
         return math.prod(self.image_shape) if self.in_bits else None
+
+    def as_published(self, params: Tensor) -> Callable[[], Likelihood] | None:
+        """For ``Output``, from the network's output."""
+        return None if self.training or self.published is None else partial(self.published, params)
 
     def initialize(self, x: Tensor) -> None:
         """Data-dependent initialisation from one batch x, (B, C, H, W); does nothing by default."""

@@ -6,6 +6,7 @@ from lvae_torch.models.pixelcnn.section import PixelCNNSection
 from lvae_torch.models.section import ModelSection
 from lvae_torch.models.spatial_lvae.section import SpatialLVAESection
 from lvae_torch.models.vae.section import VAESection, VLAESection
+from lvae_torch.models.vdvae.section import VDVAESection
 from lvae_torch.models.vqvae.section import VQVAESection
 
 FAMILIES: dict[str, type[ModelSection]] = {
@@ -15,6 +16,7 @@ FAMILIES: dict[str, type[ModelSection]] = {
     "vlae": VLAESection,
     "spatial_lvae": SpatialLVAESection,
     "efficient_vdvae": EfficientVDVAESection,
+    "vdvae": VDVAESection,
     "vqvae": VQVAESection,
     "pixelcnn": PixelCNNSection,
 }

@@ -83,13 +83,15 @@ class Checkpoint:
 
     model: Weights
     ema: Weights | None
-    """The averaged weights; None if the run has no average."""
-    optimizer: Mapping[str, Any]
-    """From torch's ``Optimizer.state_dict``."""
+    """The averaged weights, where the run has them."""
+    optimizer: Mapping[str, Any] | None
+    """As torch's ``Optimizer.state_dict`` gives it; None for a run that was imported without moments."""
     meter: Mapping[str, Any]
     """From ``Meter.state_dict``."""
     state: State
     about: About
+    ema_is_aged: bool = False
+    """Whether the average began as one, or as trained weights, and is not to forget them sooner than ``ema_decay``."""
 
     @property
     def step(self) -> int:
@@ -109,6 +111,7 @@ class Checkpoint:
         return {
             "model": self.model,
             "ema": self.ema,
+            "ema_is_aged": self.ema_is_aged,
             "optimizer": self.optimizer,
             "meter": self.meter,
             "state": asdict(self.state),
@@ -132,7 +135,8 @@ class Checkpoint:
             trained_on = TrainedOn(**{**data, "image_shape": (channels, height, width)})
             about = About(meta["settings"], trained_on, meta["versions"])
             tensors = {key: content[key] for key in ("model", "ema", "optimizer", "meter")}
-            return cls(**tensors, state=State(**content["state"]), about=about)
+            is_aged = bool(content.get("ema_is_aged", False))
+            return cls(**tensors, state=State(**content["state"]), about=about, ema_is_aged=is_aged)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: no whole checkpoint of this program ({error!r}).") from error
 

@@ -59,6 +59,18 @@ class CheckpointStore:
         self._writer = threading.Thread(target=self._write, args=(step, snapshot, is_best), name="checkpoint")
         self._writer.start()
 
+    def write(self, step: int, state: dict[str, Any]) -> None:
+        """Write ``state``, which nobody changes meanwhile, at once and without a copy.
+
+        Raises:
+            DataError: if it could not be written.
+        """
+        self.wait()
+        if name := not_finite(state):
+            raise DataError(f"{self.folder}: {name} is not finite; such a checkpoint could not be loaded again.")
+        self._write(step, state, is_best=False)
+        self.wait()
+
     def wait(self) -> None:
         """Wait until everything saved is on disk.
 

@@ -3,6 +3,7 @@
 from copy import deepcopy
 
 import torch
+from torch import Tensor
 
 from lvae_torch.models.contract import Model
 from lvae_torch.training.flat import FlatParameters
@@ -14,22 +15,25 @@ class Ema:
     Batch norm's running statistics are averaged too, so that they fit the averaged weights.
     """
 
-    def __init__(self, model: Model, decay: float) -> None:
+    def __init__(self, model: Model, decay: float, is_aged: bool = False) -> None:
+        """``is_aged``: the weights are an average already, or trained ones, which nothing shall forget at first."""
         self.model = deepcopy(model).eval()
         self.flat = FlatParameters(self.model, with_gradient=False)
         self.decay = decay
+        self.is_aged = is_aged
 
     def decay_at(self, step: int) -> float:
-        """The decay after ``step``; small at first, so that the random initial weights soon lose their influence."""
-        return min(self.decay, (1 + step) / (10 + step))
+        """Short at first, so that random initial weights are soon forgotten."""
+        return self.decay if self.is_aged else min(self.decay, (1 + step) / (10 + step))
 
     @torch.no_grad()
-    def update(self, flat: FlatParameters, step: int) -> None:
-        """Move towards the weights after ``step``."""
-        weight = 1 - self.decay_at(step)
+    def update(self, flat: FlatParameters, step: int, ok: Tensor | None = None) -> None:
+        """Move a little towards the weights after ``step``; not at all where a scalar ``ok`` is false."""
+        share = 1 - self.decay_at(step)
+        weight = self.flat.vector.new_tensor(share) if ok is None else ok.to(self.flat.vector.dtype) * share
         self.flat.vector.lerp_(flat.vector, weight)
         for mine, its in zip(self.flat.buffers, flat.buffers, strict=True):
             if mine.is_floating_point():
-                mine.lerp_(its, weight)
+                mine.lerp_(its, weight.to(mine.dtype))
             else:
                 mine.copy_(its)

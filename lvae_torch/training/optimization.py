@@ -68,8 +68,14 @@ def learning_rate(section: OptimizerSection, total_steps: int) -> LearningRate:
     def rate(step: int) -> float:
         since = max(0, step - start)
         ends = section.learning_rate, section.final_learning_rate
-        fall = Fall(*ends, since, min(1.0, since / length), section.decay_rate, period, step, warmup_steps)
-        return schedule(fall) * min(1.0, (step + 1) / (warmup_steps + 1))
+        done = min(1.0, since / length)
+        fall = Fall(*ends, since, done, section.decay_rate, period, step, warmup_steps, start, start + length)
+        return schedule(fall) * warmup(step)
+
+    def warmup(step: int) -> float:
+        if section.warmup_from_zero:
+            return min(1.0, step / max(1, warmup_steps))
+        return min(1.0, (step + 1) / (warmup_steps + 1))
 
     return rate
 

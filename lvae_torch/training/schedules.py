@@ -21,6 +21,10 @@ class Fall:
     period: int
     step: int
     warmup_steps: int
+    start: int
+    """Step at which the fall begins."""
+    end: int
+    """Step at which it ends."""
 
 
 def constant(fall: Fall) -> float:
@@ -30,6 +34,16 @@ def constant(fall: Fall) -> float:
 def cosine(fall: Fall) -> float:
     """Half a cosine from the peak to the final rate (SGDR, https://arxiv.org/abs/1608.03983, Eq. 5)."""
     return fall.final + (fall.base - fall.final) * 0.5 * (1 + math.cos(math.pi * fall.done))
+
+
+def cosine_chained(fall: Fall) -> float:
+    """Torch's chained form of the cosine as Efficient-VDVAE calls it, with the absolute step: its phase does not begin
+    where the fall does, and after the end it rises again."""
+    if fall.step < fall.start:
+        return fall.base
+    # What each step multiplies begins one before the start; at its lowest point torch begins anew, from 2.
+    first = 1 + math.cos(math.pi * (fall.start - 1) / fall.end) if fall.step <= fall.end else 2
+    return fall.final + (fall.base - fall.final) * (1 + math.cos(math.pi * fall.step / fall.end)) / first
 
 
 def linear(fall: Fall) -> float:
@@ -54,6 +68,7 @@ def noam(fall: Fall) -> float:
 SCHEDULES: dict[str, Callable[[Fall], float]] = {
     "constant": constant,
     "cosine": cosine,
+    "cosine_chained": cosine_chained,
     "linear": linear,
     "exponential": exponential,
     "staircase": staircase,

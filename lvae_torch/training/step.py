@@ -24,9 +24,9 @@ from lvae_torch.training.section import OptimizerSection
 
 @dataclass
 class TrainStep:
-    """Updates the weights from a raw uint8 batch. A bad gradient changes no weight, moment or statistic.
+    """Raw uint8 batch -> updated weights. A step with a bad gradient changes no weight, moment, statistic or average.
 
-    Such a step counts as skipped; the moving average still moves towards the unchanged weights.
+    It counts as skipped.
     """
 
     section: OptimizerSection
@@ -64,7 +64,7 @@ class TrainStep:
             keep_where(ok, self.flat.buffers, buffers)
             self.meter.add(loss, terms, norm, ok)
         if self.ema is not None:
-            self.ema.update(self.flat, step)
+            self.ema.update(self.flat, step, ok)
 
     def _accepts(self, norm: Tensor) -> Tensor:
         """Whether to take the step: too large a gradient norm is skipped, unless too many steps in a row were.
@@ -80,7 +80,8 @@ class TrainStep:
         """A checkpoint of everything that training changes."""
         ema = None if self.ema is None else self.ema.model.state_dict()
         moments, meter = self.optimizer.state_dict(), self.meter.state_dict()
-        return Checkpoint(self.bare.state_dict(), ema, moments, meter, state, about)
+        is_aged = self.ema is not None and self.ema.is_aged
+        return Checkpoint(self.bare.state_dict(), ema, moments, meter, state, about, is_aged)
 
     @property
     def evaluated(self) -> Model:
@@ -102,10 +103,12 @@ class TrainStep:
         self.bare.load_state_dict(checkpoint.model)
         if self.ema is not None:
             self.ema.model.load_state_dict(checkpoint.weights())
-        # Take the moments from the checkpoint; betas, weight decay and device options from today's settings.
-        (ours,), (saved,) = self.optimizer.state_dict()["param_groups"], checkpoint.optimizer["param_groups"]
-        groups = [ours | {"lr": saved["lr"]}]  # so that saving again at once gives the same checkpoint
-        self.optimizer.load_state_dict({"state": checkpoint.optimizer["state"], "param_groups": groups})
+            self.ema.is_aged = checkpoint.ema_is_aged
+        if checkpoint.optimizer is not None:
+            # Moments from the checkpoint; betas, weight decay and what suits this device from today's settings.
+            (ours,), (saved,) = self.optimizer.state_dict()["param_groups"], checkpoint.optimizer["param_groups"]
+            groups = [ours | {"lr": saved["lr"]}]  # of the last step: a checkpoint made before the next one says so too
+            self.optimizer.load_state_dict({"state": checkpoint.optimizer["state"], "param_groups": groups})
         self.meter.load_state_dict(checkpoint.meter)
 
     def _backward(self, raw: Tensor, step: int) -> tuple[Tensor, Terms]:

@@ -48,6 +48,10 @@ def _evaluation_rows(
     if dimensions := data.dump.provenance.get("dimensions_of_images"):
         spent = f"{bits_per_dim(evaluation.nelbo, int(dimensions)):.4f} bits per dimension of the images they stand for"
         rows.insert(3, ("codes", spent))
+    if evaluation.published_nelbo is not None:
+        rows.insert(
+            3, ("-ELBO as published", f"{nats(evaluation.published_nelbo)}, with the original's approximations")
+        )
     if evaluation.iw_bound is not None:
         rows.insert(3, (f"-log p(x), {evaluation.iw_samples} samples", nats(evaluation.iw_bound)))
     rows += _rows_of_some_families(evaluation, math.prod(data.dump.image_shape))

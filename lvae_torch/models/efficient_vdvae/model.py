@@ -233,7 +233,7 @@ class EfficientVDVAE(Model):
             y, new = stage(len(latents), y, None if features is None else features[k], source)
             latents += new
         params = crop_to(self.output_conv(y), self.image_shape[1:])
-        return Output(self._likelihood(params), tuple(latents))
+        return Output(self._likelihood(params), tuple(latents), as_published=self.as_published(params))
 
     def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """(Z, h, w) of each latent, top layer first."""

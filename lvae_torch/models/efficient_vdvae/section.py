@@ -22,6 +22,7 @@ PerScale: TypeAlias = T | TupleOf[T]
 PerStage: TypeAlias = T | TupleOf[T | TupleOf[T]]
 """The same, or for a scale a list with one value per stage, in the order of the pass."""
 Kernel = PositiveInt | tuple[PositiveInt, PositiveInt]
+MIXTURE = "discretized_logistic_mixture"
 
 
 class EfficientVDVAESection(LikelihoodSection):
@@ -80,8 +81,8 @@ class EfficientVDVAESection(LikelihoodSection):
     """Divide the initial weights of each residual cell's last convolution by sqrt(number of latent layers)."""
     zero_prior_init: bool = False
     """Begin with priors that do not depend on the latents above."""
-    likelihood: LikelihoodName = "discretized_logistic_mixture"
-    """p(x | z): bernoulli for binary data, the discretized ones for pixels, gaussian for continuous values."""
+    likelihood: LikelihoodName = MIXTURE
+    """p(x | z): bernoulli for binary data, the discretized ones for pixels, gaussian for values without levels."""
     n_mixtures: PositiveInt = 10
     """Components of the discretized mixture of logistics."""
     output_scale: Literal["std", "logstd"] = "std"
@@ -147,7 +148,11 @@ class EfficientVDVAESection(LikelihoodSection):
         # The networks see binary images unchanged, and others on the axis of the likelihood.
         span = None if self.likelihood == "bernoulli" else _span(n_levels)
         head = _head(self, image_shape[0], n_levels, reference)
-        return EfficientVDVAE(image_shape, self.up_stages(), self.down_stages(), style, head, span, self.padding)
+        model = EfficientVDVAE(image_shape, self.up_stages(), self.down_stages(), style, head, span, self.padding)
+        if self.likelihood == MIXTURE:
+            as_published = self.model_copy(update={"bins": "overlapping"})
+            model.published = _head(as_published, image_shape[0], n_levels, reference=True).likelihood
+        return model
 
     def _stage_counts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Number of stages in each scale, fine to coarse, for both towers."""
@@ -221,8 +226,8 @@ def _head(section: EfficientVDVAESection, channels: int, n_levels: int, referenc
         "span": _span(n_levels),
         "bins": section.bins,
     }
-    # The original's approximations are implemented for this likelihood only.
-    reference = reference and section.likelihood == "discretized_logistic_mixture"
+    # The original's approximations of other likelihoods are not known here.
+    reference = reference and section.likelihood == MIXTURE
     return likelihood_head(
         section.likelihood, channels, n_levels, Options(section.n_mixtures, reference, mixture=mixture)
     )

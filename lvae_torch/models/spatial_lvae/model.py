@@ -141,7 +141,8 @@ class SpatialLVAE(Model):
         if self.ladder.initial_halving:
             h = interpolate(h, scale_factor=2, mode="bilinear", align_corners=False)
         h = crop_to(self.final(h), self.image_shape[1:])
-        return Output(self._likelihood(self.head(h)), tuple(latents))
+        params = self.head(h)
+        return Output(self._likelihood(params), tuple(latents), as_published=self.as_published(params))
 
     def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """(Z, h, w) of each latent, top layer first."""

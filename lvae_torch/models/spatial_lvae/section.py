@@ -87,4 +87,8 @@ class SpatialLVAESection(LikelihoodSection):
         )
         stages = tuple(Stage(z, d) for z, d in zip(self.z_channels, self.downsample, strict=True))
         head = likelihood_head(self.likelihood, image_shape[0], n_levels, Options(self.n_mixtures))
-        return SpatialLVAE(image_shape, stages, ladder, head, data_dependent_init=self.data_dependent_init)
+        model = SpatialLVAE(image_shape, stages, ladder, head, data_dependent_init=self.data_dependent_init)
+        if self.likelihood.startswith("discretized"):
+            options = Options(self.n_mixtures, reference=True)
+            model.published = likelihood_head(self.likelihood, image_shape[0], n_levels, options).likelihood
+        return model

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lvae_torch.data.order import spread
 from lvae_torch.elbo.bounds import bits_entry
+from lvae_torch.elbo.evaluation import published_nll
 from lvae_torch.models.contract import Source
 from lvae_torch.synthesis.parts import Arrays, Parts
 from lvae_torch.synthesis.session import Batch, Session
@@ -58,7 +59,7 @@ def _reconstruct(session: Session, batch: Batch, source: Source, kept: Kept) -> 
         save_singles(session.out / SINGLES, numbers, shown, names)
     if session.options.save_targets:
         save_singles(session.out / TARGETS, numbers, x, names)
-    nll = -out.likelihood.log_prob(x)
+    nll, published = -out.likelihood.log_prob(x), published_nll(x, out)
     values = {
         "nll": nll,
         "kl": _by_layer([layer * mask for layer, mask in zip(kl, masks, strict=True)], nll),
@@ -66,6 +67,7 @@ def _reconstruct(session: Session, batch: Batch, source: Source, kept: Kept) -> 
         "ssim": ssim(x, shown),
         "ssim_zero_padded": ssim(x, shown, zero_padded=True),
         "psnr": psnr(x, shown).clamp(max=FINITE_PSNR),
+        **({} if published is None else {"published_nll": published}),
     }
     return {"indices": indices, **{name: value.double().cpu().numpy() for name, value in values.items()}}
 
@@ -89,6 +91,7 @@ def _summary(session: Session, means: dict[str, np.ndarray]) -> dict[str, object
         "n_images": int(means["n_images"]),
         "nelbo": nll + sum(kl),
         **bits_entry("bits_per_dim", nll + sum(kl), session.n_dims),
+        **_as_published(session, means, sum(kl)),
         "nll": nll,
         "kl": sum(kl),
         "kl_per_layer": kl,
@@ -97,6 +100,14 @@ def _summary(session: Session, means: dict[str, np.ndarray]) -> dict[str, object
         "active_layers": sum(layer >= ACTIVE_BITS for layer in bits),
         **{name: float(means[name]) for name in ALIKE if bits and session.model.image_shape != POINT},
     }
+
+
+def _as_published(session: Session, means: dict[str, np.ndarray], kl: float) -> dict[str, object]:
+    """The score with the approximations of the family's original program, where it has some."""
+    if "published_nll" not in means:
+        return {}
+    nelbo = float(means["published_nll"]) + kl
+    return {"nelbo_as_published": nelbo, **bits_entry("bits_per_dim_as_published", nelbo, session.n_dims)}
 
 
 def _pruning(session: Session, kept: Kept, means: dict[str, np.ndarray]) -> dict[str, object]:

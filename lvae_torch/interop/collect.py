@@ -1,0 +1,101 @@
+"""The files of a run of another program: one file, a folder, or a zip archive as it was downloaded."""
+
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+from lvae_torch.errors import DataError
+from lvae_torch.interop.recognition import Found, UnknownFileError, recognise
+from lvae_torch.interop.torch_files import is_torch_zip
+
+MOST_FILES, DEEPEST = 2000, 6
+USELESS = {".png", ".jpg", ".jpeg", ".txt", ".md", ".py", ".npy", ".npz"}
+"""Pictures, logs for people and arrays, of which no run is made."""
+
+
+@contextmanager
+def recognised(source: Path, scratch: Path) -> Iterator[list[Found]]:
+    """Every file below ``source`` that belongs to a program we know, with its content.
+
+    Args:
+        scratch: folder in which an archive's files lie while they are read; nothing is left there.
+    Raises:
+        DataError: if there is nothing, or nothing known, or one of the files is damaged.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder.")
+    if source.is_dir():
+        yield _known(source, _below(source))
+    elif zipfile.is_zipfile(source) and not is_torch_zip(source):
+        with _unpacked(source, scratch) as folder:
+            yield _known(source, _below(folder))
+    else:
+        yield [recognise(source)]
+
+
+def _below(folder: Path) -> list[Path]:
+    """Files that may be of use, in order; links are not followed."""
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink() and len(path.relative_to(folder).parts) <= DEEPEST
+    ]
+    if len(files) > MOST_FILES:
+        raise DataError(f"{folder}: {len(files):,} files lie there; give the folder of one run.")
+    return [path for path in files if path.suffix.lower() not in USELESS and path.stat().st_size]
+
+
+def _known(source: Path, files: list[Path]) -> list[Found]:
+    found, unknown = [], list[str]()
+    for path in files:
+        try:
+            found.append(recognise(path))
+        except UnknownFileError as error:
+            unknown.append(str(error))
+    if not found:
+        told = "\n  ".join(unknown[:5]) or "it has no files of weights or settings"
+        raise DataError(
+            f"{source}: nothing of openai/vdvae, Efficient-VDVAE or ladder-vae-pytorch lies there:\n  {told}"
+        )
+    return found
+
+
+@contextmanager
+def _unpacked(archive_path: Path, scratch: Path) -> Iterator[Path]:
+    """The members of an archive as files, under names that cannot leave the folder.
+
+    Raises:
+        DataError: if the archive is damaged, or its files do not fit on the disk.
+    """
+    try:
+        with zipfile.ZipFile(archive_path) as archive, TemporaryDirectory(dir=scratch, prefix="unpacked.") as folder:
+            members = [m for m in archive.infolist() if not m.is_dir() and m.file_size and _is_plain(m)]
+            members = [m for m in members if PurePosixPath(m.filename).suffix.lower() not in USELESS]
+            needed = sum(member.file_size for member in members)
+            if len(members) > MOST_FILES or needed > shutil.disk_usage(folder).free:
+                raise DataError(
+                    f"{archive_path}: unpacked it is {len(members):,} files of {needed:,} bytes; too many, or too "
+                    f"large for {scratch}. Unpack it elsewhere, and give the folder of one run."
+                )
+            for i, member in enumerate(members):
+                target = Path(folder) / str(i) / PurePosixPath(member.filename).name
+                target.parent.mkdir()
+                with archive.open(member) as source, open(target, "wb") as copy:
+                    shutil.copyfileobj(source, copy, 1 << 20)
+            yield Path(folder)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        raise DataError(f"{archive_path}: refused: a damaged zip archive ({error}); fetch it again.") from error
+    except RuntimeError as error:
+        if "password" not in str(error):
+            raise
+        raise DataError(f"{archive_path}: refused: it is locked with a password.") from error
+
+
+def _is_plain(member: zipfile.ZipInfo) -> bool:
+    """Whether it is a file with a name of its own: no link, no way out of its folder."""
+    name = PurePosixPath(member.filename)
+    kind = member.external_attr >> 28  # of a member made under Unix: 0o10 a file, 0o12 a link, 0 unknown
+    return kind in (0, 0o10) and name.name not in ("", ".", "..") and not name.name.startswith("._")
