@@ -2,12 +2,18 @@
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 
+from lvae_torch.distributed.launcher import end_with_launcher
+from lvae_torch.distributed.signals import heard_at_once
 from lvae_torch.errors import DataError, UserError, say
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}  # what a disk may answer
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+"""Environment variables that say how OpenMP's threads wait."""
 
 COMMANDS: dict[str, str] = {
     "train": "Train a run, or continue it: the same command does both.",
@@ -54,10 +60,23 @@ def add_overrides(arguments: argparse.ArgumentParser) -> None:
     )
 
 
+def begin(arguments: argparse.ArgumentParser) -> None:
+    """What a command does before PyTorch is imported, which takes seconds: answer ``--help`` and wrong usage at once.
+
+    Threads of OpenMP then sleep where they wait for one another, unless the environment says otherwise: those that wait
+    actively take the cores from whoever else computes on the machine, themselves included.
+    """
+    end_with_launcher()
+    if not any(name in os.environ for name in WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+    arguments.parse_args()
+
+
 def main(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
     """Run ``command`` and end the process: status 0, or that of the user's error with its message and no traceback."""
     try:
-        command(sys.argv[1:] if argv is None else argv)
+        with heard_at_once():
+            command(sys.argv[1:] if argv is None else argv)
     except UserError as error:
         say(str(error))
         sys.exit(error.exit_status)

@@ -33,8 +33,10 @@ def check_name(name: str, what: str) -> str:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     """Open ``path`` for writing; it appears under its name only once it is whole and on disk.
+
+    Unless ``durable``, a power cut may take it: for what is written again soon.
 
     A kill or an error leaves the old file as it was (and at most one ``.tmp`` beside it).
 
@@ -46,9 +48,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         with open(temporary, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):  # a file system that turned read-only refuses this too
             temporary.unlink()
@@ -93,15 +97,15 @@ def append_text(path: Path, text: str) -> None:
         ) from error
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, durable: bool = True) -> None:
     """Atomic replacement of a small UTF-8 text file."""
-    with atomic_write(path) as file:
+    with atomic_write(path, durable) as file:
         file.write(text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, durable: bool = True) -> None:
     """Atomic replacement of a small JSON file, keys in the order given; null for what JSON has no number for."""
-    write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n", durable)
 
 
 def finite(value: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lvae_torch.cli import add_overrides, main, new_parser
+from lvae_torch.cli import add_overrides, begin, main, new_parser
 
 PARSER = new_parser("import")
 PARSER.add_argument("program", choices=["efficient_vdvae"], help="whose run it is")
@@ -13,7 +13,7 @@ PARSER.add_argument("--checkpoint", required=True, help="its checkpoint; no code
 PARSER.add_argument("--name", required=True, help="name of the new run")
 add_overrides(PARSER)
 if __name__ == "__main__":
-    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+    begin(PARSER)  # before PyTorch is imported
 
 import torch
 from torch import Tensor, nn

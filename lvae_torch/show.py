@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lvae_torch.cli import main, new_parser
+from lvae_torch.cli import begin, main, new_parser
 
 PARSER = new_parser("show")
 PARSER.add_argument("dump", type=Path, help="folder of the dump, such as dataset_dumps/binarized_mnist")
 PARSER.add_argument("--split", help="which split (default: the dump's first)")
 PARSER.add_argument("--out", type=Path, help="PNG file to write (default: NAME_SPLIT.png beside the dump)")
 if __name__ == "__main__":
-    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+    begin(PARSER)  # before PyTorch is imported
 
 import numpy as np
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lvae_torch.cli import main, parser
+from lvae_torch.cli import begin, main, parser
 from lvae_torch.synthesis.modes import MODES, Mode, runner
 
 PARSER = parser("synthesize", "run", "a run's name or folder, a bundle, or a run's .cfg file")
 PARSER.add_argument("--mode", choices=list(MODES), action="append", help="instead of the cfg's; may be repeated")
 PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
 if __name__ == "__main__":
-    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+    begin(PARSER)  # before PyTorch is imported
 
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.images import Images

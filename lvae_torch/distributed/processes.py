@@ -38,6 +38,10 @@ class Processes:
             dist.all_reduce(tensor)
         return tensor
 
+    def mean(self, value: float) -> float:
+        """The mean over all ranks, the same on each to the bit."""
+        return float(self.sum_(torch.tensor(value, dtype=torch.float64))) / self.world if self.world > 1 else value
+
     def broadcast_(self, tensors: Iterable[Tensor]) -> None:
         """Give every rank what rank 0 holds, in place."""
         if self.world > 1:

@@ -73,7 +73,25 @@ def log_weight(x: Tensor, out: Output) -> Tensor:
     return -terms.nelbo
 
 
-def iw_bound(model: Model, x: Tensor, iw_samples: int, chunk: int = 100, source: Source = posterior_sample) -> Tensor:
+def _nothing() -> None:
+    """Nobody waits for a pass."""
+
+
+def n_passes(n_images: int, iw_samples: int, chunk: int) -> int:
+    """Top-down passes of ``iw_bound`` for a batch of so many images."""
+    whole, rest = divmod(n_images, chunk)
+    parts = [chunk] * whole + ([rest] if rest else [])
+    return sum(-(-iw_samples // (chunk // part)) for part in parts)
+
+
+def iw_bound(
+    model: Model,
+    x: Tensor,
+    iw_samples: int,
+    chunk: int = 100,
+    source: Source = posterior_sample,
+    after_pass: Callable[[], object] = _nothing,
+) -> Tensor:
     """Importance-weighted lower bound on log p(x) (Burda et al. 2016).
 
     The bottom-up pass runs once; samples are folded into the batch, ``chunk`` images at a time.
@@ -82,6 +100,7 @@ def iw_bound(model: Model, x: Tensor, iw_samples: int, chunk: int = 100, source:
         x: images, (B, C, H, W), in [0, 1].
         iw_samples: K >= 1; the bound rises towards log p(x) with K, and K = 1 is the ELBO.
         chunk: images times samples in one top-down pass: bounds the memory, changes no result but the noise drawn.
+        after_pass: called after each top-down pass; what it raises ends the work.
     Returns:
         Nats per image, (B,), float64. Time grows with K, memory does not.
     Raises:
@@ -91,12 +110,18 @@ def iw_bound(model: Model, x: Tensor, iw_samples: int, chunk: int = 100, source:
         raise ValueError(f"iw_samples is {iw_samples} and chunk {chunk}; both must be at least 1.")
     features = model.encode(x)
     parts = zip(x.split(chunk), *(f.split(chunk) for f in features), strict=True)
-    log_sums = [_log_sum_of_weights(model, part, tuple(f), iw_samples, chunk, source) for part, *f in parts]
+    log_sums = [_log_sum_of_weights(model, part, tuple(f), iw_samples, chunk, source, after_pass) for part, *f in parts]
     return torch.cat(log_sums) - math.log(iw_samples)
 
 
 def _log_sum_of_weights(
-    model: Model, x: Tensor, features: tuple[Tensor, ...], iw_samples: int, chunk: int, source: Source
+    model: Model,
+    x: Tensor,
+    features: tuple[Tensor, ...],
+    iw_samples: int,
+    chunk: int,
+    source: Source,
+    after_pass: Callable[[], object],
 ) -> Tensor:
     """log of the sum of K importance weights, (B,), float64, for the features of x, which has at most ``chunk``."""
     at_once = chunk // x.shape[0]
@@ -106,6 +131,7 @@ def _log_sum_of_weights(
         out = model.decode(tuple(f.repeat(k, *[1] * (f.dim() - 1)) for f in features), source)
         log_w = log_weight(x.repeat(k, *[1] * (x.dim() - 1)), out).double().view(k, -1)  # (k, B)
         total = torch.logaddexp(total, log_w.logsumexp(dim=0))
+        after_pass()
     return total
 
 

@@ -90,6 +90,8 @@ class Checkpoint:
     """As ``Meter.state_dict`` gives it."""
     state: State
     about: About
+    unfinished: Mapping[str, Any] | None = None
+    """What an evaluation that was stopped had come to, if one was."""
 
     @property
     def step(self) -> int:
@@ -112,6 +114,7 @@ class Checkpoint:
             "optimizer": self.optimizer,
             "meter": self.meter,
             "state": asdict(self.state),
+            "unfinished": self.unfinished,
             "meta": {
                 "settings": self.about.settings,
                 "data": {**asdict(on), "image_shape": list(on.image_shape)},
@@ -132,7 +135,7 @@ class Checkpoint:
             trained_on = TrainedOn(**{**data, "image_shape": (channels, height, width)})
             about = About(meta["settings"], trained_on, meta["versions"])
             tensors = {key: content[key] for key in ("model", "ema", "optimizer", "meter")}
-            return cls(**tensors, state=State(**content["state"]), about=about)
+            return cls(**tensors, state=State(**content["state"]), about=about, unfinished=content.get("unfinished"))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: no whole checkpoint of this program ({error!r}).") from error
 

@@ -29,11 +29,13 @@ class Manifest:
     sha256: str
     is_best: bool
     again: bool = False
-    """The file is step_*.again.pt: a step that is saved twice leaves its first file alone until the new one counts."""
+    """The file may still be step_*.again.pt: a step saved twice leaves its file alone until the new one counts."""
 
     @property
-    def file(self) -> str:
-        return f"step_{self.step:08d}{'.again' if self.again else ''}.pt"
+    def files(self) -> tuple[str, ...]:
+        """Where the checkpoint may lie: under its own name, or under that which it was written as."""
+        names = f"step_{self.step:08d}.pt", f"step_{self.step:08d}.again.pt"
+        return names if self.again else names[:1]
 
 
 class CheckpointStore:
@@ -142,7 +144,8 @@ class CheckpointStore:
 
     def _load(self, manifest_path: Path) -> dict[str, Any]:
         manifest = _manifest(manifest_path)
-        path = self.folder / manifest.file
+        paths = [self.folder / name for name in manifest.files]
+        path = next((path for path in paths[1:] if not _damage(path, manifest)), paths[0])
         if damage := _damage(path, manifest):
             raise DataError(f"{path}: damaged ({damage}).")
         state = read_safely(path)
@@ -161,6 +164,8 @@ class CheckpointStore:
             make_folder(self.folder)
             manifest = self._write_state(step, state, is_best)
             write_json(self._manifest_path(step), asdict(manifest))
+            if manifest.again:
+                (self.folder / manifest.files[-1]).replace(self.folder / manifest.files[0])
             self._tidy()
         except DataError as error:
             self._error = DataError(f"{error} A checkpoint of this run takes {bytes_of(state) / 2**20:.1f} MiB.")
@@ -170,10 +175,8 @@ class CheckpointStore:
             self._error = error
 
     def _write_state(self, step: int, state: dict[str, Any], is_best: bool) -> Manifest:
-        old = _manifest_or_none(self._manifest_path(step))
-        again = old is not None and not old.again
-        name = Manifest(step, 0, "", is_best, again).file
-        with atomic_write(self.folder / name) as file:
+        again = self._manifest_path(step).is_file()
+        with atomic_write(self.folder / Manifest(step, 0, "", is_best, again).files[-1]) as file:
             hashing = HashingFile(file)
             save_state(state, hashing)
         return Manifest(step, hashing.size, hashing.digest.hexdigest(), is_best, again)
@@ -185,7 +188,7 @@ class CheckpointStore:
         best = [manifest for manifest in whole if manifest.is_best][:1]
         kept = {manifest.step for manifest in whole[: self.keep] + best}
         unreadable = {_step(path) for path, manifest in known if manifest is None}  # for load_newest to name
-        files = {manifest.file for manifest in whole if manifest.step in kept}
+        files = {name for manifest in whole if manifest.step in kept for name in manifest.files}
         # The manifest first (.json < .pt): a checkpoint without one does not count.
         for path in sorted(self._ours(), key=lambda path: path.suffix):
             is_kept = _step(path) in kept if path.suffix == ".json" else path.name in files

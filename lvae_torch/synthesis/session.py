@@ -3,11 +3,11 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -17,11 +17,13 @@ from lvae_torch.distributed.processes import Processes
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.models.contract import Likelihood, Model, Shape
+from lvae_torch.reporting.progress import shown
 from lvae_torch.synthesis.codes import CodePrior, CodeSource
 from lvae_torch.synthesis.parts import Format, Parts
 from lvae_torch.synthesis.section import SynthesisSection
 from lvae_torch.synthesis.singles import SINGLES, TARGETS, single_names
 
+T = TypeVar("T")
 Batch = tuple[np.ndarray, Tensor]
 """Which images of the split these are, (b,), and the images as x, (b, C, H, W)."""
 OWNER = ("run", "step", "weights", "trained_on")  # what of an identity says which model a file is of
@@ -75,7 +77,7 @@ class Session:
 
     def batches(self, size: int, mode: str) -> Iterator[tuple[int, np.ndarray, Tensor]]:
         """(j, indices, x) of this rank's batches of the split; torch's generator is seeded for each."""
-        for j, indices in self.images.batches(size, self.processes):
+        for j, indices in self.shown(self.images.batches(size, self.processes), size, len(self.images.indices)):
             yield j, indices, self.x_at(indices, mode, j)
 
     def n_batches(self, size: int) -> int:
@@ -83,7 +85,9 @@ class Session:
 
     def posterior_batches(self) -> Iterator[tuple[int, Batch]]:
         """(b, batch) of this rank's batches; a mode that draws its latents first draws those that encoding stores."""
-        for b in range(self.processes.rank, self.n_batches(self.options.batch_size), self.processes.world):
+        size, own = self.options.batch_size, self.processes
+        numbers = range(own.rank, self.n_batches(size), own.world)
+        for b in self.shown(numbers, size, len(self.images.indices)):
             yield b, self._posterior_batch(b)
 
     def n_shards(self, n_images: int) -> int:
@@ -93,8 +97,13 @@ class Session:
     def shards(self, n_images: int) -> Iterator[tuple[int, Iterator[Batch]]]:
         """(j, its batches) of this rank's shards of the split; batches as ``posterior_batches`` has them."""
         size, count = self._batches_per_shard(n_images), self.n_batches(self.options.batch_size)
-        for j in range(self.processes.rank, self.n_shards(n_images), self.processes.world):
+        numbers = range(self.processes.rank, self.n_shards(n_images), self.processes.world)
+        for j in self.shown(numbers, size * self.options.batch_size, len(self.images.indices)):
             yield j, map(self._posterior_batch, range(j * size, min((j + 1) * size, count)))
+
+    def shown(self, work: Iterable[T], per_item: int, total: int) -> Iterator[T]:
+        """``work`` of this rank, with its progress; each item is ``per_item`` of ``total``, as on each rank."""
+        return shown(work, self.out.name, per_item * self.processes.world, total, self.processes.is_main)
 
     def _batches_per_shard(self, n_images: int) -> int:
         return max(1, n_images // self.options.batch_size)
@@ -162,5 +171,6 @@ def _told(owner: Sequence[str]) -> str:
 
 def n_rounds(session: Session, n: int, size: int) -> Iterator[tuple[int, int]]:
     """(j, count) of this rank's parts of ``n`` things in parts of ``size``."""
-    for j in range(session.processes.rank, -(-n // size), session.processes.world):
+    numbers = range(session.processes.rank, -(-n // size), session.processes.world)
+    for j in session.shown(numbers, size, n):
         yield j, min(size, n - j * size)

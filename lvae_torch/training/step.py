@@ -1,8 +1,9 @@
 """One training step, with nothing read back from the device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,11 +77,11 @@ class TrainStep:
         is_stuck = self.meter.skipped_in_a_row >= self.section.max_skips_in_a_row
         return (norm < self.section.skip_norm) | (is_stuck & norm.isfinite())  # NaN < s is false
 
-    def checkpoint(self, state: State, about: About) -> Checkpoint:
-        """Everything that training changes, with what it is of."""
+    def checkpoint(self, state: State, about: About, unfinished: Mapping[str, Any] | None = None) -> Checkpoint:
+        """Everything that training changes, with what it is of, and an evaluation that was stopped."""
         ema = None if self.ema is None else self.ema.model.state_dict()
         moments, meter = self.optimizer.state_dict(), self.meter.state_dict()
-        return Checkpoint(self.bare.state_dict(), ema, moments, meter, state, about)
+        return Checkpoint(self.bare.state_dict(), ema, moments, meter, state, about, unfinished)
 
     @property
     def evaluated(self) -> Model:
