@@ -32,6 +32,20 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+def expanded(path: str) -> str:
+    """``path`` with ``~`` and variables such as ``$HOME`` replaced, as a shell does.
+
+    Raises:
+        ValueError: for a variable that is not set, or a home that there is not.
+    """
+    whole = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111  # Path would raise for some, and take others
+    if match := re.search(r"\$(\w+|\{[^}]*\})", whole):
+        raise ValueError(f"the environment variable {match[1].strip('{}')} of {path!r} is not set")
+    if whole.startswith("~"):
+        raise ValueError(f"there is no home folder for {path!r}")
+    return whole
+
+
 @contextmanager
 def atomic_write(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     """Open ``path`` for writing; it appears under its name only once it is whole and on disk.

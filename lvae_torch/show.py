@@ -18,6 +18,7 @@ from lvae_torch.data.dump import Dump
 from lvae_torch.data.order import spread
 from lvae_torch.errors import DataError
 from lvae_torch.files import atomic_write
+from lvae_torch.reporting.grids import SHOWN_AS_THEY_ARE, in_colour
 
 SHEET = 1200  # pixels across, more or less
 SMALL = 56  # images below this are enlarged, so that single pixels can be seen
@@ -26,10 +27,10 @@ GROUND = 96  # grey between the images: neither black nor white, which borders o
 
 
 def contact_sheet(images: np.ndarray, n_levels: int, columns: int) -> np.ndarray:
-    """Images with levels (n, H, W, C), C 1 or 3, row by row as one picture: uint8 (rows * h, columns * w, 3)."""
+    """Images with levels (n, H, W, C), row by row as one picture: uint8 (rows * h, columns * w, 3)."""
     factor = -(-SMALL // max(images.shape[1:3]))
-    tiles = (images * (255 / (n_levels - 1))).round().astype(np.uint8)
-    tiles = np.broadcast_to(tiles, (*tiles.shape[:3], 3)).repeat(factor, axis=1).repeat(factor, axis=2)
+    tiles = in_colour((images * (255 / (n_levels - 1))).round().astype(np.uint8))
+    tiles = tiles.repeat(factor, axis=1).repeat(factor, axis=2)
     empty = -len(tiles) % columns
     tiles = np.pad(tiles, ((0, empty), (0, GAP), (0, GAP), (0, 0)), constant_values=GROUND)
     tiles[len(images) :] = GROUND
@@ -54,16 +55,17 @@ def show(dump: Dump, split: str, out: Path) -> int:
     Of points of the plane, a picture of all of them.
 
     Raises:
-        DataError: if there is no such split, the images have neither 1 nor 3 channels, or ``out`` cannot be written.
+        DataError: if there is no such split, the images have no levels, or ``out`` cannot be written.
     """
     channels, height, width = dump.image_shape
     images = dump.split(split)
     if dump.image_shape == (2, 1, 1):
         _save(scatter(images.gather(np.arange(len(images))).numpy().reshape(-1, 2)), out)
         return len(images)
-    if channels not in (1, 3) or not dump.n_levels:
-        raise DataError(f"{dump.folder}: a sheet shows images of 1 or 3 channels with levels; this has {dump.layout}.")
-    columns = min(20, max(4, SHEET // max(SMALL, height, width)))
+    if not dump.n_levels:
+        raise DataError(f"{dump.folder}: a sheet shows images with levels; this has {dump.layout}.")
+    across = width if channels in SHOWN_AS_THEY_ARE else channels * width
+    columns = min(20, max(4, SHEET // max(SMALL, height, across)))
     chosen = images.gather(spread(len(images), columns**2)).numpy()
     _save(contact_sheet(chosen, dump.n_levels, columns), out)
     return len(chosen)

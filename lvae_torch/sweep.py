@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvae_torch.cli import add_overrides, begin, main, new_parser
+from lvae_torch.distributed.place import n_cores
 from lvae_torch.synthesis.modes import MODES
 
 PARSER = new_parser("sweep")
@@ -125,7 +126,7 @@ def work(jobs: Sequence[Job], side_by_side: int) -> None:
     Raises:
         Preempted: after SIGINT, SIGTERM or a hang-up, once every run has saved and stopped.
     """
-    threads = max(1, len(os.sched_getaffinity(0)) // side_by_side)
+    threads = max(1, n_cores() // side_by_side)
     stopped: list[int] = []
     with ExitStack() as stack:
         for number in stop_signals():

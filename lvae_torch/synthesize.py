@@ -24,6 +24,7 @@ from lvae_torch.distributed.processes import Processes, start_processes
 from lvae_torch.files import write_json
 from lvae_torch.hparams import Settings, shared_by_all
 from lvae_torch.reporting.console import table
+from lvae_torch.reporting.grids import how_shown
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.locks import held
 from lvae_torch.synthesis.codes import CodePrior, CodeSource, check_prior
@@ -66,6 +67,10 @@ def _run_mode(run: TrainedRun, processes: Processes, name: str) -> None:
             session = replace(session, prior=_load_prior(run.settings, session))
         metrics = runner(name)(session)
         if processes.is_main:
+            told = (
+                {"pictures": shown} if (shown := how_shown(run.model.image_shape[0])) and not run.is_of_points else {}
+            )
+            metrics = {**told, **metrics}
             write_json(session.out / "metrics.json", {**session.identity, **metrics})
     if processes.is_main:
         print(table(f"{run.name}: {name}", _rows({**metrics, "results": str(session.out)})))

@@ -22,7 +22,7 @@ ROOMS: dict[str, list[str]] = {
     "files": ["errors"],
     "distributed": ["errors"],
     "cli": ["errors", "distributed"],
-    "cfg": ["errors"],
+    "cfg": ["errors", "files"],
     "distributions": [],
     # one section of the cfg, one room; each takes its own section, never all of them
     "data": GROUND,

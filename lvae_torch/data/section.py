@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from lvae_torch.cfg.section import Count, Int, Section
+from lvae_torch.cfg.section import Count, Int, PathText, Section
 from lvae_torch.files import check_name
 
 
@@ -14,7 +14,7 @@ class DataSection(Section):
 
     dataset: str
     """Name of the dump: a folder in ``dumps``, made by ``python -m data_scripts``."""
-    dumps: str = "dataset_dumps"
+    dumps: PathText = "dataset_dumps"
     """Folder of all dumps."""
     train_split: str = "train"
     """Split to train on."""

@@ -5,7 +5,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from lvae_torch.cfg.section import Count, Fraction, Int, NonNegative, Positive, PositiveInt, Section, TupleOf, one_of
+from lvae_torch.cfg.section import (
+    Count,
+    Fraction,
+    Int,
+    NonNegative,
+    PathText,
+    Positive,
+    PositiveInt,
+    Section,
+    TupleOf,
+    one_of,
+)
 from lvae_torch.files import check_name
 from lvae_torch.synthesis.modes import MODES
 
@@ -70,7 +81,7 @@ class SynthesisSection(Section):
     """encoding, div_stats: images per file, in whole batches; an interrupted mode goes on after the last whole file."""
     shard_dtype: Literal["float32", "float16"] = "float32"
     """encoding: of latents and posteriors; float16 halves the files."""
-    source: str | None = None
+    source: PathText | None = None
     """decoding: folder of encodings; None for this run's own."""
     codes_to: str | None = None
     """encoding, where latents are codes: write those of both splits as a dump of this name, to train a prior on."""

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import make_preprocess, open_dump
 from lvae_torch.data.shapes import ImageShape
-from lvae_torch.distributed.processes import Processes, choose_device
+from lvae_torch.distributed.place import Device, choose_device
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.evaluation import take_statistics
 from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.files import NAME, check_name
@@ -23,7 +24,7 @@ from lvae_torch.training.wrapping import place
 def load_run(
     run: str | Path,
     *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     checkpoint: Literal["last", "best"] | int = "last",
     weights: Literal["averaged", "raw"] = "averaged",
     runs: str | Path = "runs",

@@ -1,6 +1,7 @@
 """What a training run shows of itself: numbers and pictures, to every reporter at once."""
 
 import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -131,4 +132,5 @@ def peak_memory_gib(device: torch.device) -> float:
     """Most memory this process has held on ``device``, in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -169,9 +169,8 @@ def _evaluate_if_due(run: Run) -> bool:
         return False
     if run.saved_at != state.step and (is_last or run.evaluation_seconds > LONG):
         save(run)
-    evaluation = _evaluated(
-        run, is_last and not plan.patience, state.step
-    )  # with patience, the chosen weights are last
+    # With patience, the last evaluation is that of the chosen weights.
+    evaluation = _evaluated(run, is_last and not plan.patience, state.step)
     state.evaluated_at = state.step
     is_best = evaluation.nelbo < state.best_nelbo
     state.evaluations_since_best += 1
