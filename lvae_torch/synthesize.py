@@ -67,10 +67,7 @@ def _run_mode(run: TrainedRun, processes: Processes, name: str) -> None:
             session = replace(session, prior=_load_prior(run.settings, session))
         metrics = runner(name)(session)
         if processes.is_main:
-            told = (
-                {"pictures": shown} if (shown := how_shown(run.model.image_shape[0])) and not run.is_of_points else {}
-            )
-            metrics = {**told, **metrics}
+            metrics = {**({"pictures": shown} if (shown := how_shown(run.model.image_shape)) else {}), **metrics}
             write_json(session.out / "metrics.json", {**session.identity, **metrics})
     if processes.is_main:
         print(table(f"{run.name}: {name}", _rows({**metrics, "results": str(session.out)})))
