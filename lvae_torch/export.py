@@ -15,7 +15,8 @@ add_overrides(PARSER)
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
-from lvae_torch.distributed.processes import Processes, choose_device
+from lvae_torch.distributed.place import choose_device
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.files import check_name
 from lvae_torch.hparams import Settings, sealed_cfg
 from lvae_torch.runs.bundle import Bundle

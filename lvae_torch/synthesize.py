@@ -10,7 +10,7 @@ from typing import Any
 from lvae_torch.cli import begin, main, parser
 from lvae_torch.synthesis.modes import MODES, Mode, runner
 
-PARSER = parser("synthesize", "run", "a run's name or folder, a bundle, or a run's .cfg file")
+PARSER = parser("synthesize", "run", "a run's name or folder, a bundle, a checkpoint, or a run's .cfg file")
 PARSER.add_argument("--mode", choices=list(MODES), action="append", help="instead of the cfg's; may be repeated")
 PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
 if __name__ == "__main__":

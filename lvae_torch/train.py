@@ -21,6 +21,7 @@ from lvae_torch.elbo.objective import Objective
 from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.hparams import Settings, begin_or_continue, check_same_model, in_steps, load, shared_by_all, to_cfg
 from lvae_torch.models.contract import Model
+from lvae_torch.reporting.grids import how_shown
 from lvae_torch.reporting.progress import Progress
 from lvae_torch.reporting.reporter import Reporter, Reporters
 from lvae_torch.runs.checkpoint import About, State, TrainedOn, Weights, load_chosen, load_newest, store_of
@@ -141,6 +142,8 @@ def assemble(
     )
     dump, n_pictures = data.dump, settings.val.images if processes.is_main else 0
     pictures = data.strided(n_pictures, processes.device) if n_pictures else None
+    if n_pictures and (shown := how_shown(dump.image_shape)):
+        say(f"{dump.dataset}: {shown}")
     trained_on = TrainedOn(
         dump.dataset, dump.content_hash, dump.image_shape, data.levels, dump.provenance.get("codes_of")
     )

@@ -60,8 +60,9 @@ class ValSection(Section):
     """Evaluations without a better -ELBO that end training; any run with patience goes by its best weights. 0: none."""
     batch_norm: Literal["running", "reestimated"] = "running"
     """Statistics for evaluation and inference: those that trail the training, or taken anew over the training split."""
-    batch_size: PositiveInt = 250
-    """Images per process and pass."""
+    batch_size: Count = 0
+    """Images, or images times samples of a bound, per process and pass; 0 for as many as a training pass of one process
+    has, at most 250."""
     iw_samples: Count = 0
     """Samples of the importance-weighted bound computed once, at the end; 0 for none."""
     images: Count = 64

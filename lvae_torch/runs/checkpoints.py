@@ -117,6 +117,12 @@ class CheckpointStore:
             wanted = [path for path in manifests if _step(path) == which]
         if not wanted:
             steps = ", ".join(str(_step(path)) for path in manifests) or "none"
+            lone = sorted(path for path in self._ours() if path.suffix == ".pt" and "." not in path.stem)
+            if lone and not manifests:
+                raise DataError(
+                    f"{self.folder}: no checkpoint has its manifest (.json), so none counts as whole. Copy the "
+                    f"manifests too, or name the file itself: {lone[-1]}"
+                )
             raise DataError(f"{self.folder}: no checkpoint {which!r}; there are: {steps}.")
         try:
             return self._load(wanted[0])

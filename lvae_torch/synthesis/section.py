@@ -45,8 +45,8 @@ class SynthesisSection(Section):
     """Split to read; None for [data] val_split, or train_split in div_stats."""
     limit: Count | Fraction = 0
     """Read only N images, or this share of the split, spread evenly over it; 0 for all."""
-    batch_size: PositiveInt = 100
-    """Images per pass."""
+    batch_size: Count = 0
+    """Images per pass; 0 for as many as a training pass of one process has, at most 100."""
     seed: Int = 0
     """Of all noise in this mode."""
     n_images: PositiveInt = 64
@@ -73,8 +73,8 @@ class SynthesisSection(Section):
     """reconstruction: pairs in the picture."""
     iw_samples: Annotated[Int, Field(ge=1, le=10_000)] = 100
     """likelihood: K."""
-    chunk: PositiveInt = 500
-    """likelihood: images times samples in one pass; bounds the memory."""
+    chunk: Count = 0
+    """likelihood: images times samples in one pass; bounds the memory; 0 for batch_size."""
     shard_format: Literal["safetensors", "npz"] = "safetensors"
     """encoding: file format."""
     shard_size: PositiveInt = 1000
