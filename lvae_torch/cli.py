@@ -20,7 +20,7 @@ COMMANDS: dict[str, str] = {
     "synthesize": "Use a trained run: reconstruct, generate, encode, decode, measure.",
     "sweep": "Train several runs, use each, and compare them.",
     "info": "Show a model's layers, sizes and costs without training it.",
-    "show": "Draw a contact sheet of a dataset's dump.",
+    "show": "Draw a contact sheet of a dataset's dump, or tell what a run is doing.",
     "export": "Write a trained run as a bundle that others can load.",
     "import": "Take over a run of another program, settings and weights.",
     "data": "Download and prepare datasets (python -m data_scripts).",

@@ -1,12 +1,19 @@
-"""``python -m lvae_torch.show DUMPS/NAME [--split NAME] [--out FILE]``: a contact sheet of what was dumped."""
+"""``python -m lvae_torch.show DUMPS/NAME [--split NAME] [--out FILE]``: a contact sheet of what was dumped.
 
-from collections.abc import Sequence
+``python -m lvae_torch.show RUN``: what a run is doing, or how it ended.
+"""
+
+import socket
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from lvae_torch.cli import begin, main, new_parser
 
 PARSER = new_parser("show")
-PARSER.add_argument("dump", type=Path, help="folder of the dump, such as dataset_dumps/binarized_mnist")
+PARSER.add_argument("what", help="folder of a dump, such as dataset_dumps/binarized_mnist; or a run's name or folder")
+PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
 PARSER.add_argument("--split", help="which split (default: the dump's first)")
 PARSER.add_argument("--out", type=Path, help="PNG file to write (default: NAME_SPLIT.png beside the dump)")
 if __name__ == "__main__":
@@ -16,10 +23,14 @@ import numpy as np
 
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.order import spread
-from lvae_torch.errors import DataError
-from lvae_torch.files import atomic_write
+from lvae_torch.distributed.launcher import is_gone
+from lvae_torch.errors import CfgError, DataError
+from lvae_torch.files import NAME, atomic_write, expanded, read_json
+from lvae_torch.reporting.console import table
 from lvae_torch.reporting.grids import SHOWN_AS_THEY_ARE, in_colour
+from lvae_torch.reporting.progress import duration
 
+HEARD = 120.0  # seconds; a run writes its status every 15
 SHEET = 1200  # pixels across, more or less
 SMALL = 56  # images below this are enlarged, so that single pixels can be seen
 GAP = 2
@@ -78,10 +89,54 @@ def _save(picture: np.ndarray, out: Path) -> None:
         Image.fromarray(picture).save(file, format="png")
 
 
+def status_of(what: str, runs: Path) -> Path | None:
+    """The ``status.json`` of a run by its folder or name; None if there is no such run."""
+    try:
+        places = [Path(expanded(what)), *([runs / what] if NAME.fullmatch(what) else [])]
+    except ValueError as error:
+        raise CfgError(f"{what}: {error}.") from error
+    return next((place / "status.json" for place in places if (place / "status.json").is_file()), None)
+
+
+def told_status(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A run's status as a person reads it; one that says it runs, but was not heard of lately, does not live."""
+    age = (datetime.now(UTC) - datetime.fromisoformat(status["time"])).total_seconds()
+    state = status["state"]
+    if state == "running" and not _lives(status, age):
+        state = "killed: it says that it is running, but its process is gone; the same command continues it"
+    rows = [("state", state), ("step", _of(status["step"], status.get("steps")))]
+    if state == "running" and (phase := status.get("phase")):
+        rows.append(("phase", phase if phase == "training" else f"{phase} {_of(status['done'], status['total'])}"))
+        if (left := status.get("seconds_to_go")) is not None:
+            rows.append(("to go", duration(left)))
+    if (rate := status.get("images_per_second")) is not None:
+        rows.append(("rate", f"{rate:,.0f} images/s"))
+    if evaluation := status.get("last_evaluation"):
+        numbers = "  ".join(f"{key} {value:,.4g}" for key, value in evaluation.items() if value is not None)
+        rows.append(("last evaluation", numbers))
+    rows += [("device", status["device"])] if "device" in status else []
+    rows.append(("process", f"{status['process']} on {status['host']}, heard of {duration(age)} ago"))
+    return rows + ([("message", status["message"])] if status["message"] else [])
+
+
+def _lives(status: Mapping[str, Any], age: float) -> bool:
+    """Whether the process is there, on this host; of another host, whether it was heard of in the last minutes."""
+    if status["host"] == socket.gethostname():
+        return not is_gone(int(status["process"]))
+    return age < HEARD
+
+
+def _of(done: int, total: int | None) -> str:
+    return f"{done:,} of {total:,} ({done / total:.0%})" if total else f"{done:,}"
+
+
 def command(argv: Sequence[str]) -> None:
-    """Show the dump that the arguments name."""
+    """Show the dump or the run that the arguments name."""
     arguments = PARSER.parse_args(argv)
-    folder = arguments.dump.resolve()
+    if (status := status_of(arguments.what, Path(arguments.runs))) is not None:
+        print(table(status.parent.name, told_status(read_json(status))))
+        return
+    folder = Path(expanded(arguments.what)).resolve()
     dump = Dump.open(folder.parent, folder.name)
     split = arguments.split or next(iter(dump.shards))
     out = arguments.out or folder.parent / f"{folder.name}_{split}.png"

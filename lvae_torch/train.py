@@ -1,6 +1,6 @@
 """``python -m lvae_torch.train CFG``, or the same under ``torchrun``: train, or continue where the run stopped."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,11 @@ PARSER = parser("train")
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
+from torch import Tensor
+
 from lvae_torch.data.loader import training_batches
 from lvae_torch.data.run_data import RunData
+from lvae_torch.distributed.memory import is_out_of_memory
 from lvae_torch.distributed.processes import Processes, start_processes
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.distributed.stopping import StopRequest
@@ -32,6 +35,7 @@ from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.log import TrainingWatch, listed, training_reporters
 from lvae_torch.training.loop import Plan, Run, fit, restore
+from lvae_torch.training.memory import out_of_memory
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import learning_rate, make_optimizer
 from lvae_torch.training.step import TrainStep
@@ -81,10 +85,25 @@ def train(settings: Settings) -> None:
             with training_batches(
                 data.split, data.order, processes, run.state.step, settings.data.on_device
             ) as batches:
-                fit(run, batches)
+                _fit(run, batches, settings)
         if processes.is_main:
             reporters.close()
             print(training_summary(run, settings.train, settings.data, data, folder))
+
+
+def _fit(run: Run, batches: Iterator[Tensor], settings: Settings) -> None:
+    """Train; where the memory is not enough, say what to change.
+
+    Raises:
+        OutOfMemory: naming what was being done, the keys and their values.
+    """
+    try:
+        fit(run, batches)
+    except Exception as reason:
+        if not is_out_of_memory(reason):
+            raise
+        own = run.processes
+        raise out_of_memory(run.phase, settings.train, settings.val, own.device, own.world) from reason
 
 
 def initial_model(settings: Settings, data: RunData, folder: RunFolder, processes: Processes) -> Model:

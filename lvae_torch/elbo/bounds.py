@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvae_torch.distributed.place import float64_device
 from lvae_torch.distributions.codes import CertainCodes, perplexity, used_fraction
 from lvae_torch.models.contract import Latent, Model, Output, Source
 from lvae_torch.models.sources import posterior_sample
@@ -125,11 +126,12 @@ def _log_sum_of_weights(
 ) -> Tensor:
     """log of the sum of K importance weights, (B,), float64, for the features of x, which has at most ``chunk``."""
     at_once = chunk // x.shape[0]
-    total = x.new_full((x.shape[0],), -torch.inf, dtype=torch.float64)
+    home = float64_device(x.device)
+    total = torch.full((x.shape[0],), -torch.inf, dtype=torch.float64, device=home)
     for first in range(0, iw_samples, at_once):
         k = min(at_once, iw_samples - first)
         out = model.decode(tuple(f.repeat(k, *[1] * (f.dim() - 1)) for f in features), source)
-        log_w = log_weight(x.repeat(k, *[1] * (x.dim() - 1)), out).double().view(k, -1)  # (k, B)
+        log_w = log_weight(x.repeat(k, *[1] * (x.dim() - 1)), out).to(home, torch.float64).view(k, -1)  # (k, B)
         total = torch.logaddexp(total, log_w.logsumexp(dim=0))
         after_pass()
     return total

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lvae_torch.data.images import Images
 from lvae_torch.distributed.memory import is_out_of_memory
+from lvae_torch.distributed.place import float64_device
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.distributed.stopping import Rounds, nothing
@@ -202,8 +203,9 @@ def _sums(terms: Terms, bound: Tensor) -> dict[str, Tensor]:
     """Over a batch, float64."""
     per_image = {"nll": terms.nll, "kl": terms.kl, "bound": -bound, "count": torch.ones_like(terms.nll)}
     per_image |= {f"penalty/{name}": penalty for name, penalty in terms.penalties.items()}
-    sums = {name: values.sum(dim=0, dtype=torch.float64) for name, values in per_image.items()}
-    return sums | {f"usage/{i}": counts.double() for i, counts in terms.usage.items()}
+    home = float64_device(terms.nll.device)
+    sums = {name: values.to(home).sum(dim=0, dtype=torch.float64) for name, values in per_image.items()}
+    return sums | {f"usage/{i}": counts.to(home, torch.float64) for i, counts in terms.usage.items()}
 
 
 def take_statistics(

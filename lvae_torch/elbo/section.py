@@ -61,8 +61,8 @@ class ValSection(Section):
     batch_norm: Literal["running", "reestimated"] = "running"
     """Statistics for evaluation and inference: those that trail the training, or taken anew over the training split."""
     batch_size: Count = 0
-    """Images, or images times samples of a bound, per process and pass; 0 for as many as a training pass of one process
-    has, at most 250."""
+    """Images, or images times samples of a bound, per process and pass; 0 for [train] batch_size / accumulate, at most
+    250."""
     iw_samples: Count = 0
     """Samples of the importance-weighted bound computed once, at the end; 0 for none."""
     images: Count = 64

@@ -46,7 +46,7 @@ class SynthesisSection(Section):
     limit: Count | Fraction = 0
     """Read only N images, or this share of the split, spread evenly over it; 0 for all."""
     batch_size: Count = 0
-    """Images per pass; 0 for as many as a training pass of one process has, at most 100."""
+    """Images per pass; 0 for [train] batch_size / accumulate, at most 100."""
     seed: Int = 0
     """Of all noise in this mode."""
     n_images: PositiveInt = 64

@@ -110,7 +110,7 @@ def training_reporters(
     Args:
         hparams: what TensorBoard lists beside the run, by ``section.key``.
     """
-    tensorboard = TensorBoardReporter(folder.tensorboard, start_step)
+    tensorboard = TensorBoardReporter(folder.tensorboard, start_step, total_steps)
     tensorboard.hparams(settings_text, hparams)
     return [
         tensorboard,

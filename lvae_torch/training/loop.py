@@ -79,6 +79,8 @@ class Run:
     processes: Processes
     stop: StopRequest
     tell: TellPhase = silent
+    phase: str = "training"
+    """What is being done."""
     saved_at: int = 0
     """The step of the last checkpoint."""
     evaluation_seconds: float = inf
@@ -197,12 +199,13 @@ def _choose_best(run: Run) -> None:
 
 def _evaluated(run: Run, is_last: bool, step: int) -> Evaluation:
     """Evaluate the weights of ``step``, and tell what came out."""
-    start = time.monotonic()
+    start, run.phase = time.monotonic(), "evaluating"
     evaluation = run.evaluate(is_last, f"step {step}")
     seconds = time.monotonic() - start
-    run.evaluation_seconds = run.processes.mean(seconds)
+    run.evaluation_seconds, run.phase = run.processes.mean(seconds), "drawing pictures"
     if run.processes.is_main:
         run.watcher.evaluated(step, evaluation, seconds)
+    run.phase = "training"
     return evaluation
 
 
