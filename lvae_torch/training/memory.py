@@ -1,4 +1,4 @@
-"""What training, evaluation and synthesis take at most, found by running each without numbers; and what to do for want."""
+"""What training, evaluation and synthesis take at most, found by running them without numbers; what to do for want."""
 
 import math
 from collections.abc import Callable
