@@ -1,4 +1,4 @@
-"""What every command shares: its arguments, its messages, its exit status. Nothing heavy is imported here."""
+"""Arguments, messages and exit statuses that all commands share. This module imports nothing heavy."""
 
 import argparse
 import errno
@@ -10,7 +10,7 @@ from lvae_torch.distributed.launcher import end_with_launcher
 from lvae_torch.distributed.signals import heard_at_once
 from lvae_torch.errors import DataError, UserError, say
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}  # what a disk may answer
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}  # errors of a disk
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """Environment variables that say how OpenMP's threads wait."""
@@ -25,9 +25,9 @@ COMMANDS: dict[str, str] = {
     "import": "Take over a run of another program, settings and weights.",
     "data": "Download and prepare datasets (python -m data_scripts).",
 }
-"""The subcommands of ``lvae``, each with what it does."""
+"""The subcommands of ``lvae``, each with its description."""
 MODULES = {"import": "lvae_torch.import_run", "data": "data_scripts"}
-"""Where a subcommand is not the module of its own name."""
+"""Modules of the subcommands that differ from ``lvae_torch.<subcommand>``."""
 
 
 def module_of(command: str) -> str:
@@ -36,7 +36,7 @@ def module_of(command: str) -> str:
 
 
 def new_parser(command: str) -> argparse.ArgumentParser:
-    """An empty parser for a subcommand, whose help names it."""
+    """A parser without arguments for a subcommand, with its name and description in the help."""
     return argparse.ArgumentParser(prog=f"python -m {module_of(command)}", description=COMMANDS[command])
 
 
@@ -49,7 +49,7 @@ def parser(command: str, what: str = "cfg", help_: str = "the .cfg file") -> arg
 
 
 def add_overrides(arguments: argparse.ArgumentParser) -> None:
-    """``--set``, as every command that reads a cfg has it."""
+    """Add ``--set``, for commands that read a cfg."""
     arguments.add_argument(
         "--set",
         action="append",
@@ -73,7 +73,7 @@ def begin(arguments: argparse.ArgumentParser) -> None:
 
 
 def main(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Run ``command`` and end the process: status 0, or that of the user's error with its message and no traceback."""
+    """Run ``command``; a UserError ends the process with its message and exit status, without a traceback."""
     try:
         with heard_at_once():
             command(sys.argv[1:] if argv is None else argv)

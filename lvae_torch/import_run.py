@@ -1,4 +1,4 @@
-"""``python -m lvae_torch.import_run``: a run of another program, settings and weights, as a run of ours."""
+"""``python -m lvae_torch.import_run``: convert a run of another program, settings and weights, to a run of ours."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,11 +36,11 @@ from lvae_torch.training.optimization import new_optimizer
 
 Weights = Mapping[str, Tensor]
 MOMENTS = {"adamax": ("exp_avg", "exp_inf"), "adam": ("exp_avg", "exp_avg_sq"), "radam": ("exp_avg", "exp_avg_sq")}
-"""What each optimizer remembers of a weight, there and here."""
+"""Names of the two moments that each optimizer keeps per weight, in both programs."""
 
 
 def command(argv: Sequence[str]) -> None:
-    """Write the run, and say how to use it."""
+    """Write the run, and print how to use it."""
     arguments = PARSER.parse_args(argv)
     settings = load(Path(arguments.cfg), [f"run.name={arguments.name}", *arguments.overrides])
     if settings.model.family != arguments.program:
@@ -56,15 +56,15 @@ def import_run(settings: Settings, checkpoint: Path) -> int:
     Returns:
         The number of steps that the run has taken.
     Raises:
-        DataError: if the checkpoint is damaged or of another model.
-        CfgError: if there is a run of that name already.
+        DataError: if the checkpoint is damaged or belongs to another model.
+        CfgError: if a run of that name already exists.
     """
     theirs = read_safely(checkpoint)
     if missing := {"model_state_dict", "ema_model_state_dict", "global_step"} - theirs.keys():
         raise DataError(f"{checkpoint}: no checkpoint of Efficient-VDVAE; it has no {', '.join(sorted(missing))}.")
     if not isinstance(theirs["global_step"], int):
         raise DataError(f"{checkpoint}: its global_step is {theirs['global_step']!r}; it needs a whole number.")
-    step = theirs["global_step"] + 1  # theirs is the number of the last step, counted from 0
+    step = theirs["global_step"] + 1  # theirs is the index of the last step, from 0
     folder, state = RunFolder.of(settings.run), _checkpoint(settings, theirs, step)
     with folder.lock():
         if folder.has_checkpoints:
@@ -78,16 +78,16 @@ def import_run(settings: Settings, checkpoint: Path) -> int:
 
 
 def _checkpoint(settings: Settings, theirs: Mapping[str, Any], step: int) -> Checkpoint:
-    """Their state as a checkpoint of ours."""
+    """Convert their state to a checkpoint."""
     image_shape, n_levels = shape_of_data(settings)
     raw, averaged = (_filled(settings, theirs[key]) for key in ("model_state_dict", "ema_model_state_dict"))
     flat, section = FlatParameters(raw), settings.optimizer
-    optimizer = new_optimizer(section.name, flat.vector, section.betas, section.eps)
+    optimizer = new_optimizer(section.name, flat.vector, betas=section.betas, eps=section.eps)
     if not _fill_moments(MOMENTS[section.name], optimizer.state[flat.vector], flat, raw, theirs, step):
         say("no moments of the optimizer that we can read: training would go on with new ones.")
     try:
         content_hash = open_dump(settings.data).content_hash
-    except DataError:  # not made yet: the run can be used, and goes on with whatever dump has that name then
+    except DataError:  # the dump is not made yet: training will accept any dump of that name
         content_hash = UNKNOWN
     trained_on = TrainedOn(settings.data.dataset, content_hash, image_shape, n_levels)
     return Checkpoint(
@@ -123,7 +123,7 @@ def _fill_moments(
     theirs: Mapping[str, Any],
     step: int,
 ) -> bool:
-    """Take over the moments where all are kept as PyTorch keeps them, one pair a parameter; otherwise none."""
+    """Copy the moments if every parameter has a pair of the right shape, as in PyTorch; else copy nothing."""
     weights, known = theirs["model_state_dict"], (theirs.get("optimizer_state_dict") or {}).get("state") or {}
     kept = {name: known.get(i) or {} for i, name in enumerate(weights)}
     if any(

@@ -1,4 +1,4 @@
-"""``python -m lvae_torch.info CFG``: layers, sizes and costs of a model, without training it or allocating it."""
+"""``python -m lvae_torch.info CFG``: layers, sizes and costs of a model, without training or allocating it."""
 
 import math
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ from lvae_torch.training.memory import Needs, needs
 
 
 def command(argv: Sequence[str]) -> None:
-    """Print what the cfg's model is made of."""
+    """Print the table of the cfg's model."""
     arguments = PARSER.parse_args(argv)
     settings = load(Path(arguments.cfg), arguments.overrides, with_images=True)
     print(describe(settings))
 
 
 def describe(settings: Settings) -> str:
-    """A table of layers, parameters, arithmetic and memory."""
+    """A table of layers, parameters, FLOPs and memory."""
     image_shape, n_levels = shape_of_data(settings)
     model = meta_model(settings, image_shape, n_levels)
     shapes = model.latent_shapes()
@@ -81,10 +81,10 @@ def memory_rows(settings: Settings, found: Needs) -> list[tuple[str, str]]:
 
 
 def shape_of_data(settings: Settings) -> tuple[ImageShape, int]:
-    """Image shape and levels after preprocessing: of the dump, or of the standard dataset of that name.
+    """Image shape, and levels after preprocessing, from the dump or else from the catalogue.
 
     Raises:
-        CfgError: if there is neither.
+        CfgError: if neither knows the dataset.
     """
     if (described := described_images(settings.data)) is None:
         dumps, dataset = settings.data.dumps, settings.data.dataset
@@ -97,7 +97,7 @@ def shape_of_data(settings: Settings) -> tuple[ImageShape, int]:
 
 
 def meta_model(settings: Settings, image_shape: ImageShape, n_levels: int) -> Model:
-    """The model without its memory: shapes only."""
+    """The model on the meta device, which has shapes but no memory."""
     with torch.device("meta"):
         return settings.model.build(image_shape, n_levels)
 

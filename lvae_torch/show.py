@@ -34,7 +34,7 @@ HEARD = 120.0  # seconds; a run writes its status every 15
 SHEET = 1200  # pixels across, more or less
 SMALL = 56  # images below this are enlarged, so that single pixels can be seen
 GAP = 2
-GROUND = 96  # grey between the images: neither black nor white, which borders often are
+GROUND = 96  # grey between the images, because their borders are often black or white
 
 
 def contact_sheet(images: np.ndarray, n_levels: int, columns: int) -> np.ndarray:
@@ -51,7 +51,7 @@ def contact_sheet(images: np.ndarray, n_levels: int, columns: int) -> np.ndarray
 
 
 def scatter(points: np.ndarray, side: int = 600) -> np.ndarray:
-    """Points of the plane (n, 2) as one picture, darker where there are more, upwards up: uint8 (side, side, 3)."""
+    """Draw points of the plane (n, 2), darker where they are dense, with y upwards: uint8 (side, side, 3)."""
     low, high = points.min(axis=0), points.max(axis=0)
     middle, half = (low + high) / 2, max((high - low).max() / 2 * 1.25, 1e-6)  # one scale for both axes, with a margin
     ends = [(middle[k] - half, middle[k] + half) for k in (0, 1)]
@@ -61,9 +61,9 @@ def scatter(points: np.ndarray, side: int = 600) -> np.ndarray:
 
 
 def show(dump: Dump, split: str, out: Path) -> int:
-    """Write a contact sheet of images spread evenly over ``split``, which may be sorted; returns how many it shows.
+    """Write a contact sheet of images spread evenly over ``split``; return how many it shows.
 
-    Of points of the plane, a picture of all of them.
+    Points of the plane are all drawn in one picture.
 
     Raises:
         DataError: if there is no such split, the images have no levels, or ``out`` cannot be written.

@@ -50,11 +50,11 @@ def command(argv: Sequence[str]) -> None:
 
 
 def train(settings: Settings) -> None:
-    """Train to the last step; everything is kept in ``runs/<run.name>/``.
+    """Train to the last step; all files go to ``runs/<run.name>/``.
 
     Raises:
         Preempted: after a signal; the same command continues.
-        UserError: for anything outside the program that must change; what was saved stays.
+        UserError: for anything outside the program that must change; saved files stay.
     """
     folder = RunFolder.of(settings.run)
     data = RunData.of(settings.data, settings.train.batch_size, settings.run.seed)
@@ -107,11 +107,11 @@ def _fit(run: Run, batches: Iterator[Tensor], settings: Settings) -> None:
 
 
 def initial_model(settings: Settings, data: RunData, folder: RunFolder, processes: Processes) -> Model:
-    """The same weights on every rank, whatever the number of ranks: one seed, one batch; or those of another run.
+    """The initial model, equal on all ranks for any number of ranks: from one seed and batch, or from another run.
 
     Raises:
         DataError: if ``[train] initial_run`` has no checkpoint.
-        CfgError: if it is of another model.
+        CfgError: if that run has another model or other images.
     """
     seed_everything("initialization", settings.run.seed)
     model = settings.model.build(data.dump.image_shape, data.levels)
@@ -123,9 +123,12 @@ def initial_model(settings: Settings, data: RunData, folder: RunFolder, processe
 
 
 def _weights_of(name: str, settings: Settings, data: RunData) -> Weights:
-    """The weights that another run was evaluated with."""
+    """The weights with which another run was evaluated."""
     where = RunFolder(Path(settings.run.runs), name)
-    checkpoint = load_chosen(store_of(where.checkpoints))
+    try:
+        checkpoint = load_chosen(store_of(where.checkpoints))
+    except DataError as error:
+        raise DataError(f"[train] initial_run = {name}: {error}") from error
     check_same_model(settings.model, checkpoint.about, where.path, f"[train] initial_run = {name} needs the same one.")
     known, ours = checkpoint.about.trained_on, (data.dump.image_shape, data.levels)
     if (known.image_shape, known.n_levels) != ours:
@@ -143,7 +146,7 @@ def assemble(
     reporter: Reporter,
     tell: TellPhase = silent,
 ) -> Run:
-    """A run at step 0 of an initialised model."""
+    """A run at step 0, from an initialised model."""
     flat = FlatParameters(bare)
     step = TrainStep(
         section=settings.optimizer,
@@ -185,7 +188,7 @@ def assemble(
 
 
 def _continue(run: Run, settings: Settings, data: RunData) -> None:
-    """Restore the newest whole checkpoint, if there is one. Rank 0 looks first, and sets damaged ones aside."""
+    """Restore the newest whole checkpoint, if there is one. Rank 0 goes first and sets damaged ones aside."""
     where = run.store.folder
     for is_my_turn in (run.processes.is_main, not run.processes.is_main):
         if is_my_turn and (checkpoint := load_newest(run.store, say)) is not None:

@@ -17,7 +17,8 @@ from lvae_torch.models.vae.made import MaskedLinear
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
-from lvae_torch.training.optimization import OPTIMIZERS, GuardedStep, decay_before_steps
+from lvae_torch.training.optimization import GuardedStep, decay_before_steps
+from lvae_torch.training.optimizers import OPTIMIZERS
 from lvae_torch.training.section import OptimizerSection
 from lvae_torch.training.step import TrainStep
 

@@ -1,4 +1,4 @@
-"""What each dataset's dump looks like, for cfgs whose dump has not been made yet. ``data_scripts`` makes them all."""
+"""Image shape and levels of every known dataset, for cfgs whose dump is not made yet. ``data_scripts`` makes them."""
 
 BINARY, GREY, COLOUR, CONTINUOUS = 2, 256, 256, 0  # levels of a pixel
 
@@ -60,4 +60,4 @@ CODES: dict[str, tuple[ImageShape, int]] = {
     "vqvae_svhn_codes": ((1, 8, 8), 128),
     "vqvae_cifar10_small_codes": ((1, 8, 8), 128),
 }
-"""The same of what a trained run writes: that of the name without its end, in encoding mode."""
+"""The same for dumps of codes: the run named before ``_codes`` writes them in encoding mode."""

@@ -1,4 +1,4 @@
-"""[data]: the images of a run, as training, evaluation and synthesis read them."""
+"""[data]: opens the images of a run for training, evaluation and synthesis."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,12 +18,16 @@ from lvae_torch.errors import CfgError, DataError
 
 
 def open_dump(section: DataSection) -> Dump:
-    """Raises DataError if the dump is missing (with the command that makes it) or damaged."""
+    """Open the dump that ``[data]`` names.
+
+    Raises:
+        DataError: if the dump is missing (with the command that makes it) or damaged.
+    """
     return Dump.open(Path(section.dumps), section.dataset)
 
 
 def described_images(section: DataSection) -> tuple[ImageShape, int] | None:
-    """Shape (C, H, W) and pixel levels: of the dump, or of the known dataset of that name; None without either."""
+    """Shape (C, H, W) and pixel levels from the dump, else from the catalogue; None if neither knows the dataset."""
     try:
         dump = open_dump(section)
     except (DataError, CfgError):
@@ -32,7 +36,7 @@ def described_images(section: DataSection) -> tuple[ImageShape, int] | None:
 
 
 def level_misfits(section: DataSection, n_levels: int) -> Iterator[str]:
-    """What ``[data]`` asks for that pixels of ``n_levels`` levels, 0 for none, cannot have."""
+    """Yield each request of ``[data]`` that does not fit pixels of ``n_levels`` levels (0: continuous values)."""
     if not n_levels:
         defaults = {"binarize": "none", "n_bits": 8, "dequantize": False}
         for key in (key for key, default in defaults.items() if getattr(section, key) != default):
@@ -42,10 +46,10 @@ def level_misfits(section: DataSection, n_levels: int) -> Iterator[str]:
 
 
 def make_preprocess(section: DataSection, n_levels: int) -> Preprocess:
-    """What turns what the dump holds into x.
+    """Make the preprocessing from raw images of the dump to x.
 
     Raises:
-        CfgError: if ``[data]`` asks for what only pixels in levels can have.
+        CfgError: if ``[data]`` does not fit pixels of ``n_levels`` levels.
     """
     if problems := list(level_misfits(section, n_levels)):
         raise CfgError("\n".join(f"[data] {problem}." for problem in problems))
@@ -54,11 +58,11 @@ def make_preprocess(section: DataSection, n_levels: int) -> Preprocess:
 
 @dataclass(frozen=True)
 class RunData:
-    """A dump, its two splits, and what turns their bytes into x."""
+    """A dump, its two splits, and the preprocessing that turns their bytes into x."""
 
     dump: Dump
     split: ImageSplit
-    """Of training, as the dump holds it."""
+    """The training split, raw as in the dump."""
     training: Images
     validation: Images
     order: TrainingOrder
@@ -66,7 +70,8 @@ class RunData:
 
     @classmethod
     def of(cls, section: DataSection, batch_size: int, seed: int) -> "RunData":
-        """
+        """Open the data that a run trains on and evaluates on.
+
         Raises:
             DataError: if the dump or a split is missing, or has too few images for one batch.
             CfgError: if the section does not fit the dump.
@@ -85,13 +90,13 @@ class RunData:
 
     @property
     def levels(self) -> int:
-        """Levels of x; 0 for values that have none."""
+        """Levels of x; 0 for continuous values."""
         return self.preprocess.levels_after
 
     def first_batch(self, device: torch.device) -> Tensor:
-        """The images of step 0 of all ranks, as evaluation sees them: x, (B, C, H, W)."""
+        """The global batch of step 0, preprocessed as in evaluation: x, (B, C, H, W)."""
         return self.training.at(self.order.batch(0), device)
 
     def strided(self, n: int, device: torch.device) -> Tensor:
-        """``n`` images spread over the validation split, which may be sorted, as x, (n, C, H, W)."""
+        """``n`` images spread evenly over the validation split (which may be sorted), as x, (n, C, H, W)."""
         return self.validation.at(spread(len(self.validation.split), n), device)

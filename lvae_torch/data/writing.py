@@ -1,4 +1,4 @@
-"""Making a dump: streamed, checksummed, there only when it is whole, and continued after a kill if asked for."""
+"""Writes a dump as a stream with checksums; it appears only when whole, and can continue after a kill."""
 
 import hashlib
 import json
@@ -26,10 +26,10 @@ JOURNAL = "unfinished.json"
 
 @contextmanager
 def only_one(lock_file: Path, what: str) -> Iterator[None]:
-    """Make ``what`` in one process at a time; the system lets go of the lock when the process ends, however it ends.
+    """Let one process at a time make ``what``; the system releases the lock however the process ends.
 
     Raises:
-        DataError: if another process makes it already, or the lock file cannot be written.
+        DataError: if another process is making it, or the lock file cannot be written.
     """
     lock = FileLock(lock_file, timeout=0)
     try:
@@ -47,7 +47,7 @@ def only_one(lock_file: Path, what: str) -> Iterator[None]:
 
 @dataclass
 class _Pending:
-    """A shard to be."""
+    """A shard that is not full yet."""
 
     images: np.ndarray
     filled: int = 0
@@ -56,9 +56,9 @@ class _Pending:
 
 
 class DumpWriter:
-    """Writes ``dumps/<dataset>`` aside and puts it in place at the end; a kill or an error leaves no half dump.
+    """Writes ``dumps/<dataset>`` aside and renames it at the end, so a kill or an error leaves no half dump.
 
-    A context manager. Memory is one shard for each split that is open, whatever the number of images.
+    A context manager. It holds one shard per open split in memory, however many images there are.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class DumpWriter:
     ) -> None:
         """
         Args:
-            provenance: where the images come from and what was done to them, for ``dataset.json``.
-            shard_bytes: about the size of a file, before encoding.
-            continued: take up what a killed or failed process left, if it was making the same; see ``count``.
+            provenance: origin and processing of the images, for ``dataset.json``.
+            shard_bytes: approximate size of a file, before encoding.
+            continued: continue the same dump where a killed or failed process left off; see ``count``.
         """
         self.folder = dumps / check_name(dataset, "the dataset")
         self.dataset = dataset
@@ -94,7 +94,7 @@ class DumpWriter:
         if self._old.is_dir() and not self.folder.exists():  # killed between the two renames of ``_put_in_place``
             self._old.rename(self.folder)
         if not (self.continued and self._take_up()):
-            shutil.rmtree(self._aside, ignore_errors=True)  # what a killed process left
+            shutil.rmtree(self._aside, ignore_errors=True)  # left by a killed process
             try:
                 self._aside.mkdir()
             except OSError as error:
@@ -105,17 +105,17 @@ class DumpWriter:
         return self
 
     def count(self, split: str) -> int:
-        """Images of ``split`` written so far; those that a continued dump begins with are safe on disk."""
+        """Images of ``split`` added so far; a continued dump begins with those already on disk."""
         pending = self._pending.get(split)
         return sum(shard.count for shard in self._shards.get(split, [])) + (pending.filled if pending else 0)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those begun so far, in that order."""
+        """The splits begun so far, in order."""
         return tuple(self._shards)
 
     def last_name(self, split: str) -> str | None:
-        """The name of the last image on disk, for a continued dump to go on after."""
+        """Name of the last image on disk, after which a continued dump goes on."""
         shards = self._shards.get(split)
         if not shards or not shards[-1].names:
             return None
@@ -127,10 +127,10 @@ class DumpWriter:
         """Append images, (n, H, W, C), to ``split``.
 
         Args:
-            labels: class of each, integers (n,); for all images of a split, or for none.
-            names: file name of each; likewise.
+            labels: class of each image, integers (n,); give them for all images of a split or for no image.
+            names: file name of each image; likewise.
         Raises:
-            DataError: if they are of another type, shape or range than the dump's, or the disk is full.
+            DataError: if type, shape or range differ from the dump's, or the disk is full.
         """
         check_name(split, "a split")
         self._check(images)
@@ -160,7 +160,7 @@ class DumpWriter:
             raise DataError(f"{self.dataset}: a value is not finite.")
 
     def _pieces(self, split: str, n: int) -> Iterator[int]:
-        """Where each part of ``n`` images begins that fits into what is left of a shard; opens shards as needed."""
+        """Yield where to split ``n`` images so that each part fits into the open shard; opens shards as needed."""
         first = 0
         while first < n:
             if split not in self._pending:
@@ -186,7 +186,7 @@ class DumpWriter:
         if pending.names:
             extras |= self._write_names(path, pending.names, n)
         self._shards[split].append(Shard(path.name, n, sha256_of(path), **extras))
-        self._pending[split] = _Pending(pending.images)  # the same memory again: fresh pages are dear
+        self._pending[split] = _Pending(pending.images)  # reuse the buffer: touching new pages is slow
         if self.continued:
             write_json(self._aside / JOURNAL, {"identity": self._identity(), "splits": self._described()})
 
@@ -213,12 +213,12 @@ class DumpWriter:
         }
 
     def _identity(self) -> str:
-        """Tells what is being made from all else."""
+        """A hash that differs for every other dump, layout and provenance."""
         said = [VERSION, self.dataset, asdict(self.layout), self._per_shard, self.provenance]
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
     def _take_up(self) -> bool:
-        """Go on with what another process left, if it was making the same and its files are whole."""
+        """Continue the files of another process, if it was making the same dump and they are whole."""
         try:
             journal = read_json(self._aside / JOURNAL)
             if journal["identity"] != self._identity():
@@ -230,7 +230,7 @@ class DumpWriter:
         except (DataError, OSError, AttributeError, KeyError, TypeError):
             return False
         listed = {JOURNAL, *(file for file, _ in checksums)}
-        for path in self._aside.iterdir():  # what was being written when the other process ended
+        for path in self._aside.iterdir():  # files that the other process had not finished
             if path.name not in listed:
                 path.unlink()
         self._shards = shards
@@ -268,12 +268,12 @@ class DumpWriter:
             "provenance": self.provenance,
             "content_hash": content_hash(self._shards),
         }
-        said: dict[str, Any] = json.loads(json.dumps(finite(description)))  # as it will be read
+        said: dict[str, Any] = json.loads(json.dumps(finite(description)))  # as a reader will see it
         return {**said, "sha256": description_hash(said)}
 
     def _put_in_place(self) -> None:
         shutil.rmtree(self._old, ignore_errors=True)
-        if self.folder.exists():  # only now: the old dump stays until the new one is whole
+        if self.folder.exists():  # the old dump stays until the new one is whole
             self.folder.rename(self._old)
         self._aside.rename(self.folder)
         sync_folder(self.folder.parent)

@@ -19,21 +19,21 @@ from lvae_torch.errors import CfgError, LostRank, say
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its peers. With one process every collective is free and changes nothing."""
+    """This process among its peers. With one process every collective does nothing."""
 
     rank: int
     world: int
     device: torch.device
     roll_call: RollCall | None = None
-    """Who is here; None with one process."""
+    """The signed-in ranks; None with one process."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, which writes files and talks."""
+        """Whether this is rank 0, which writes files and messages."""
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Add up ``tensor`` over all ranks, in place."""
+        """Sum ``tensor`` over all ranks, in place."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -43,21 +43,21 @@ class Processes:
         return float(self.sum_(torch.tensor(value, dtype=torch.float64))) / self.world if self.world > 1 else value
 
     def broadcast_(self, tensors: Iterable[Tensor]) -> None:
-        """Give every rank what rank 0 holds, in place."""
+        """Copy the tensors of rank 0 to every rank, in place."""
         if self.world > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have arrived."""
         if self.world > 1:
             dist.barrier()
 
     def require_same(self, subject: str, value: str, remedy: str) -> None:
-        """Nothing, if every rank gives the same ``value``, lines of text, for ``subject``; each is asked once.
+        """Check that every rank gives the same ``value`` (lines of text) for ``subject``; call it once per subject.
 
         Raises:
-            CfgError: on every rank, with the lines in which the first that differs and rank 0 do so.
+            CfgError: on every rank, with the lines in which rank 0 and the first differing rank differ.
         """
         if self.roll_call is None:
             return
@@ -71,7 +71,7 @@ class Processes:
                 raise CfgError("\n".join([f"The processes do not have the same {subject}:", *lines, remedy]))
 
     def find_lost(self, reason: BaseException) -> LostRank | None:
-        """What names the rank whose loss ``reason`` tells of; None if it tells of something else."""
+        """An error naming the lost rank, if ``reason`` was caused by one; else None."""
         return None if self.roll_call is None else self.roll_call.find_lost(reason)
 
 

@@ -1,4 +1,4 @@
-"""Stopping on a signal: all ranks leave after the same step, with everything saved."""
+"""Stops a run on a signal: all ranks leave after the same step, with everything saved."""
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ def nothing(done: int = 0, total: int = 0) -> None:
 
 
 class StopRequest:
-    """Raised on one rank, agreed on by all. The question travels while the step computes, on the host's own network."""
+    """A wish to stop that one rank has and all ranks agree on. They exchange it on the CPU during the step."""
 
     def __init__(self, processes: Processes) -> None:
         self._alone = processes.world == 1
@@ -32,7 +32,7 @@ class StopRequest:
         self._work: dist.Work | None = None
 
     def ask(self) -> None:
-        """Begin to find out whether any rank wants to stop."""
+        """Begin to ask all ranks whether one wants to stop."""
         if not self._alone:
             self._flag.fill_(1 if self.signal_name else 0)
             self._work = dist.all_reduce(self._flag, op=dist.ReduceOp.MAX, async_op=True)
@@ -43,7 +43,7 @@ class StopRequest:
             return bool(self.signal_name)
         assert self._work is not None, "agreed() before ask()"
         self._work.wait()
-        return bool(self._flag.numpy()[0])  # a CPU tensor: no device is waited for
+        return bool(self._flag.numpy()[0])  # a CPU tensor: the host does not wait for a GPU
 
     def rounds(self, total: int, tell: Tell = nothing) -> "Rounds":
         """Work in ``total`` rounds, the most that any rank has; ``tell`` hears how many are over, and of how many."""

@@ -1,4 +1,4 @@
-"""The likelihood of a whole split, summed exactly: every image once, whatever the number of ranks."""
+"""The likelihood of a whole split; any number of ranks together evaluate every image exactly once."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from lvae_torch.models.contract import Latent, Model
 from lvae_torch.models.sources import posterior_sample
 
 Batches = Iterable[tuple[int, Tensor]]
-"""(j, x), x (b, C, H, W): fixed global batches, each rank getting its own. Noise is drawn for j, not for the rank."""
+"""(j, x) with x (b, C, H, W): each rank's share of fixed global batches. Noise depends on j, not on the rank."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,21 @@ class Evaluation:
     nll: float
     """-log p(x|z), one posterior sample per image."""
     kl: tuple[float, ...]
-    """KL(q||p) of each layer, in closed form where there is one, top first."""
+    """KL(q||p) of each layer, top first; in closed form if one exists."""
     units: Units
-    """What each latent unit does."""
+    """Statistics of each latent unit."""
     iw_samples: int = 0
     iw_bound: float | None = None
-    """Estimate of -log p(x) with that many samples; None if not asked for."""
+    """Upper bound on -log p(x) with ``iw_samples`` samples; None if it was not computed."""
     extras: Mapping[str, float] = field(default_factory=dict)
-    """What only some families have: penalties, per image, and the usage of codes over the whole split."""
+    """Numbers of some families: mean penalties, and usage of the codes over the whole split."""
 
     @property
     def nelbo(self) -> float:
         return self.nll + sum(self.kl)
 
     def scalars(self, n_dims: int | None) -> dict[str, float]:
-        """The numbers under the names they have in every report; layers counted from 0, top first."""
+        """All numbers under their names in reports; layers are counted from 0, top first."""
         values = {"nelbo": self.nelbo, "nll": self.nll, "kl": sum(self.kl), **bits_entry("bpd", self.nelbo, n_dims)}
         values |= {} if n_dims is None else {"nats_per_dim": self.nelbo / n_dims}
         values |= {f"kl/{i:02d}": kl for i, kl in enumerate(self.kl)} | dict(self.extras)
@@ -115,7 +115,7 @@ def evaluate(
     """Evaluate ``model`` (in evaluation mode) on ``batches`` on its device.
 
     Args:
-        iw_samples: K of the importance-weighted bound; 0 leaves it out.
+        iw_samples: K of the importance-weighted bound; 0 skips it.
         chunk: images times samples in one pass of that bound.
         after_pass: called after each of ``n_passes`` passes of a batch; what it raises ends the evaluation.
         sums: of batches that were evaluated before; those of this rank are added to it.
@@ -200,7 +200,7 @@ class _Batch:
 
 
 def _sums(terms: Terms, bound: Tensor) -> dict[str, Tensor]:
-    """Over a batch, float64."""
+    """Sums over a batch, float64."""
     per_image = {"nll": terms.nll, "kl": terms.kl, "bound": -bound, "count": torch.ones_like(terms.nll)}
     per_image |= {f"penalty/{name}": penalty for name, penalty in terms.penalties.items()}
     home = float64_device(terms.nll.device)

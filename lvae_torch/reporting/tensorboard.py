@@ -1,4 +1,4 @@
-"""TensorBoard: the same numbers as curves, and the pictures."""
+"""Writes numbers and pictures for TensorBoard."""
 
 import os
 import re
@@ -22,10 +22,10 @@ EVENTS = re.compile(r"events\.out\.tfevents\.(\d+\.\d{6})\..*")
 
 
 class TensorBoardReporter:
-    """Adds an event file to ``folder``; what an interrupted run wrote beyond ``start_step`` is hidden.
+    """Adds an event file to ``folder``, which hides events of an interrupted run after ``start_step``.
 
-    The summaries are those of torch's SummaryWriter. The file is our own, because that class writes from a thread,
-    where a full disk ends in a traceback, and opens a second run for the settings.
+    The summaries come from torch. We do not use its SummaryWriter, because it writes from a thread, where a full disk
+    ends in a traceback, and opens a second run for the settings.
 
     Pictures are reduced to ``MOST_PIXELS`` a side, and left out where all files together would grow beyond
     ``MOST_BYTES`` times the share of the training that is done: they never fill a disk, and are spread over the run.
@@ -33,7 +33,7 @@ class TensorBoardReporter:
     Args:
         total_steps: of the training; if not given, only the size of all files bounds pictures.
     Raises:
-        DataError: from each method, if the folder cannot be written.
+        DataError: from every method, if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, start_step: int = 0, total_steps: int | None = None) -> None:
@@ -51,7 +51,7 @@ class TensorBoardReporter:
         self._write({"file_version": "brain.Event:2"}, begin)
 
     def hparams(self, cfg: str, values: Mapping[str, str | float]) -> None:
-        """The resolved settings, as text and as TensorBoard's hyperparameters."""
+        """Write the settings, as text and as TensorBoard's hyperparameters."""
         from torch.utils.tensorboard.summary import hparams, text
 
         self._add(0, text("hparams", f"```\n{cfg}```"), *hparams(dict(values), {"val/nelbo": None}))
@@ -79,7 +79,7 @@ class TensorBoardReporter:
             self._add(step, histogram(tag, finite, bins="auto"))
 
     def close(self) -> None:
-        """Everything is already in the file."""
+        """Does nothing: everything is already in the file."""
 
     def _add(self, step: int, *summaries: Any) -> None:
         self._write(*({"step": step, "summary": summary} for summary in summaries))
@@ -106,7 +106,7 @@ def reduced(grid: np.ndarray) -> np.ndarray:
 
 
 def _latest(folder: Path) -> float:
-    """When the newest file there began, in seconds since 1970; 0 if there is none."""
+    """Start time of the newest event file in ``folder``, in seconds since 1970; 0 if there is none."""
     return max(
         (float(match[1]) for path in folder.glob("events.*") if (match := EVENTS.fullmatch(path.name))), default=0
     )

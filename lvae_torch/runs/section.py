@@ -8,7 +8,7 @@ from lvae_torch.files import check_name
 
 
 class RunSection(Section):
-    """[run]: which run this is, and where."""
+    """[run]: name, place, seed and device of a run."""
 
     name: str
     """Name of the run and of its folder; the same name continues the same run."""

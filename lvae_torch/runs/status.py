@@ -136,7 +136,7 @@ def kept_status(status: RunStatus, processes: Processes, finish_saving: Callable
     Args:
         finish_saving: waits until what was saved is on disk.
     Raises:
-        LostRank: in place of whatever the loss of another rank raised here.
+        LostRank: in place of the error that the loss of another rank raised here.
     """
 
     def write_end(state: RunState, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What every inference mode works with."""
+"""The session: everything that an inference mode works with."""
 
 import hashlib
 import json
@@ -25,30 +25,30 @@ from lvae_torch.synthesis.singles import SINGLES, TARGETS, single_names
 
 T = TypeVar("T")
 Batch = tuple[np.ndarray, Tensor]
-"""Which images of the split these are, (b,), and the images as x, (b, C, H, W)."""
-OWNER = ("run", "step", "weights", "trained_on")  # what of an identity says which model a file is of
+"""Indices of images in the split, (b,), and the images as x, (b, C, H, W)."""
+OWNER = ("run", "step", "weights", "trained_on")  # keys of an identity that determine the model
 
 
 @dataclass(frozen=True)
 class Session:
-    """A trained model, what to do with it, and where results go. The noise of part j never depends on the ranks."""
+    """A trained model, options, images and the folder for results. Noise does not depend on the number of ranks."""
 
     model: Model
     options: SynthesisSection
     processes: Processes
     out: Path
     identity: Mapping[str, Any]
-    """Run, checkpoint and data: everything a number must be read with."""
+    """Run, checkpoint and data, which are written beside every result."""
     given_images: Images | None = None
     labels: np.ndarray | None = None
-    """Class of each image of the split, where the dump has them."""
+    """Class of each image of the split; None if the dump has no classes."""
     steps_per_epoch: int = 1
     names: Sequence[str] | None = None
-    """File name of each image of the split, where the dump has them."""
+    """File name of each image of the split; None if the dump has no names."""
     prior: CodePrior | None = None
-    """The run that ``[synthesis] prior_run`` names."""
+    """The prior over codes from ``[synthesis] prior_run``."""
     code_source: CodeSource | None = None
-    """What ``[synthesis] codes_to`` is to hold codes of."""
+    """The images to encode for ``[synthesis] codes_to``."""
 
     @property
     def images(self) -> Images:
@@ -61,12 +61,12 @@ class Session:
 
     @property
     def n_dims(self) -> int | None:
-        """Pixel values of an image, for bits per dimension; None where there are none."""
+        """C * H * W, the divisor of bits per dimension; None if the likelihood has no bits per dimension."""
         return self.model.n_dims
 
     @cached_property
     def latent_shapes(self) -> tuple[Shape, ...]:
-        """Shape of each z without the batch, top layer first, for modes that cannot do without.
+        """Shape of each z without the batch dimension, top layer first, for modes that need latents.
 
         Raises:
             CfgError: if the model has no latents.
@@ -91,11 +91,11 @@ class Session:
             yield b, self._posterior_batch(b)
 
     def n_shards(self, n_images: int) -> int:
-        """Of ``n_images`` each, or fewer: a shard is a whole number of batches, at least one."""
+        """Number of shards of at most ``n_images`` images; a shard is a whole number of batches, at least one."""
         return -(-self.n_batches(self.options.batch_size) // self._batches_per_shard(n_images))
 
     def shards(self, n_images: int) -> Iterator[tuple[int, Iterator[Batch]]]:
-        """(j, its batches) of this rank's shards of the split; batches as ``posterior_batches`` has them."""
+        """Yield (j, batches) of this rank's shards, with batches as in ``posterior_batches``."""
         size, count = self._batches_per_shard(n_images), self.n_batches(self.options.batch_size)
         numbers = range(self.processes.rank, self.n_shards(n_images), self.processes.world)
         for j in self.shown(numbers, size * self.options.batch_size, len(self.images.indices)):
@@ -114,12 +114,12 @@ class Session:
         return indices, self.x_at(indices, "posterior", b)
 
     def x_at(self, indices: np.ndarray, *key: int | str) -> Tensor:
-        """Images as x on the device; what is drawn after them follows from the seed and ``key``."""
+        """Images as x on the device; later draws depend only on the seed and ``key``."""
         seed_everything(*key, self.options.seed)
         return self.images.at(indices, self.processes.device)
 
     def picture_of(self, likelihood: Likelihood, *key: int | str) -> Tensor:
-        """What ``[synthesis] draw`` shows of p(x|z), (B, C, H, W); with a ``key``, a sample follows from it alone."""
+        """Mean, mode or sample of p(x|z), as ``[synthesis] draw`` says, (B, C, H, W); ``key`` seeds the sample."""
         if key:
             seed_everything("picture", *key, self.options.seed)
         match self.options.draw:
@@ -131,13 +131,13 @@ class Session:
 
     @cached_property
     def single_names(self) -> Sequence[str] | None:
-        """What the picture of each image of the split is called; None where its number must do."""
+        """Name of the picture of each image of the split; None if pictures are named by number."""
         return None if self.names is None else single_names(self.names)
 
     def parts(
         self, count: int, *options: str, file_format: Format = "npz", said: Mapping[str, object] | None = None
     ) -> Parts:
-        """This mode's result files: those of the same model, data, ``options`` and ``said`` stay, others go."""
+        """The mode's result files; files of another model, data, ``options`` or ``said`` are removed."""
         parts = Parts(self.out, self.fingerprint(*options, said=said), file_format)
         if self.processes.is_main:
             parts.prepare(count)
@@ -148,16 +148,16 @@ class Session:
         return parts
 
     def fingerprint(self, *options: str, said: Mapping[str, object] | None = None) -> str:
-        """Tells results of the same model, data, options and ``said`` from all others."""
+        """A hash of the model, the data, these options and ``said``."""
         chosen = {key: getattr(self.options, key) for key in (*options, "seed", "use_ema")}
         whole = {**self.identity, **chosen, **(said or {})}
         return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
 
     def check_belongs(self, other: Mapping[str, Any], path: Path, remedy: str) -> None:
-        """Refuse what was made with another model.
+        """Check that a file was made with this model.
 
         Raises:
-            DataError: naming ``path``, both models, and the ``remedy``.
+            DataError: naming ``path``, both models and the ``remedy``, if not.
         """
         theirs, ours = ([str(identity.get(key, "?")) for key in OWNER] for identity in (other, self.identity))
         if theirs != ours:

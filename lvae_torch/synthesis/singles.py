@@ -1,4 +1,4 @@
-"""Images as files of their own."""
+"""Saves images as single files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -19,6 +19,6 @@ def save_singles(
 
 
 def single_names(names: Sequence[str]) -> list[str]:
-    """Names of files, which may lie in folders -> of their pictures, in one folder, without suffix, no two alike."""
+    """Turn file names, which may contain folders, into distinct names for pictures in one folder, without suffix."""
     stems = [PurePosixPath(name.replace("/", "_")).stem for name in names]
     return stems if len(set(stems)) == len(stems) else [f"{i:06d}_{stem}" for i, stem in enumerate(stems)]

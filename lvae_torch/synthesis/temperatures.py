@@ -1,4 +1,4 @@
-"""The forms that ``[synthesis] temperature`` takes."""
+"""The forms of ``[synthesis] temperature``."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from lvae_torch.errors import CfgError
 
 
 def per_layer(temperature: Any, n_layers: int, key: str = "temperature") -> tuple[float, ...]:
-    """One temperature per layer, top first: from a number, such a list, or ('linear', top, bottom), both reached.
+    """One temperature per layer, top first, from a number, a list, or ('linear', top, bottom) including both ends.
 
     Raises:
-        CfgError: if a list has another length than the model has layers.
+        CfgError: if the length of a list is not the number of layers.
     """
     match temperature:
         case int() | float():

@@ -1,4 +1,4 @@
-"""From a run's name, its folder or a bundle to a trained run; and models without one."""
+"""Loads a trained run by name, folder or bundle; builds new models."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def load_run(
     weights: Literal["averaged", "raw"] = "averaged",
     runs: str | Path = "runs",
 ) -> TrainedRun:
-    """A trained run, ready to use.
+    """Load a trained run for use.
 
     Args:
         run: a run's name, its folder, one of its checkpoints (.pt), or the folder of a bundle (``lvae export``).
@@ -38,8 +38,8 @@ def load_run(
         weights: the averaged ones, where the run has them, or those that training left.
         runs: the folder of all runs, where a name is given.
     Raises:
-        CfgError: if there is no such run.
-        DataError: if it has no such checkpoint, or a file of it is damaged.
+        CfgError: if the run does not exist.
+        DataError: if the checkpoint does not exist, or a file is damaged.
     """
     asked = [f"run.device={device}", f"synthesis.checkpoint={checkpoint}", f"synthesis.use_ema={weights != 'raw'}"]
     settings, where = find_run(run, asked, runs)
@@ -53,26 +53,26 @@ def build_model(
     section: Mapping[str, Any] | None = None,
     **keys: Any,
 ) -> Model:
-    """A new model of a family, its keys as in ``[model]`` of a cfg: ``build_model("vae", (1, 28, 28), levels=2)``.
+    """Build a new model, with keys as in ``[model]`` of a cfg: ``build_model("vae", (1, 28, 28), levels=2)``.
 
     Args:
         image_shape: (C, H, W).
-        levels: values a pixel can have: 2 for binary images, 256 for 8 bits; 0 for values that have none.
-        section: keys whose names are taken here, such as ``{"levels": [8, 4, 4]}`` of a VQ-VAE.
+        levels: pixel levels: 2 for binary images, 256 for 8 bits; 0 for continuous values.
+        section: keys that share a name with an argument, such as ``{"levels": [8, 4, 4]}`` of a VQ-VAE.
     Raises:
-        CfgError: listing all that is wrong.
+        CfgError: listing all problems.
     """
     channels, height, width = image_shape
     return model_section(family, {**keys, **(section or {})}).build((channels, height, width), levels)
 
 
 def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = "runs") -> tuple[Settings, Path]:
-    """The settings of a run as it was trained, with overrides on top, and the folder of its weights.
+    """The settings that a run was trained with, with overrides applied, and the folder of its weights.
 
     Args:
         run: a run's name or folder, a bundle, one checkpoint (.pt), or the .cfg file of a run.
     Raises:
-        CfgError: if there is none of these, or something in it is wrong.
+        CfgError: if none of these exists, or its settings are wrong.
     """
     try:
         path = Path(expanded(str(run)))
@@ -132,11 +132,11 @@ def _settings_in(bundle: Path) -> Path:
 
 
 def open_run(settings: Settings, where: Path, processes: Processes) -> TrainedRun:
-    """The model of a run or bundle on its device, with the checkpoint and weights that ``[synthesis]`` asks for.
+    """Load the model of a run or bundle to its device, with the checkpoint and weights that ``[synthesis]`` selects.
 
     Raises:
-        DataError: if there is no such checkpoint, or a file is damaged.
-        CfgError: if the weights are of another model.
+        DataError: if the checkpoint does not exist, or a file is damaged.
+        CfgError: if the weights belong to another model.
     """
     bundle = _bundle_of(settings, where) if is_bundle(where) else _from_checkpoint(settings, where)
     on = bundle.trained_on
@@ -189,7 +189,7 @@ def _bundle_of(settings: Settings, folder: Path) -> Bundle:
 
 
 def _take_statistics(run: TrainedRun, processes: Processes) -> None:
-    """The batch norm statistics that the run is evaluated with; those of training where its data is not there."""
+    """Re-estimate the batch norm statistics; keep the running averages if the training data is missing."""
     data, train = run.settings.data, run.settings.train
     try:
         dump = open_dump(data)

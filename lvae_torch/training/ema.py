@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights: the model that is evaluated and used."""
+"""The exponential moving average of the weights, which evaluation and inference use."""
 
 from copy import deepcopy
 
@@ -9,9 +9,9 @@ from lvae_torch.training.flat import FlatParameters
 
 
 class Ema:
-    """A copy of ``model`` in evaluation mode whose weights trail it.
+    """A copy of ``model`` in evaluation mode, whose weights follow those of ``model`` as a moving average.
 
-    Batch norm's running statistics are averaged like weights: those of one step belong to that step's weights.
+    Batch norm's running statistics are averaged too, so that they fit the averaged weights.
     """
 
     def __init__(self, model: Model, decay: float) -> None:
@@ -20,12 +20,12 @@ class Ema:
         self.decay = decay
 
     def decay_at(self, step: int) -> float:
-        """Short at first, so that the random initial weights are soon forgotten."""
+        """The decay after ``step``; small at first, so that the random initial weights soon lose their influence."""
         return min(self.decay, (1 + step) / (10 + step))
 
     @torch.no_grad()
     def update(self, flat: FlatParameters, step: int) -> None:
-        """Move a little towards the weights after ``step``."""
+        """Move towards the weights after ``step``."""
         weight = 1 - self.decay_at(step)
         self.flat.vector.lerp_(flat.vector, weight)
         for mine, its in zip(self.flat.buffers, flat.buffers, strict=True):

@@ -1,0 +1,61 @@
+"""Learning-rate schedules after the warm-up; the table at the end has one line each."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fall:
+    """A step after the warm-up, with the options of ``[optimizer]`` that schedules use."""
+
+    base: float
+    """Peak learning rate."""
+    final: float
+    since: int
+    """Steps since the fall began."""
+    done: float
+    """Completed share of the fall, 0 to 1."""
+    rate: float
+    """Factor of the exponential schedules per ``period`` steps."""
+    period: int
+    step: int
+    warmup_steps: int
+
+
+def constant(fall: Fall) -> float:
+    return fall.base
+
+
+def cosine(fall: Fall) -> float:
+    """Half a cosine from the peak to the final rate (SGDR, https://arxiv.org/abs/1608.03983, Eq. 5)."""
+    return fall.final + (fall.base - fall.final) * 0.5 * (1 + math.cos(math.pi * fall.done))
+
+
+def linear(fall: Fall) -> float:
+    return fall.base + (fall.final - fall.base) * fall.done
+
+
+def exponential(fall: Fall) -> float:
+    return max(fall.final, fall.base * fall.rate ** (fall.since / fall.period))
+
+
+def staircase(fall: Fall) -> float:
+    """The exponential schedule in steps: constant for a period, then down at once."""
+    return max(fall.final, fall.base * fall.rate ** (fall.since // fall.period))
+
+
+def noam(fall: Fall) -> float:
+    """Proportional to 1/sqrt(step), with the peak at the end of the warm-up (Vaswani et al. 2017, Eq. 3)."""
+    start = max(1, fall.warmup_steps)
+    return fall.base * math.sqrt(start / max(start, fall.step))
+
+
+SCHEDULES: dict[str, Callable[[Fall], float]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "linear": linear,
+    "exponential": exponential,
+    "staircase": staircase,
+    "noam": noam,
+}
