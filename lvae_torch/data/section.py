@@ -13,9 +13,9 @@ class DataSection(Section):
     """[data]: the images, and how they are preprocessed."""
 
     dataset: str
-    """Name of the dump: a folder in ``dumps``, made by ``python -m data_scripts``."""
+    """Name of the dump: a folder in dumps, which python -m data_scripts makes."""
     dumps: PathText = "dataset_dumps"
-    """Folder of all dumps."""
+    """Folder that holds all dumps; ~ and $VARIABLES are replaced."""
     train_split: str = "train"
     """Split to train on."""
     val_split: str = "test"

@@ -59,10 +59,9 @@ class ValSection(Section):
     patience: Count = 0
     """Stop after this many evaluations without improvement and use the best weights; 0 never stops early."""
     batch_norm: Literal["running", "reestimated"] = "running"
-    """Statistics for evaluation and inference: those that trail the training, or taken anew over the training split."""
+    """Statistics for evaluation and inference: running averages, or reestimated over the training split."""
     batch_size: Count = 0
-    """Images, or images times samples of a bound, per process and pass; 0 for [train] batch_size / accumulate, at most
-    250."""
+    """Images (or images times samples) per process in one pass; 0 uses [train] batch_size / accumulate, up to 250."""
     iw_samples: Count = 0
     """Samples of the importance-weighted bound that the last evaluation computes; 0 skips it."""
     images: Count = 64

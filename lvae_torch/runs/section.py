@@ -13,12 +13,11 @@ class RunSection(Section):
     name: str
     """Name of the run and of its folder; the same name continues the same run."""
     runs: PathText = "runs"
-    """Folder of all runs."""
+    """Folder that holds all runs; ~ and $VARIABLES are replaced."""
     seed: Int = 42
-    """Everything random follows from it: initial weights, order of the data, noise."""
+    """Seed of everything random: initial weights, order of the data, noise."""
     device: Device = "auto"
-    """Where to compute; auto takes an NVIDIA GPU if there is one, else the CPU. mps is Apple's GPU, tested without one:
-    tell us what is wrong with it."""
+    """Device to compute on; auto uses an NVIDIA GPU if there is one. mps, Apple's GPU, was only tested without one."""
 
     @field_validator("name")
     @classmethod

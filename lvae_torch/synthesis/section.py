@@ -44,9 +44,9 @@ class SynthesisSection(Section):
     split: str | None = None
     """Split to read; None uses [data] val_split, or train_split in div_stats."""
     limit: Count | Fraction = 0
-    """Read only N images, or this share of the split, spread evenly over it; 0 for all."""
+    """Read only N images, or this fraction of the split, spread evenly; 0 reads all."""
     batch_size: Count = 0
-    """Images per pass; 0 for [train] batch_size / accumulate, at most 100."""
+    """Images in one pass; 0 uses [train] batch_size / accumulate, up to 100."""
     seed: Int = 0
     """Seed of all noise in the mode."""
     n_images: PositiveInt = 64
@@ -72,17 +72,17 @@ class SynthesisSection(Section):
     pairs: PositiveInt = 32
     """reconstruction: number of pairs in the picture."""
     iw_samples: Annotated[Int, Field(ge=1, le=10_000)] = 100
-    """likelihood: K."""
+    """likelihood: samples K of the importance-weighted bound."""
     chunk: Count = 0
-    """likelihood: images times samples in one pass; bounds the memory; 0 for batch_size."""
+    """likelihood: images times samples in one pass; it bounds the memory; 0 uses batch_size."""
     shard_format: Literal["safetensors", "npz"] = "safetensors"
     """encoding: format of the files."""
     shard_size: PositiveInt = 1000
     """encoding, div_stats: images per file, in whole batches; an interrupted mode resumes after the last whole file."""
     shard_dtype: Literal["float32", "float16"] = "float32"
-    """encoding: of latents and posteriors; float16 halves the files."""
+    """encoding: type of latents and posteriors; float16 halves the size of the files."""
     source: PathText | None = None
-    """decoding: folder of encodings; None for this run's own."""
+    """decoding: folder of encodings; None uses those of this run."""
     codes_to: str | None = None
     """encoding of codes: write the codes of both splits as a dump of this name, to train a prior on."""
     prior_run: str | None = None
