@@ -81,7 +81,7 @@ def test_a_checkpoint_inside_a_run_is_of_that_run(folder: Path) -> None:
 def test_the_weights_of_a_bundle_are_the_bundle(folder: Path) -> None:
     from lvae_torch.export import command as export
 
-    export(["small", "--to", "bundle"])
+    export(["small", "bundle"])
     assert lvae_torch.load_run("bundle/model.safetensors").step == lvae_torch.load_run("bundle").step == 4
 
 

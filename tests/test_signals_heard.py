@@ -25,8 +25,8 @@ from lvae_torch.distributed import signals
 signals.GRACE = 0.5
 def command(argv):
     {before}
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     finally:
         print("tidied", flush=True)

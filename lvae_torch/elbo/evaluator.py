@@ -16,6 +16,8 @@ from lvae_torch.elbo.section import ValSection
 from lvae_torch.errors import Preempted
 from lvae_torch.models.contract import Model
 
+CHUNK = 100
+"""Images times samples of the bound in one pass, at most."""
 TellPhase = Callable[[str, int, int], object]
 """Told what is being done, how many images of it, and of how many."""
 
@@ -85,7 +87,9 @@ class Evaluator:
         self.unfinished = None
         try:
             return evaluate(
-                self.model, rounds.after(batches), own, self.seed, iw_samples, size, after_pass=rounds, sums=sums
+                *(self.model, rounds.after(batches), own, self.seed, iw_samples, min(size, CHUNK)),
+                after_pass=rounds,
+                sums=sums,
             )
         except Preempted:
             if (state := sums.of_all_ranks(own)) is not None:
@@ -96,7 +100,7 @@ class Evaluator:
         """Passes that the rank with most of them has to do."""
         size, n_images = self.section.batch_size, len(images.indices)
         sizes = [min(size, n_images - first) for first in range(0, n_images, size)]
-        passes = [n_passes(n, iw_samples, size) for n in sizes]
+        passes = [n_passes(n, iw_samples, min(size, CHUNK)) for n in sizes]
         return max(sum(passes[rank :: len(done)][n:]) for rank, n in enumerate(done))
 
     def _identity(self, iw_samples: int, of: str) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class Progress:
 def shown(work: Iterable[T], phase: str, per_item: int, total: int, is_shown: bool = True) -> Iterator[T]:
     """``work``, telling after each item that ``per_item`` more of ``total`` are done."""
     progress = Progress()
+    if is_shown:
+        progress(phase, 0, total)
     for k, item in enumerate(work, start=1):
         yield item
         if is_shown:
