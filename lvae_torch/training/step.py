@@ -1,8 +1,9 @@
 """One training step, in which the host never waits for the device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,12 +77,12 @@ class TrainStep:
         is_stuck = self.meter.skipped_in_a_row >= self.section.max_skips_in_a_row
         return (norm < self.section.skip_norm) | (is_stuck & norm.isfinite())  # NaN < s is false
 
-    def checkpoint(self, state: State, about: About) -> Checkpoint:
-        """A checkpoint of everything that training changes."""
+    def checkpoint(self, state: State, about: About, unfinished: Mapping[str, Any] | None = None) -> Checkpoint:
+        """Everything that training changes, with what it is of, and an evaluation that was stopped."""
         ema = None if self.ema is None else self.ema.model.state_dict()
         moments, meter = self.optimizer.state_dict(), self.meter.state_dict()
         is_aged = self.ema is not None and self.ema.is_aged
-        return Checkpoint(self.bare.state_dict(), ema, moments, meter, state, about, is_aged)
+        return Checkpoint(self.bare.state_dict(), ema, moments, meter, state, about, is_aged, unfinished)
 
     @property
     def evaluated(self) -> Model:
