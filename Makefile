@@ -25,11 +25,13 @@ help: ## Show this list
 setup: $(READY) ## Install everything into .venv (about 3 GB to download, once)
 	@echo "Ready: $(RUN)"
 
-demo: $(READY) ## Make data, train a small model and show what it learned, in minutes on a CPU
-	$(RUN) -m lvae_torch.demo
+demo: $(READY) ## Make data, train a small model and use it: the first training of the README, in minutes on a CPU
+	$(RUN) -m data_scripts quickstart_sprites
+	$(RUN) -m lvae_torch.train egs/quickstart.cfg
+	$(RUN) -m lvae_torch.synthesize quickstart --mode reconstruction --mode generation --mode layer_inspection
 
-test: $(READY) ## Run the quick tests
-	$(TEST) -m 'not slow'
+test: $(READY) ## Run the quick tests, in two processes
+	$(TEST) -n 2 --dist loadfile -m 'not slow'
 
 test-all: $(READY) ## Run all tests
 	$(TEST)

@@ -14,6 +14,8 @@ from tokenize import TokenError
 from typing import Protocol
 
 from data_scripts import spans
+from data_scripts.kinds import by_number
+from data_scripts.rows import Readable
 from data_scripts.spans import BadFileError, Span
 from lvae_torch.errors import DataError
 
@@ -35,7 +37,7 @@ class Archive(Protocol):
 
     def read(self, name: str) -> bytes: ...
 
-    def span(self, name: str) -> Span: ...
+    def span(self, name: str) -> Readable: ...
 
 
 @dataclass(frozen=True)
@@ -111,32 +113,56 @@ def open_archive(path: Path) -> Iterator[Archive]:
 def _in_folder(path: Path) -> dict[str, Span]:
     with reading(path):
         files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
-        sizes = {name: file.stat().st_size for name, file in files.items()}
-    return {name: Span(str(file), 0, sizes[name], sizes[name]) for name, file in files.items()}
+        told = {name: file.stat() for name, file in files.items()}
+    return {
+        name: Span(str(file), 0, told[name].st_size, told[name].st_size, modified=told[name].st_mtime_ns)
+        for name, file in files.items()
+    }
 
 
 def _in_zip(path: Path) -> dict[str, Span]:
+    members = zip_members(path)
+    for info, is_link, _ in members:
+        _check_name(path, info.filename, is_link)
+    return {info.filename: span for info, _, span in members}
+
+
+def zip_members(path: Path) -> list[tuple[zipfile.ZipInfo, bool, Span]]:
+    """Each file of a zip, whether it is a link, and where its bytes are; names may be anything.
+
+    Raises:
+        DataError: if it is damaged, blows up, is encrypted or packed in a way that is not read here.
+    """
     with reading(path), zipfile.ZipFile(path) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
     _check_amount(path, len(infos), sum(info.file_size for info in infos))
-    found = {}
+    modified, found = path.stat().st_mtime_ns, []
     for info in infos:
-        _check_name(path, info.filename, is_link=stat.S_ISLNK(info.external_attr >> 16))
         if info.flag_bits & 1 or info.compress_type not in (spans.STORED, spans.DEFLATED):
             raise DataError(f"{path}: {info.filename}: encrypted, or packed in an unusual way. Pack it again, plainly.")
-        found[info.filename] = Span(
-            str(path), info.header_offset, info.compress_size, info.file_size, info.CRC, True, info.compress_type
-        )
+        place = (str(path), info.header_offset, info.compress_size, info.file_size)
+        span = Span(*place, info.CRC, True, info.compress_type, modified)
+        found.append((info, stat.S_ISLNK(info.external_attr >> 16), span))
     return found
 
 
 def _in_tar(path: Path) -> dict[str, Span]:
     with reading(path), tarfile.open(path, "r:") as tar:
         members = _members(path, tar)
-    return {name: Span(str(path), member.offset_data, member.size, member.size) for name, member in members.items()}
+    return {name: tar_span(path, member) for name, member in members.items()}
 
 
-def _members(path: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
+def tar_span(path: Path, member: tarfile.TarInfo) -> Span:
+    """Where the bytes of a file in a plain tar are."""
+    return Span(str(path), member.offset_data, member.size, member.size, modified=path.stat().st_mtime_ns)
+
+
+def whole_tar(path: Path, tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """All members of a tar, whose end has been seen; names may be anything.
+
+    Raises:
+        DataError: if it is cut off, damaged or blows up.
+    """
     with reading(path):
         members = _bounded(path, tar)
         file = tar.fileobj
@@ -147,6 +173,11 @@ def _members(path: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
             raise EOFError("the end is missing")
         while file.read(CHUNK):  # to the end of the file, where gzip compares its check sum
             pass
+    return members
+
+
+def _members(path: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
+    members = whole_tar(path, tar)
     for member in members:
         _check_name(path, member.name, is_link=member.issym() or member.islnk())
         if not (member.isfile() or member.isdir()):
@@ -188,11 +219,6 @@ def is_stray(name: str) -> bool:
     """Whether file managers leave files of that name beside others."""
     parts = PurePosixPath(name).parts  # without the "." that members of tars often begin with
     return any(part.startswith((".", "__MACOSX")) for part in parts)
-
-
-def by_number(name: str) -> list[tuple[int, str]]:
-    """A key that sorts 2.png before 10.png."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _bounded(path: Path, tar: tarfile.TarFile) -> list[tarfile.TarInfo]:

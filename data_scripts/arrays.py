@@ -8,6 +8,7 @@ import numpy as np
 
 from data_scripts.progress import progress
 from data_scripts.recipe import Request
+from lvae_torch.data import write_dump
 from lvae_torch.data.dump import Layout
 from lvae_torch.errors import DataError
 
@@ -55,15 +56,19 @@ def write_arrays(
     request: Request, variant: str, layout: Layout, provenance: Mapping[str, Any], splits: Mapping[str, Stream]
 ) -> str:
     """Write the dump ``variant``, all images or ``--limit`` of each split; returns its name."""
-    with request.writer(variant, layout, provenance) as writer:
-        for split, stream in splits.items():
-            known = stream.counts_quickly or request.options["limit"]
-            wanted = request.chosen(stream.count()) if known else None
-            with progress(f"{writer.dataset} {split}", None if wanted is None else len(wanted), "images") as advance:
-                for images, labels in _only(stream.chunks(), wanted):
-                    writer.add(split, images, labels)
-                    advance(len(images))
-    return writer.dataset
+    name, said = request.named(variant, provenance)
+    chunks = {split: _shown(stream, f"{name} {split}", request) for split, stream in splits.items()}
+    return write_dump(name, chunks, request.dumps, layout, said).dataset
+
+
+def _shown(stream: Stream, name: str, request: Request) -> Iterator[Chunk]:
+    """The images wanted of a split, with how far it has come."""
+    known = stream.counts_quickly or request.options["limit"]
+    wanted = request.chosen(stream.count()) if known else None
+    with progress(name, None if wanted is None else len(wanted), "images") as advance:
+        for images, labels in _only(stream.chunks(), wanted):
+            yield images, labels
+            advance(len(images))
 
 
 def _only(chunks: Iterator[Chunk], wanted: np.ndarray | None) -> Iterator[Chunk]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from data_scripts.arrays import of_array, write_arrays
-from data_scripts.download import Source, opened
 from data_scripts.recipe import Recipe, Request
+from data_scripts.upstream import Source, opened
 from lvae_torch.data.dump import Layout
 from lvae_torch.errors import DataError
 

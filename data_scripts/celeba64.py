@@ -1,24 +1,33 @@
 """CelebA at 64x64: two crops that are not comparable with each other, and one of them with Efficient-VDVAE's JPEGs."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_scripts.account import Account
 from data_scripts.archives import Archive, open_archive, pictures_of
-from data_scripts.download import Source
+from data_scripts.labels import Labels, from_table, read_table
 from data_scripts.pictures import PictureDump, add_picture_options
 from data_scripts.recipe import Recipe, Request
 from data_scripts.render import Render
+from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.errors import DataError
 
 ARCHIVE = Source(
     "img_align_celeba.zip", 1_443_490_838, md5="00d2c5bc6d35e252742224ab0c1e8fcb",
     origin="https://drive.google.com/file/d/0B7EVK8r0v71pZjFTYXZWM3FlRnM?resourcekey=0-dYn9z10tMJOBAkviAcfdyQ",
+    unpacked="000001.jpg",
 )  # fmt: skip
 PARTITION = Source(
     "list_eval_partition.txt", 2_836_386, md5="d32c9cbf5e040fd4025c592c306e6668",
     origin="https://drive.google.com/file/d/0B7EVK8r0v71pY0NSMzRuSXJEVkk?resourcekey=0-i4TGCi_51OtQ5K9FSp4EDg",
+    also=("list_eval_partition.csv",),
+)  # fmt: skip
+ATTRIBUTES = Source(
+    "list_attr_celeba.txt", 26_721_026, md5="75e246fa4810816ffd6ee81facbd244c", also=("list_attr_celeba.csv",),
+    origin="https://drive.google.com/file/d/0B7EVK8r0v71pblRyaVFSWGxPY0U",
 )  # fmt: skip
 SPLITS = ("train", "valid", "test")  # 0, 1, 2 in the partition file
 
@@ -45,14 +54,37 @@ def write(request: Request) -> str:
     pictures, partition = request.fetch_by_hand([ARCHIVE, PARTITION])
     with open_archive(pictures) as archive:
         splits = split_names(archive, partition)
+        labels, told = _attributes(request, [name for names in splits.values() for name in names])
         dump = PictureDump(
             request,
             f"celeba64_{request.options['crop']}",
             Layout((3, 64, 64), 256),
-            {"source": "CelebA, aligned and cropped", "variant": crop.told, "licence": "non-commercial research"},
+            {
+                "source": "CelebA, aligned and cropped",
+                "variant": crop.told,
+                "licence": "non-commercial research",
+                **told,
+            },
             Render((64, 64), box=crop.box, needs=(218, 178), jpeg_before_resize=crop.jpeg),
+            labels=labels,
         )
         return dump.write({split: (archive, names) for split, names in splits.items()})
+
+
+def _attributes(request: Request, names: Sequence[str]) -> tuple[Labels, dict[str, object]]:
+    """The 40 attributes, -1 or 1, if their file lies beside the pictures; and what to say of them in the dump."""
+    is_asked, given = request.options["attributes"], [place for place in (request.source, request.mirror) if place]
+    if not is_asked and any("://" in place for place in given):
+        return Labels(), {}  # nothing is downloaded that was not asked for
+    try:
+        path = request.fetch(ATTRIBUTES)
+    except DataError:
+        if is_asked:
+            raise
+        return Labels(), {}
+    columns = [column for column in read_table(path)[0][1:] if column]
+    labels = from_table(path, "", columns, names, Account())
+    return labels, {"labels": "attributes, -1 or 1", "label_names": columns}
 
 
 def split_names(archive: Archive, partition: Path) -> dict[str, list[str]]:
@@ -77,14 +109,16 @@ def split_names(archive: Archive, partition: Path) -> dict[str, list[str]]:
 
 
 def read_partition(path: Path) -> dict[str, str]:
-    """Split by name; lines are ``name number`` and may end as on Windows."""
-    result = {}
+    """Split by name; lines are ``name number``, may end as on Windows, and in a .csv have commas and a head."""
+    result, is_csv = dict[str, str](), path.suffix.lower() == ".csv"
     try:
-        lines = path.read_text("ascii").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a text of file names ({error}).") from error
     for number, line in enumerate(lines, 1):
-        match line.split():
+        match line.replace(",", " ").split() if is_csv else line.split():
+            case ["image_id", "partition"] if number == 1 and is_csv:
+                continue
             case [name, "0" | "1" | "2" as split]:
                 if name in result:
                     raise DataError(f"{path}: line {number} names {name} twice.")
@@ -99,6 +133,9 @@ def read_partition(path: Path) -> dict[str, str]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_picture_options(parser)
     told = "; ".join(f"{name}: {crop.told}" for name, crop in CROPS.items())
+    parser.add_argument(
+        "--attributes", action="store_true", help=f"insist on the attributes of {ATTRIBUTES.name} as labels"
+    )
     parser.add_argument("--crop", choices=list(CROPS), default="addtt", help=told)
 
 

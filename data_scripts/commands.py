@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_scripts.account import FILE as ACCOUNT
+from data_scripts.account import lines_of
 from data_scripts.recipe import Recipe
 from data_scripts.recipes import RECIPES, VARIANTS, make
 from lvae_torch.data.dump import Dump
@@ -52,6 +54,9 @@ def command(argv: Sequence[str]) -> None:
         dump = Dump.open(dumps, make(dataset, dumps, **options))
         counts = ", ".join(f"{split} {count:,}" for split, count in dump.counts.items())
         print(f"{dump.folder}: {counts}; images {dump.image_shape}; {dump.identity}")
+        if account := dump.provenance.get("account"):
+            print("\n".join(f"  {line}" for line in lines_of(account)))
+            print(f"  all names: {dump.folder / ACCOUNT}")
     else:
         arguments.error("name a dataset, or give --list or --verify NAME")
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from data_scripts.archives import open_archive
 from data_scripts.arrays import of_array, write_arrays
-from data_scripts.download import Source
 from data_scripts.formats import read_pickle
 from data_scripts.recipe import Recipe, Request
+from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.errors import DataError
 

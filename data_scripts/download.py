@@ -1,63 +1,31 @@
 """Fetching source files: from a mirror folder in place, or over HTTP with resume; verified before they are used."""
 
+import base64
 import errno
-import gzip
 import hashlib
 import http.client
+import re
 import shutil
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
-from filelock import FileLock
-
+from data_scripts.copies import is_upstreams_unpacked, locate, md5_of
 from data_scripts.progress import progress
+from data_scripts.upstream import CHUNK, Seen, Source, check
+from lvae_torch.data.sharing import locked, make_shared_folder, share
 from lvae_torch.errors import CfgError, DataError
+from lvae_torch.files import sha256_of
 
-CHUNK = 1 << 20
 TRIES = 5  # in a row that bring nothing new
 PAUSE = 0.5  # seconds after the first failure, doubled after each further one
 TIMEOUT = 60.0  # seconds without a byte
 BUSY = {408, 425, 429, 500, 502, 503, 504}  # answers that may be better next time
 LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}  # troubles that no other try will heal
-
-
-@dataclass(frozen=True)
-class Source:
-    """One upstream file."""
-
-    name: str
-    """Name below the base URL or in the mirror folder."""
-    size: int | None = None
-    """Bytes, where known."""
-    sha256: str | None = None
-    """Hexadecimal, where known."""
-    md5: str | None = None
-    git_blob: str | None = None
-    """The id that git gives these bytes, for files that lie in a repository."""
-    gzip_too: bool = False
-    """Whether a place may hold ``name``.gz instead; size and checksum are those of the unpacked bytes."""
-    origin: str = ""
-    """Where a person finds it, if no program can fetch it."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name, f"{self.name}.gz") if self.gzip_too else (self.name,)
-
-    @property
-    def checksums(self) -> dict[str, str]:
-        """What is known, by kind."""
-        known = {"sha256": self.sha256, "md5": self.md5, "git blob id": self.git_blob}
-        return {kind: checksum for kind, checksum in known.items() if checksum}
-
-    def __str__(self) -> str:
-        size = f", {self.size:,} bytes" if self.size else ""
-        return f"{self.name}{size}" + "".join(f", {kind} {value}" for kind, value in self.checksums.items())
 
 
 @dataclass(frozen=True)
@@ -85,85 +53,56 @@ def fetch(source: Source, bases: Sequence[str], raw: Path, other_editions: bool 
     for base in bases:
         is_url = base.startswith(("http://", "https://"))
         if "://" in base and not is_url:
-            raise CfgError(f"{base!r}: use a URL that starts with http:// or https://, or a folder.")
-        for name in source.names:
+            raise CfgError(f"{without_password(base)!r}: use a URL that starts with http:// or https://, or a folder.")
+        for name in source.names if is_url else [""]:
             try:
                 if is_url:
                     path, seen = _download(f"{base.rstrip('/')}/{name}", raw / name, source, other_editions)
                 else:
-                    path, seen = _in_place(Path(base).expanduser() / name, source, other_editions)
-                return Found(path, seen.sha256, base, seen.is_upstream)
+                    path, seen = _own_copy(Path(base).expanduser(), source, other_editions)
+                return Found(path, seen.sha256, without_password(base), seen.is_upstream)
             except DataError as error:
                 problems.append(str(error))
     tried = "\n  ".join(problems)
     raise DataError(f"{source.name}: could not be had.\n  {tried}\nGive another place with --mirror URL_or_FOLDER.")
 
 
-def opened(path: Path, source: Source) -> BinaryIO:
-    """The file of ``source`` at ``path``, open for reading and unpacked if it is the gzipped form."""
-    is_gzipped = path.name.removesuffix(".part") == f"{source.name}.gz"
-    return cast(BinaryIO, gzip.open(path)) if is_gzipped else open(path, "rb")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a look at the bytes of a file told."""
-
-    sha256: str
-    is_upstream: bool
-
-
-def check(path: Path, source: Source, other_editions: bool = False) -> Seen:
-    """Compare a file with what is known of it; never reads further than its size, where that must be right.
+def fetch_url(url: str, raw: Path) -> Found:
+    """The file at an address that a person named, downloaded into ``raw``; nothing is known of it beforehand.
 
     Raises:
-        DataError: naming the file and what differs.
+        CfgError: for another kind of URL.
+        DataError: saying what is wrong.
     """
-    most = None if other_editions else source.size
-    size, found = _digest(path, source, most)
-    if source.size is not None and size != source.size:
-        if other_editions:
-            return Seen(found["sha256"], is_upstream=False)
-        told = f"more than {source.size:,}" if size > source.size else f"{size:,}"
-        raise DataError(f"{path}: {told} bytes, but {source.name} has {source.size:,}: cut off, or another file.")
-    for kind, known in source.checksums.items():
-        if found[kind] != known:
-            if other_editions and source.size is None:
-                return Seen(found["sha256"], is_upstream=False)
-            raise DataError(f"{path}: {kind} {found[kind]}, but {source.name} has {known}: damaged, or another file.")
-    is_told_apart = bool(source.checksums)
-    return Seen(found["sha256"], is_upstream=is_told_apart or not other_editions)
+    if not url.startswith(("http://", "https://")):
+        raise CfgError(f"{without_password(url)!r}: use an address that starts with http:// or https://, or a folder.")
+    name = Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name or "source"
+    # Two addresses may end in one name.
+    target = raw / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}_{name[-100:]}"
+    path, seen = _download(url, target, Source(target.name), other_editions=True)
+    return Found(path, seen.sha256, without_password(url), is_upstream=False)
 
 
-def _digest(path: Path, source: Source, most: int | None) -> tuple[int, dict[str, str]]:
-    """Bytes of the unpacked file, and its checksums by kind; reads only a little more than ``most`` bytes."""
-    digests = {"sha256": hashlib.sha256()}
-    if source.md5:
-        digests["md5"] = hashlib.md5(usedforsecurity=False)
-    if source.git_blob:
-        digests["git blob id"] = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    size = 0
-    try:
-        with opened(path, source) as file:
-            while (most is None or size <= most) and (chunk := file.read(CHUNK)):
-                size += len(chunk)
-                for digest in digests.values():
-                    digest.update(chunk)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged ({error}).") from error
-    return size, {kind: digest.hexdigest() for kind, digest in digests.items()}
+def without_password(url: str) -> str:
+    """``url`` as it may be shown: user and password are nobody's business."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", url)
 
 
-def _in_place(path: Path, source: Source, other_editions: bool) -> tuple[Path, Seen]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file.")
+def _own_copy(base: Path, source: Source, other_editions: bool) -> tuple[Path, Seen]:
+    """A file of upstream's name is compared with what is known of it; another form of it is told as such."""
+    path = locate(base, source)
+    if path.is_dir():
+        return path, Seen("unpacked", is_upstreams_unpacked(path, source))
+    if path.name in source.also:
+        known = source.members.get(path.name)
+        return path, Seen(sha256_of(path), known is not None and md5_of(path) == known)
     return path, check(path, source, other_editions)
 
 
 def _download(url: str, target: Path, source: Source, other_editions: bool) -> tuple[Path, Seen]:
     """``url`` into ``target``; what an earlier try left in ``target.part`` is continued, unless it proves wrong."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name(target.name + ".lock")):  # the second process waits, and finds the file
+    make_shared_folder(target.parent)
+    with locked(target.with_name(target.name + ".lock"), target.name, wait=True):  # the second finds the file
         if seen := _kept(target, source, other_editions):
             return target, seen
         part = target.with_name(target.name + ".part")
@@ -176,8 +115,9 @@ def _download(url: str, target: Path, source: Source, other_editions: bool) -> t
             except DataError as error:
                 part.unlink()
                 if not continued:  # else what lay there was of another file: once more, from the start
-                    raise DataError(f"{url}: {error}") from error
+                    raise DataError(f"{without_password(url)}: {error}") from error
         part.rename(target)
+        share(target)
     assert seen is not None
     return target, seen
 
@@ -201,7 +141,7 @@ def _persist(url: str, part: Path, size: int | None) -> None:
             return _continue(url, part, size)
         except urllib.error.HTTPError as error:
             if error.code not in BUSY:
-                raise DataError(f"{url}: the server answers {error.code} {error.reason}.") from error
+                raise DataError(f"{without_password(url)}: the server answers {error.code} {error.reason}.") from error
             problem: Exception = error
         except (OSError, EOFError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in LOCAL:
@@ -210,7 +150,9 @@ def _persist(url: str, part: Path, size: int | None) -> None:
         have = _length(part)
         failures, before = (failures + 1 if have <= before else 1), have
         if failures == TRIES:
-            raise DataError(f"{url}: {problem} ({TRIES} tries; what came is kept, and continued next time).")
+            raise DataError(
+                f"{without_password(url)}: {problem} ({TRIES} tries; what came is kept, and continued next time)."
+            )
         time.sleep(min(PAUSE * 2 ** (failures - 1), 10))
 
 
@@ -219,9 +161,10 @@ def _continue(url: str, part: Path, size: int | None) -> None:
     have = _length(part)
     if size is not None and have == size:
         return
-    headers = {"User-Agent": "data_scripts"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = {"User-Agent": "data_scripts"} | ({"Range": f"bytes={have}-"} if have else {}) | _authorization(url)
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+        asked = urllib.request.Request(without_password(url), headers=headers)
+        response = urllib.request.urlopen(asked, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and have:  # nothing beyond what we have
@@ -239,14 +182,31 @@ def _continue(url: str, part: Path, size: int | None) -> None:
         _receive(response, url, part, start, start + int(length) if length else None, size)
 
 
+def _authorization(url: str) -> dict[str, str]:
+    """The head that sends what stands before the @ in an address; urllib itself takes it for a part of the host."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.username is None:
+        return {}
+    told = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+    return {"Authorization": f"Basic {base64.b64encode(told.encode()).decode()}"}
+
+
+def _is_web_page(chunk: bytes) -> bool:
+    """Whether a file begins as a web page does, also behind a byte order mark, an XML head or comments."""
+    text = chunk[:4096].removeprefix(b"\xef\xbb\xbf").lower()
+    return re.match(rb"(\s|<\?xml[^>]*>|<!--.*?-->)*<(!doctype\s+html|html)", text, re.DOTALL) is not None
+
+
 def _receive(
     response: http.client.HTTPResponse, url: str, part: Path, start: int, total: int | None, size: int | None
 ) -> None:
     chunk = response.read(CHUNK)
-    if not start and chunk.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):  # with status 200
-        raise DataError(f"{url}: answers with a web page instead of the file (a login or quota page?).")
+    if not start and _is_web_page(chunk):  # with status 200
+        raise DataError(
+            f"{without_password(url)}: answers with a web page instead of the file (a login or quota page?)."
+        )
     if None not in (size, total) and size != total:
-        raise DataError(f"{url}: answers {total:,} bytes, but the file has {size:,}.")
+        raise DataError(f"{without_password(url)}: answers {total:,} bytes, but the file has {size:,}.")
     _check_space(part.parent, (total or 0) - _length(part))
     with open(part, "ab" if start else "wb") as file, progress(part.stem, total, "bytes", start) as advance:
         while chunk:

@@ -9,11 +9,11 @@ import numpy as np
 
 from data_scripts.archives import open_archive, pictures_of, reading
 from data_scripts.arrays import of_array, permutation, write_arrays
-from data_scripts.download import Source
 from data_scripts.held_out import add_held_out_options, random_split
 from data_scripts.pictures import PictureDump, add_picture_options
 from data_scripts.recipe import Recipe, Request
 from data_scripts.render import Render
+from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.errors import DataError
 
@@ -21,10 +21,12 @@ FULL = 1024
 CELEBAHQ = Source(
     "data1024x1024.zip",
     origin="https://drive.google.com/file/d/1-LFFkFKNuyBO1sjkM4t_AArIXr3JAOyl (the copy that Efficient-VDVAE uses)",
+    unpacked="0*.jpg",
 )
 FFHQ = Source(
     "images1024x1024.zip", 95_781_155_300, md5="5fa9a55f3508a8c6cf6be53ebe7acfc7",
     origin="https://archive.org/download/ffhq-dataset/images1024x1024.zip, or by https://github.com/NVlabs/ffhq-dataset",
+    unpacked="0*.png",
 )  # fmt: skip
 FFHQ_ARRAY = Source("ffhq-256.npy")
 FFHQ_ARRAY_UPSTREAM = "https://openaipublic.blob.core.windows.net/very-deep-vaes-assets/vdvae-assets"

@@ -10,7 +10,8 @@ def command(argv: Sequence[str]) -> None:
     import argparse
     from pathlib import Path
 
-    from data_scripts.download import Source, fetch
+    from data_scripts.download import fetch
+    from data_scripts.upstream import Source
 
     parser = argparse.ArgumentParser(prog="python -m data_scripts.fetch_files", description=__doc__)
     parser.add_argument("base", help="an http(s) address, or a folder")

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO, ClassVar
+from typing import IO, Any, BinaryIO, ClassVar, cast
 
 import numpy as np
 
@@ -22,12 +22,12 @@ from lvae_torch.errors import DataError
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The uint8 array of a gzipped idx file: (n, H, W) of images, (n,) of labels.
+    """The uint8 array of an idx file, gzipped or not: (n, H, W) of images, (n,) of labels.
 
     Raises:
         DataError: if it is no such file.
     """
-    with reading(path), gzip.open(path) as file:
+    with reading(path), unpacked(path) as file:
         magic = int.from_bytes(file.read(4), "big")
         shape = np.frombuffer(file.read(4 * (magic & 0xFF)), dtype=">i4").tolist()
         size = math.prod(shape)
@@ -37,6 +37,13 @@ def read_idx(path: Path) -> np.ndarray:
     if magic not in (2049, 2051) or data.size != size:
         raise DataError(f"{path}: not an idx file of images or labels (magic {magic}, {data.size:,} bytes).")
     return data.reshape(shape)
+
+
+def unpacked(path: Path) -> IO[bytes]:
+    """A file open for reading, whether it is gzipped or not."""
+    with open(path, "rb") as file:
+        is_packed = file.read(2) == b"\x1f\x8b"
+    return cast(IO[bytes], gzip.open(path)) if is_packed else open(path, "rb")
 
 
 # --- pickles: CIFAR-10, the course's archive --------------------------------------------------------------------------
@@ -263,7 +270,7 @@ class NorbArray:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with gzip.open(path) as file:
+        with reading(path), unpacked(path) as file:
             self._head(file)
 
     def _head(self, file: IO[bytes] | gzip.GzipFile) -> None:
@@ -278,6 +285,6 @@ class NorbArray:
 
     def rows(self) -> Iterator[np.ndarray]:
         """The array in pieces along its first axis."""
-        with gzip.open(self.path) as file, reading(self.path):
+        with unpacked(self.path) as file, reading(self.path):
             self._head(file)
             yield from _rows(file, self.shape, self.dtype)

@@ -1,6 +1,7 @@
 """ImageNet at 32x32 and 64x64: two different sets under one name, whose numbers must never stand in one column."""
 
 import argparse
+import re
 import shutil
 import tempfile
 import zipfile
@@ -12,40 +13,50 @@ from pathlib import Path
 
 import numpy as np
 
-from data_scripts.archives import by_number, is_stray, open_archive, pictures_of, reading
+from data_scripts.archives import is_stray, open_archive, pictures_of, reading
 from data_scripts.arrays import Chunk, Stream, permutation, write_arrays
 from data_scripts.cifar10 import planes
-from data_scripts.download import Source
-from data_scripts.formats import NpyInZip
+from data_scripts.formats import NpyInZip, read_pickle
+from data_scripts.kinds import by_number
 from data_scripts.pictures import PictureDump, add_picture_options
 from data_scripts.recipe import Recipe, Request
 from data_scripts.render import Render
+from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.errors import DataError
 
 # --- the newer one: whole pictures squashed by a box filter (Chrabaszcz et al. 2017) ----------------------------------
 
 UPSTREAM = "https://image-net.org/data/downsample"
+BATCH = re.compile(r"(train_data_batch_(\d+)|val_data)(\.npz)?")  # an .npz, or a pickle of the same
+N_BATCHES = 10
+
+
+def _zip(name: str, size: int, sha256: str) -> Source:
+    kind = "val_data*" if "_val_" in name else "train_data_batch_*"
+    return Source(name, size, sha256, also=(name.replace("_npz", ""),), unpacked=kind)
+
+
 ZIPS = {
     32: {
         "train": [
-            Source("Imagenet32_train_npz.zip", 3_580_435_279,
+            _zip("Imagenet32_train_npz.zip", 3_580_435_279,
                    "94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc"),
         ],
         "test": [
-            Source("Imagenet32_val_npz.zip", 139_697_668,
+            _zip("Imagenet32_val_npz.zip", 139_697_668,
                    "013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a"),
         ],
     },
     64: {
         "train": [
-            Source("Imagenet64_train_part1_npz.zip", 6_783_426_789,
+            _zip("Imagenet64_train_part1_npz.zip", 6_783_426_789,
                    "9422dc1dc5d092e9814a70a1cb7fc74880d2db5d88a0cb8a34ee363b12bde3f1"),
-            Source("Imagenet64_train_part2_npz.zip", 6_780_506_068,
+            _zip("Imagenet64_train_part2_npz.zip", 6_780_506_068,
                    "9fafc115afb7e6c301e66dc16b2d737152b427bd5dab26e1293487a6819c7f30"),
         ],
         "test": [
-            Source("Imagenet64_val_npz.zip", 529_522_927,
+            _zip("Imagenet64_val_npz.zip", 529_522_927,
                    "e1e75133158a1924135a9c6f97a80d2d237b158945e0b34074e58e6c8430eeb8"),
         ],
     },
@@ -55,7 +66,7 @@ ZIPS = {
 def write(request: Request, side: int) -> str:
     """1,281,167 + 50,000 images with their classes."""
     splits = {
-        split: _stream([request.fetch(source, UPSTREAM) for source in sources], side, request.raw)
+        split: _stream(request, [request.fetch(source, UPSTREAM) for source in sources], side, split)
         for split, sources in ZIPS[side].items()
     }
     provenance = {
@@ -68,39 +79,69 @@ def write(request: Request, side: int) -> str:
     return write_arrays(request, f"imagenet{side}", Layout((3, side, side), 256), provenance, splits)
 
 
-def _stream(zips: Sequence[Path], side: int, raw: Path) -> Stream:
-    return Stream(partial(_count, zips, raw), partial(_chunks, zips, side, raw), counts_quickly=False)
+def _stream(request: Request, places: Sequence[Path], side: int, split: str) -> Stream:
+    batches = _batches(places, split)
+    found = {int(BATCH.fullmatch(Path(name).name)[2] or 0) for _, name in batches}  # type: ignore[index]
+    if split == "train" and found != set(range(1, N_BATCHES + 1)):
+        request.refuse(f"{places[0]}: has {len(found)} of the {N_BATCHES} training batches.")
+    return Stream(partial(_count, batches, request.raw), partial(_chunks, batches, side, request.raw), False)
 
 
-def _count(zips: Sequence[Path], raw: Path) -> int:
-    return sum(NpyInZip(npz, "data").shape[0] for npz in _unpacked(zips, raw))
+def _count(batches: Sequence[tuple[Path, str]], raw: Path) -> int:
+    return sum(len(_Batch(file).labels) for file in _on_disk(batches, raw))
 
 
-def _chunks(zips: Sequence[Path], side: int, raw: Path) -> Iterator[Chunk]:
-    for npz in _unpacked(zips, raw):
-        images = NpyInZip(npz, "data")
-        labels = np.concatenate(list(NpyInZip(npz, "labels").rows())).flatten() - 1
-        if images.dtype != np.uint8 or images.shape != (len(labels), 3 * side * side):
+def _chunks(batches: Sequence[tuple[Path, str]], side: int, raw: Path) -> Iterator[Chunk]:
+    for file in _on_disk(batches, raw):
+        batch, first = _Batch(file), 0
+        if batch.dtype != np.uint8 or batch.shape != (len(batch.labels), 3 * side * side):
             raise DataError(
-                f"{npz.name}: holds {images.dtype} {images.shape}, needs uint8 ({len(labels):,}, {3 * side * side:,})."
+                f"{file.name}: holds {batch.dtype} {batch.shape}, needs uint8 ({len(batch.labels):,}, "
+                f"{3 * side * side:,})."
             )
-        first = 0
-        for rows in images.rows():
-            yield planes(rows, side), labels[first : first + len(rows)]
+        if batch.labels.min() < 0 or batch.labels.max() > 999:
+            raise DataError(f"{file.name}: has classes from {batch.labels.min() + 1} to {batch.labels.max() + 1}.")
+        for rows in batch.rows():
+            yield planes(rows, side), batch.labels[first : first + len(rows)]
             first += len(rows)
 
 
-def _unpacked(zips: Sequence[Path], raw: Path) -> Iterator[Path]:
-    """The .npz files in the zips, by their numbers, one at a time on disk, for reading needs to jump in them."""
-    for path in zips:
+class _Batch:
+    """One file of images: an ``.npz``, read a piece at a time, or a pickle, which is read whole."""
+
+    def __init__(self, file: Path) -> None:
+        if file.suffix == ".npz":
+            images = NpyInZip(file, "data")
+            self.rows, self.shape, self.dtype = images.rows, images.shape, images.dtype
+            labels = np.concatenate(list(NpyInZip(file, "labels").rows())).flatten()
+        else:
+            values = read_pickle(file.read_bytes(), file)
+            data, labels = np.asarray(values.get("data")), np.asarray(values.get("labels"))
+            self.rows, self.shape, self.dtype = lambda: iter([data]), data.shape, data.dtype
+        self.labels = labels.astype(np.int64) - 1
+
+
+def _batches(places: Sequence[Path], split: str) -> list[tuple[Path, str]]:
+    """The files of a split in the zips, or in the folder that they were unpacked into, by their numbers."""
+    found = []
+    for path in dict.fromkeys(places):
         with open_archive(path) as archive:
-            found = (name for name in archive.names if name.endswith(".npz") and not is_stray(name))
-            names = sorted(found, key=by_number)
+            able = [name for name in archive.names if not is_stray(name) and BATCH.fullmatch(Path(name).name)]
+        names = [name for name in able if Path(name).name.startswith("val") == (split == "test")]
         if not names:
-            raise DataError(f"{path}: holds no .npz files.")
-        for name in names:
-            with _unpacked_one(path, name, raw) as npz:
-                yield npz
+            raise DataError(f"{path}: holds no .npz files, nor pickles, of the {split} images.")
+        found += [(path, name) for name in sorted(names, key=by_number)]
+    return found
+
+
+def _on_disk(batches: Sequence[tuple[Path, str]], raw: Path) -> Iterator[Path]:
+    """Each file as one of its own, one at a time on disk, for reading needs to jump in them."""
+    for path, name in batches:
+        if path.is_dir():
+            yield path / name
+        else:
+            with _unpacked_one(path, name, raw) as file:
+                yield file
 
 
 @contextmanager

@@ -1,15 +1,16 @@
 """MNIST in grey, for dynamic binarization, and Fashion-MNIST, which comes in the same form."""
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from data_scripts.arrays import Stream, of_array, padded, permutation, write_arrays
-from data_scripts.download import Source
 from data_scripts.formats import read_idx
 from data_scripts.recipe import Recipe, Request
+from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 
 UPSTREAM = ("https://ossci-datasets.s3.amazonaws.com/mnist", "https://storage.googleapis.com/cvdf-datasets/mnist")
@@ -19,8 +20,22 @@ FASHION_UPSTREAM = (
 )
 FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz",
          "t10k-labels-idx1-ubyte.gz")  # fmt: skip
+UNPACKED_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+def _unpacked_names(name: str) -> tuple[str, ...]:
+    """As torchvision leaves the file, and as some copies write it."""
+    plain = name.removesuffix(".gz")
+    return plain, plain.replace("-idx", ".idx"), f"{plain}.idx"
+
+
 DIGITS = tuple(
-    Source(name, size, md5=md5)
+    Source(name, size, md5=md5, also=_unpacked_names(name), members=UNPACKED_MD5)
     for name, size, md5 in zip(
         FILES,
         (9_912_422, 28_881, 1_648_877, 4_542),
@@ -30,7 +45,7 @@ DIGITS = tuple(
     )
 )  # fmt: skip
 CLOTHES = tuple(
-    Source(name, size, md5=md5)
+    Source(name, size, md5=md5, also=_unpacked_names(name))
     for name, size, md5 in zip(
         FILES,
         (26_421_880, 29_515, 4_422_102, 5_148),
@@ -39,6 +54,18 @@ CLOTHES = tuple(
         strict=True,
     )
 )  # fmt: skip
+CLASS_COUNTS = {
+    "mnist": {
+        60_000: [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
+        10_000: [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009],
+    },
+    "fashion_mnist": {60_000: [6000] * 10, 10_000: [1000] * 10},
+}
+FIRST_DIGITS = {
+    "23ceaef5eb61f0e70d64ac18fdf0f60df3d5971cf30bbadac7b6ebf07f782d2c",
+    "8f6a418c9a639f9e14e96feca47a97df2a35a0a68ae2875431c5c80e05536941",
+}
+"""sha256 of the first image of MNIST's training and test files: the two sets' files have the same names."""
 HALVING_SEED = 101  # of Efficient-VDVAE, which halves the test set into validation and test
 
 
@@ -60,6 +87,9 @@ def _write(
     side_asked = side or request.options["pad"]
     variant = name if side or side_asked == 28 else f"{name}_pad{side_asked}"
     images, labels, test_images, test_labels = (read_idx(request.fetch(source, *upstream)) for source in sources)
+    set_name = "fashion_mnist" if sources is CLOTHES else "mnist"
+    for part, classes, source in ((images, labels, sources[0]), (test_images, test_labels, sources[2])):
+        _check_set(request, set_name, part, classes, source)
     images, test_images = (padded(array[..., None], side_asked) for array in (images, test_images))
     provenance = {
         "source": upstream[0],
@@ -71,6 +101,17 @@ def _write(
     test = halved_test(test_images, test_labels) if halved else {"test": of_array(test_images, test_labels)}
     splits = {"train": of_array(images, labels), **test}
     return write_arrays(request, variant, Layout((1, side_asked, side_asked), 256), provenance, splits)
+
+
+def _check_set(request: Request, name: str, images: np.ndarray, labels: np.ndarray, source: Source) -> None:
+    """Tell MNIST and Fashion-MNIST apart, by what is in their files."""
+    where, wanted = request.files[source.name].path, CLASS_COUNTS[name].get(len(labels))
+    counts = np.bincount(labels, minlength=10).tolist()
+    is_mnist = hashlib.sha256(images[:1].tobytes()).hexdigest() in FIRST_DIGITS
+    if is_mnist and name != "mnist":
+        request.refuse(f"{where}: holds MNIST's digits, not {name}.")
+    elif wanted is not None and counts != wanted:
+        request.refuse(f"{where}: its classes have {counts} images, those of {name} {wanted}: another set.")
 
 
 def halved_test(images: np.ndarray, labels: np.ndarray) -> dict[str, Stream]:

@@ -1,9 +1,9 @@
 """Binary RGB multi-dSprites: 0, 1 or 2 coloured sprites per image, made here; or the file that was published."""
 
-from data_scripts.download import Source
 from data_scripts.multi_object import coloured_sprites
 from data_scripts.recipe import Recipe, Request
 from data_scripts.sprites_dump import add_sprite_options, write_published, write_sprites
+from data_scripts.upstream import Source
 
 FOLDER = "dsprites"
 PUBLISHED = Source("multi_dsprites_color_012.npz")

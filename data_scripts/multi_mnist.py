@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from data_scripts.download import Source
 from data_scripts.formats import read_idx
 from data_scripts.mnist import DIGITS, UPSTREAM
 from data_scripts.multi_object import PATCH
 from data_scripts.recipe import Recipe, Request
 from data_scripts.sprites_dump import add_sprite_options, write_published, write_sprites
+from data_scripts.upstream import Source
 
 FOLDER = "binary_mnist"
 PUBLISHED = Source("multi_binary_mnist_012.npz")

@@ -8,12 +8,12 @@ import numpy as np
 
 from data_scripts.archives import open_archive, pictures_of
 from data_scripts.arrays import of_array, padded, permutation, write_arrays
-from data_scripts.download import Source
 from data_scripts.formats import load_mat
 from data_scripts.mnist import add_pad_option
 from data_scripts.pictures import PictureDump, add_picture_options
 from data_scripts.recipe import Recipe, Request
 from data_scripts.render import Render
+from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.errors import DataError
 
@@ -22,11 +22,17 @@ CHARDATA = Source("chardata.mat", git_blob="016a3536ffe5e1d38e42563a18d7a78bfaf6
 N_VALID, VALID_SEED = 1345, 123  # of IWAE
 
 FULL_UPSTREAM = "https://github.com/brendenlake/omniglot/raw/master/python"
+
+
+def _zip(name: str, size: int, md5: str) -> Source:
+    return Source(name, size, md5=md5, unpacked="*_??.png")
+
+
 ZIPS = {
-    "background": Source("images_background.zip", 9_464_212, md5="68d2efa1b9178cc56df9314c21c6e718"),
-    "evaluation": Source("images_evaluation.zip", 6_462_886, md5="6b91aef0f799c5bb55b94e3f2daec811"),
-    "small1": Source("images_background_small1.zip", 1_319_022, md5="e704a628b5459e08445c13499850abc4"),
-    "small2": Source("images_background_small2.zip", 1_580_917, md5="b75a71a51d3b13f821f212756fe481fd"),
+    "background": _zip("images_background.zip", 9_464_212, md5="68d2efa1b9178cc56df9314c21c6e718"),
+    "evaluation": _zip("images_evaluation.zip", 6_462_886, md5="6b91aef0f799c5bb55b94e3f2daec811"),
+    "small1": _zip("images_background_small1.zip", 1_319_022, md5="e704a628b5459e08445c13499850abc4"),
+    "small2": _zip("images_background_small2.zip", 1_580_917, md5="b75a71a51d3b13f821f212756fe481fd"),
 }
 
 

@@ -3,16 +3,22 @@
 import argparse
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
 
+from data_scripts.account import Account
 from data_scripts.archives import Archive
 from data_scripts.decoding import Decoders, decoders
+from data_scripts.labels import Labels
+from data_scripts.ledger import FILE, Ledger, Record
 from data_scripts.progress import progress
-from data_scripts.recipe import Request
-from data_scripts.render import Render
+from data_scripts.recipe import DamagedPicturesError, Request
+from data_scripts.render import Outcome, Render
+from data_scripts.rows import Readable
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.writing import DumpWriter
-from lvae_torch.errors import CfgError, DataError
+from lvae_torch.errors import CfgError
 
 
 def add_picture_options(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +38,16 @@ class PictureDump:
     layout: Layout
     provenance: Mapping[str, object]
     render: Render
+    account: Account | None = None
+    """Filled with what became of each picture, and kept in the dump."""
+    labels: Labels = field(default_factory=Labels)
 
     def write(self, archives: Mapping[str, tuple[Archive, Sequence[str]]]) -> str:
         """Write the dump, splits given as archive and names in order; returns its name.
 
         Raises:
             CfgError: for a number of pictures to leave out that cannot be.
-            DataError: naming a picture that is damaged, beyond those that may be left out.
+            DamagedPicturesError: naming pictures that are damaged, beyond those that may be left out.
         """
         request = self.request
         if (allowed := request.options["skip_damaged"]) < 0:
@@ -47,41 +56,97 @@ class PictureDump:
             split: (archive, [names[i] for i in request.chosen(len(names))])
             for split, (archive, names) in archives.items()
         }
-        provenance = {**self.provenance, "pictures": _fingerprint(chosen), **self.render.description}
+        spans = {s: {listed(name): archive.span(name) for name in names} for s, (archive, names) in chosen.items()}
+        provenance = {**self.provenance, "pictures": _fingerprint(spans), **self.render.description}
+
+        def still_true(folder: Path) -> bool:
+            return Ledger(folder).still_true(spans, self.render)
+
         with (
-            request.writer(self.variant, self.layout, provenance, continued=True) as writer,
+            request.writer(self.variant, self.layout, provenance, ledger=FILE, still_true=still_true) as writer,
             decoders(self.render, request.options["jobs"], request.raw) as pool,
         ):
-            n_left_out = 0
+            ledger = Ledger(writer.aside)
             for split, (archive, names) in chosen.items():
-                n_left_out += self._write_split(writer, pool, split, archive, names, n_left_out)
-            if n_left_out:
-                writer.provenance["left_out"] = f"{n_left_out} damaged pictures"
+                self._write_split(writer, ledger, pool, split, archive, names, spans)
+            self._tell(writer, ledger, spans)
         return writer.dataset
 
     def _write_split(
-        self, writer: DumpWriter, pool: Decoders, split: str, archive: Archive, names: Sequence[str], n_left_out: int
-    ) -> int:
-        """Write what is not on disk yet; returns how many of all were left out, ``n_left_out`` before."""
-        first = _position(names, writer.last_name(split))
-        self._check(archive, n_left_out + first - writer.count(split), {})
+        self,
+        writer: DumpWriter,
+        ledger: Ledger,
+        pool: Decoders,
+        split: str,
+        archive: Archive,
+        names: Sequence[str],
+        spans: Mapping[str, Mapping[str, Readable]],
+    ) -> None:
+        """Write what is not on disk yet."""
+        first = _position(spans[split], writer.last_name(split))
+        self._check(archive, _problems(ledger, spans))
         with progress(f"{writer.dataset} {split}", len(names), "images", first) as advance:
-            for good, images, problems in pool.in_order(archive, names[first:]):
-                writer.add(split, images, names=[*map(listed, good)])
-                first += len(good) + len(problems)
-                self._check(archive, n_left_out + first - writer.count(split), problems)
-                advance(len(good) + len(problems))
-        return first - writer.count(split)
+            for outcomes, images in pool.in_order(archive, names[first:]):
+                outcomes = [outcome._replace(name=listed(outcome.name)) for outcome in outcomes]
+                ledger.add(split, outcomes, spans[split])
+                good = [outcome.name for outcome in outcomes if not outcome.problem]
+                writer.add(split, images, self.labels.of_all(good), good)
+                if len(good) < len(outcomes):
+                    self._check(archive, _problems(ledger, spans))
+                advance(len(outcomes))
 
-    def _check(self, archive: Archive, n_left_out: int, problems: Mapping[str, str]) -> None:
-        """``n_left_out`` counts those that a killed process left out, too."""
-        if n_left_out > self.request.options["skip_damaged"]:
-            told = [f"{name}: {problem}" for name, problem in [*problems.items()][:10]]
-            lines = "\n  ".join(told or [f"{n_left_out:,} that were left out before"])
-            raise DataError(
+    def _check(self, archive: Archive, problems: Mapping[str, Outcome]) -> None:
+        """Among ``problems`` are those that a killed process left out."""
+        told = [f"{name}: {outcome.problem}" for name, outcome in [*problems.items()][-10:]]
+        if undecided := [f"{name}: {outcome.problem}" for name, outcome in problems.items() if outcome.is_undecided]:
+            lines = "\n  ".join(undecided[-10:])
+            raise CfgError(f"{archive.path}: pictures that may be taken in several ways:\n  {lines}")
+        if len(problems) > self.request.options["skip_damaged"]:
+            lines = "\n  ".join(told)
+            raise DamagedPicturesError(
                 f"{archive.path}: damaged pictures:\n  {lines}\nGet the file again, or leave out up to N "
                 "such pictures with --skip-damaged N."
             )
+
+    def _tell(self, writer: DumpWriter, ledger: Ledger, spans: Mapping[str, Mapping[str, Readable]]) -> None:
+        """Account for all pictures in the dump's description and beside its images."""
+        problems = _problems(ledger, spans)
+        if problems:
+            writer.provenance["left_out"] = f"{len(problems)} damaged pictures"
+        if self.account is None:
+            return
+        for name, outcome in problems.items():
+            self.account.drop(name, "damaged")
+            self.account.note(name, f"damaged: {outcome.problem}")
+        found = {split: list(ledger.of(split, names)) for split, names in spans.items()}
+        for name, note in (
+            (r.outcome.name, note) for records in found.values() for r in records for note in r.outcome.notes
+        ):
+            self.account.note(name, note)
+        self.account.equal.update(_equal(found))
+        writer.provenance["account"] = self.account.described()
+        self.account.write(writer.aside)
+
+
+def _problems(ledger: Ledger, spans: Mapping[str, Mapping[str, Readable]]) -> dict[str, Outcome]:
+    """Pictures that are left out so far, by name."""
+    records = (record for split, names in spans.items() for record in ledger.of(split, names))
+    return {record.outcome.name: record.outcome for record in records if record.outcome.problem}
+
+
+def _equal(found: Mapping[str, Sequence[Record]]) -> dict[str, list[str]]:
+    """Images of two splits that are the same to the pixel, by these splits."""
+    by_split = {
+        split: {r.outcome.digest: r.outcome.name for r in records if r.outcome.digest}
+        for split, records in found.items()
+    }
+    equal = {}
+    for one, other in combinations(by_split, 2):
+        digests = by_split[one].keys() & by_split[other].keys()
+        if digests:
+            pairs = (f"{by_split[one][digest]} = {by_split[other][digest]}" for digest in digests)
+            equal[f"in {one} and {other}"] = sorted(pairs)
+    return equal
 
 
 def listed(name: str) -> str:
@@ -89,14 +154,15 @@ def listed(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def _position(names: Sequence[str], last: str | None) -> int:
-    return [*map(listed, names)].index(last) + 1 if last is not None else 0
+def _position(names: Mapping[str, Readable], last: str | None) -> int:
+    return list(names).index(last) + 1 if last is not None else 0
 
 
-def _fingerprint(chosen: Mapping[str, tuple[Archive, Sequence[str]]]) -> str:
+def _fingerprint(spans: Mapping[str, Mapping[str, Readable]]) -> str:
     """Tells the pictures of a dump from others, so that those of a folder that changed are not mixed."""
     digest = hashlib.sha256()
-    for split, (archive, names) in chosen.items():
-        for name in names:
-            digest.update(f"{split} {listed(name)} {archive.span(name).size}\n".encode())
+    for split, pictures in spans.items():
+        for name, span in pictures.items():
+            crc = "" if span.crc is None else f" {span.crc:08x}"
+            digest.update(f"{split} {name} {span.size}{crc}\n".encode())
     return f"sha256 of their names and sizes: {digest.hexdigest()}"

@@ -2,7 +2,6 @@
 
 import argparse
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,11 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from data_scripts.download import Found, Source, fetch
+from data_scripts.download import Found, fetch, fetch_url
+from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.order import spread
-from lvae_torch.data.writing import DumpWriter, only_one
-from lvae_torch.errors import CfgError, DataError
+from lvae_torch.data.sharing import locked
+from lvae_torch.data.writing import DumpWriter
+from lvae_torch.errors import CfgError, DataError, say
+
+
+class DamagedPicturesError(DataError):
+    """Some pictures are damaged; the file that holds them may be good otherwise."""
+
+
+UNPACKED = "unpacked"  # folder below that of the downloads: what archives hold, as long as it is needed
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,8 @@ class Request:
     """Folder for downloads."""
     files: dict[str, Found] = field(default_factory=dict)
     """What was fetched so far."""
+    others: list[str] = field(default_factory=list)
+    """Why what is there is not the set asked for."""
 
     def fetch(self, source: Source, *upstream: str, exact: bool = False) -> Path:
         """A local path to an upstream file, verified; it is named in the dump's description.
@@ -49,12 +59,25 @@ class Request:
             raise DataError(by_hand([source]))
         found = fetch(source, given or upstream, self.raw, other_editions=bool(given) and not exact)
         if not found.is_upstream:
-            print(
+            say(
                 f"{found.path}: not upstream's file as far as that is known ({source}), but sha256 {found.sha256}. "
-                "The dump says so; numbers on it may not be comparable with published ones.",
-                file=sys.stderr,
+                "The dump says so; numbers on it may not be comparable with published ones."
             )
         self.files[source.name] = found
+        return found.path
+
+    def fetch_address(self, source: str) -> Path:
+        """A local path to what a person named: a folder or a file, or an http(s) address, which is downloaded.
+
+        Raises:
+            DataError: if it cannot be had.
+        """
+        if "://" not in source:
+            return Path(source).expanduser()
+        found = fetch_url(source, self.raw)
+        size = found.path.stat().st_size
+        say(f"{found.path.name}: {size:,} bytes, sha256 {found.sha256}")
+        self.files[found.path.name] = found
         return found.path
 
     def fetch_by_hand(self, sources: Sequence[Source]) -> list[Path]:
@@ -74,24 +97,59 @@ class Request:
             raise DataError("\n".join([*problems, by_hand(missing)]))
         return paths
 
+    def refuse(self, problem: str) -> None:
+        """What is there is another set than the one asked for; it may be taken under another name only.
+
+        Raises:
+            DataError: with ``problem``, unless ``--accept-other`` was given.
+        """
+        if not self.options["accept_other"]:
+            raise DataError(f"{problem} If you want it all the same, under another name: --accept-other.")
+        say(f"{problem} Taken all the same: --accept-other.")
+        self.others.append(problem)
+
+    def throw_away(self, problem: str) -> None:
+        """Remove downloads that nothing vouches for and that ``problem`` names: the next try asks for them again."""
+        for found in self.files.values():
+            if found.path.is_relative_to(self.raw) and not found.is_upstream and str(found.path) in problem:
+                found.path.unlink(missing_ok=True)
+                say(f"{found.path}: thrown away; the next try asks for it again.")
+
     def chosen(self, n_images: int) -> np.ndarray:
         """Indices of the images to keep of a split: all, or ``limit`` of them evenly spread, for some are sorted."""
         return spread(n_images, self.options["limit"])
 
     def writer(
-        self, variant: str, layout: Layout, provenance: Mapping[str, Any], continued: bool = False
+        self,
+        variant: str,
+        layout: Layout,
+        provenance: Mapping[str, Any],
+        ledger: str = "",
+        still_true: Callable[[Path], bool] | None = None,
     ) -> DumpWriter:
-        """A writer of the dump asked for: ``variant``, with the limit in its name, unless a name was given."""
+        """A writer of the dump asked for: ``variant``, with the limit in its name, unless a name was given.
+
+        Args:
+            ledger, still_true: as ``DumpWriter`` has them; with a ledger, a dump that was begun is continued.
+        """
+        name, said = self.named(variant, provenance)
+        return DumpWriter(self.dumps, name, layout, said, continued=bool(ledger), ledger=ledger, still_true=still_true)
+
+    def named(self, variant: str, provenance: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The name of the dump asked for, and all that is to be said of where it comes from."""
         limit = self.options["limit"]
+        variant += "_other" if self.others else ""
         name = self.options["name"] or (f"{variant}_limit{limit}" if limit else variant)
         said: dict[str, Any] = dict(provenance)
+        if self.others:
+            said["another_set"] = self.others
         if limit:
             said["limit"] = f"{limit} images of each split, evenly spread"
         if self.files:
             said["files"] = {file: found.sha256 for file, found in self.files.items()}
         if others := [file for file, found in self.files.items() if not found.is_upstream]:
             said["other_files"] = others
-        return DumpWriter(self.dumps, name, layout, said, continued=continued)
+        return name, said
 
 
 def by_hand(sources: Sequence[Source]) -> str:
@@ -136,6 +194,11 @@ class Recipe:
             metavar="N",
             help="N images of each split, evenly spread; in the dump's name",
         )
+        parser.add_argument(
+            "--accept-other",
+            action="store_true",
+            help="take files that are another set or an incomplete one, under the name with _other",
+        )
         self.add_own_options(parser)
 
     def make(self, request: Request) -> str:
@@ -147,8 +210,17 @@ class Recipe:
         """
         options = self._filled(request.options)
         raw = request.dumps / ".raw" / self.name
-        with only_one(raw.with_name(f"{self.name}.lock"), self.name):
-            name = self.write(replace(request, options=options, raw=raw))
+        request = replace(request, options=options, raw=raw)
+        with locked(raw.with_name(f"{self.name}.lock"), self.name, wait=False):
+            try:
+                name = self.write(request)
+            except DamagedPicturesError:
+                raise
+            except DataError as error:
+                request.throw_away(str(error))
+                raise
+            finally:
+                shutil.rmtree(raw / UNPACKED, ignore_errors=True)
             if not request.keep_raw:
                 shutil.rmtree(raw, ignore_errors=True)
         return name

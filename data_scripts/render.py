@@ -1,5 +1,6 @@
 """From the bytes of a picture file to an image of a dump. Light to import, for it runs in many processes."""
 
+import hashlib
 import io
 import multiprocessing
 import os
@@ -11,7 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from data_scripts.spans import BadFileError, Span
+from data_scripts.rows import Readable, Value
+from data_scripts.spans import BadFileError
+from data_scripts.viewing import MAX_PIXELS as MAX_OWN_PIXELS
+from data_scripts.viewing import UndecidedError, View
 
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 MAX_PIXELS = 2**26  # of a picture; more is taken for a decompression bomb
@@ -37,6 +41,8 @@ class Render:
     """Black on white to 1 on 0."""
     upright: bool = False
     """Turn as the camera says."""
+    view: View | None = None
+    """Pictures of any kind, as a viewer shows them; without it, only plain ones of 8 bits."""
 
     def __call__(self, data: bytes) -> np.ndarray:
         """uint8 (H, W, C).
@@ -56,8 +62,30 @@ class Render:
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise BadFileError(f"too large ({error})") from error
 
+    def shown(self, value: Value, frame: int = 0) -> tuple[np.ndarray, tuple[str, ...]]:
+        """uint8 (H, W, C) of a picture file's frame or of an array, and what was done to it on the way.
+
+        Raises:
+            BadFileError: saying what is wrong.
+        """
+        if self.view is None:
+            assert isinstance(value, bytes) and not frame, frame
+            return self(value), ()
+        notes = list[str]()
+        try:
+            if isinstance(value, bytes):
+                picture = self.view.of_file(value, frame, notes)
+            else:
+                picture = self.view.of_array(value, notes)
+            image = self._fitted(picture, notes)
+        except BadFileError:
+            raise
+        except Exception as error:  # a damaged file may make Pillow raise anything
+            raise BadFileError(str(error).split("<_io")[0] or type(error).__name__) from error
+        return image, tuple(dict.fromkeys(notes))
+
     def _rendered(self, picture: Any) -> np.ndarray:
-        from PIL import Image, ImageOps
+        from PIL import ImageOps
 
         if picture.width * picture.height > MAX_PIXELS:
             raise BadFileError(f"{picture.width} x {picture.height} pixels are too many")
@@ -67,12 +95,20 @@ class Render:
             raise BadFileError(f"{picture.height} x {picture.width} pixels, needs {self.needs[0]} x {self.needs[1]}")
         if self.upright:
             picture = ImageOps.exif_transpose(picture)
+        return self._fitted(picture, [])
+
+    def _fitted(self, picture: Any, notes: list[str]) -> np.ndarray:
+        """Crop and resize."""
+        from PIL import Image
+
         picture = picture.convert("RGB" if self.channels == 3 else "L")
         if box := self._box(picture.height, picture.width):
             picture = picture.crop(box)
         if self.jpeg_before_resize:
             picture = _through_jpeg(picture)
         height, width = self.size
+        if picture.height < height or picture.width < width:
+            notes.append("enlarged, for they are smaller than --size")
         if (picture.height, picture.width) != self.size:
             picture = picture.resize((width, height), Image.Resampling[self.resample.upper()])
         image = np.asarray(picture).reshape(height, width, self.channels)
@@ -97,7 +133,13 @@ class Render:
         said: dict[str, object] = {"crop": self.box or self.crop, "resize": f"Pillow {self.resample}, anti-aliased"}
         if self.jpeg_before_resize:
             said["jpeg"] = "crop passed through JPEG, Pillow's default quality, before the resize"
-        return {**said, "pillow": PIL.__version__}
+        return {**said, **(self.view.description if self.view else {}), "pillow": PIL.__version__}
+
+    @property
+    def max_bytes(self) -> int | None:
+        """Of a picture's file; None for the usual limit."""
+        is_more = self.view is not None and self.view.max_pixels > MAX_OWN_PIXELS
+        return 4 * self.view.max_pixels if self.view and is_more else None
 
 
 def _through_jpeg(picture: Any) -> Any:
@@ -122,19 +164,70 @@ class Pages(NamedTuple):
 opened = cache(Pages.open)  # once in each process
 
 
-def render_into(
-    render: Render, pages: Pages, page: int, files: list[tuple[str, Span]]
-) -> tuple[list[str], dict[str, str]]:
-    """Read and render files onto ``page``; returns the names of the good ones, and what is wrong with the others."""
-    names, problems = list[str](), dict[str, str]()
+class Frame(NamedTuple):
+    """One frame of a picture that has several."""
+
+    whole: Readable
+    number: int
+
+    @property
+    def size(self) -> int:
+        return self.whole.size
+
+    @property
+    def modified(self) -> int:
+        return self.whole.modified
+
+    @property
+    def crc(self) -> int | None:
+        return self.whole.crc
+
+    def read(self, most: int | None = None) -> Value:
+        return self.whole.read(most)
+
+    def head(self, n: int) -> bytes:
+        return self.whole.head(n)
+
+
+class Outcome(NamedTuple):
+    """What became of one picture."""
+
+    name: str
+    problem: str = ""
+    """What is wrong with it; "" for a good one, whose image stands on the page."""
+    is_undecided: bool = False
+    """Whether the person who asked must say how to take it."""
+    notes: tuple[str, ...] = ()
+    digest: str = ""
+    """Of the image, where it was asked for."""
+
+
+def render_into(render: Render, pages: Pages, page: int, files: list[tuple[str, Readable]]) -> list[Outcome]:
+    """Read and render files onto ``page``, the good ones one after the other."""
+    outcomes, n_good = list[Outcome](), 0
     images = opened(pages)[page]
     for name, span in files:
         try:
-            images[len(names)] = render(span.read())
-            names.append(name)
+            image, notes, digest = rendered(render, span)
+        except UndecidedError as error:
+            outcomes.append(Outcome(name, str(error), is_undecided=True))
         except BadFileError as error:
-            problems[name] = str(error)
-    return names, problems
+            outcomes.append(Outcome(name, str(error)))
+        else:
+            images[n_good] = image
+            n_good += 1
+            outcomes.append(Outcome(name, notes=notes, digest=digest))
+    return outcomes
+
+
+def rendered(render: Render, span: Readable) -> tuple[np.ndarray, tuple[str, ...], str]:
+    """An image, what was done to it, and its digest if pictures are shown as in a viewer.
+
+    Raises:
+        BadFileError: saying what is wrong.
+    """
+    image, notes = render.shown(span.read(render.max_bytes), span.number if isinstance(span, Frame) else 0)
+    return image, notes, hashlib.sha256(image.tobytes()).hexdigest()[:16] if render.view else ""
 
 
 def end_with_parent() -> None:

@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 
 from data_scripts.arrays import Chunk, Stream, write_arrays
-from data_scripts.download import Source
 from data_scripts.formats import NorbArray
 from data_scripts.recipe import Recipe, Request
+from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.errors import DataError
 
@@ -18,14 +18,20 @@ CAMERAS = {"both": slice(0, 2), "left": slice(0, 1), "right": slice(1, 2)}
 SIDE = 96
 
 TRAIN, TEST = "smallnorb-5x46789x9x18x6x2x96x96-training", "smallnorb-5x01235x9x18x6x2x96x96-testing"
+
+
+def _source(name: str, size: int, sha256: str) -> Source:
+    return Source(f"{name}.gz", size, sha256, also=(name,))
+
+
 FILES = {
     "train": (
-        Source(f"{TRAIN}-dat.mat.gz", 131_896_188, "5ffd6272a07d32695ee1082a26a41a93a37aab8c28da047f8c34ed348d214873"),
-        Source(f"{TRAIN}-cat.mat.gz", 348, "2784e542c1922060691090952b6cd6278879a216c90f81476f0f00256d42cdaa"),
+        _source(f"{TRAIN}-dat.mat", 131_896_188, "5ffd6272a07d32695ee1082a26a41a93a37aab8c28da047f8c34ed348d214873"),
+        _source(f"{TRAIN}-cat.mat", 348, "2784e542c1922060691090952b6cd6278879a216c90f81476f0f00256d42cdaa"),
     ),
     "test": (
-        Source(f"{TEST}-dat.mat.gz", 130_799_817, "cf7104eed3e51174d2f65b66d1e5878b9da233b886f161b0d88f4510ba2c7474"),
-        Source(f"{TEST}-cat.mat.gz", 347, "ecaf6d5bb8c3bc5eab9cf0258f6d2198dd474e016e374836fc097f2e5ff509ff"),
+        _source(f"{TEST}-dat.mat", 130_799_817, "cf7104eed3e51174d2f65b66d1e5878b9da233b886f161b0d88f4510ba2c7474"),
+        _source(f"{TEST}-cat.mat", 347, "ecaf6d5bb8c3bc5eab9cf0258f6d2198dd474e016e374836fc097f2e5ff509ff"),
     ),
 }
 
@@ -51,6 +57,8 @@ def _split(request: Request, pictures: Source, categories: Source, side: int, ca
     labels = np.concatenate(list(NorbArray(request.fetch(categories, UPSTREAM)).rows()))
     if images.dtype != np.uint8 or images.shape[1:] != (2, SIDE, SIDE) or labels.shape != images.shape[:1]:
         raise DataError(f"{images.path}: holds {images.dtype} {images.shape}, needs uint8 pairs of {SIDE}x{SIDE}.")
+    if labels.min() < 0 or labels.max() > 4:
+        request.refuse(f"{images.path}: has categories up to {labels.max()}, small NORB 0 to 4: another set.")
     which = CAMERAS[cameras]
     per_pair = which.stop - which.start
     return Stream(lambda: images.shape[0] * per_pair, partial(_chunks, images, labels, which, side))

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from data_scripts.arrays import Chunk, Stream, write_arrays
-from data_scripts.download import Source
 from data_scripts.formats import NpyInZip
 from data_scripts.multi_object import CANVAS, PATCH, draw_scenes, rendered_in_parts
 from data_scripts.progress import progress
 from data_scripts.recipe import Request
+from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.errors import CfgError, DataError
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from data_scripts.arrays import Chunk, Stream, write_arrays
-from data_scripts.download import Source
 from data_scripts.formats import MatArray, load_mat
 from data_scripts.recipe import Recipe, Request
+from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.errors import DataError
 

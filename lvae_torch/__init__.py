@@ -19,7 +19,7 @@ __all__ = ["TrainedRun", "__version__", "build_model", "load_run"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the door only when it is used, so that ``--help`` need not wait for PyTorch."""
+    """Import these names only when they are used, so that ``--help`` does not wait for PyTorch."""
     if name in ("build_model", "load_run"):
         from lvae_torch.trained import loading
 

@@ -16,7 +16,7 @@ def usage() -> str:
 
 
 def lvae() -> None:
-    """Run the command that the arguments begin with, in this process."""
+    """Run the command named by the first argument, in this process."""
     name, *rest = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h"):
         print(usage())

@@ -1,4 +1,4 @@
-"""What every command shares: its arguments, its messages, its exit status. Nothing heavy is imported here."""
+"""Arguments, messages and exit statuses that all commands share. This module imports nothing heavy."""
 
 import argparse
 import errno
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from lvae_torch.errors import DataError, UserError, say
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}  # what a disk may answer
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}  # errors of a disk
 
 COMMANDS: dict[str, str] = {
     "train": "Train a run, or continue it: the same command does both.",
@@ -20,9 +20,9 @@ COMMANDS: dict[str, str] = {
     "models": "List the published models that can be imported.",
     "data": "Download and prepare datasets (python -m data_scripts).",
 }
-"""The subcommands of ``lvae``, each with what it does."""
+"""The subcommands of ``lvae``, each with its description."""
 MODULES = {"import": "lvae_torch.import_run", "models": "lvae_torch.importing.models", "data": "data_scripts"}
-"""Where a subcommand is not the module of its own name."""
+"""Modules of the subcommands that differ from ``lvae_torch.<subcommand>``."""
 
 
 def module_of(command: str) -> str:
@@ -31,7 +31,7 @@ def module_of(command: str) -> str:
 
 
 def new_parser(command: str) -> argparse.ArgumentParser:
-    """An empty parser for a subcommand, whose help names it."""
+    """A parser without arguments for a subcommand, with its name and description in the help."""
     return argparse.ArgumentParser(prog=f"python -m {module_of(command)}", description=COMMANDS[command])
 
 
@@ -44,7 +44,7 @@ def parser(command: str, what: str = "cfg", help_: str = "the .cfg file") -> arg
 
 
 def add_overrides(arguments: argparse.ArgumentParser) -> None:
-    """``--set``, as every command that reads a cfg has it."""
+    """Add ``--set``, for commands that read a cfg."""
     arguments.add_argument(
         "--set",
         action="append",
@@ -56,7 +56,7 @@ def add_overrides(arguments: argparse.ArgumentParser) -> None:
 
 
 def main(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Run ``command`` and end the process: status 0, or that of the user's error with its message and no traceback."""
+    """Run ``command``; a UserError ends the process with its message and exit status, without a traceback."""
     try:
         command(sys.argv[1:] if argv is None else argv)
     except UserError as error:

@@ -1,7 +1,7 @@
-"""What a user can get wrong, each with the exit status that the commands end with; and how it is told.
+"""Errors that the user can mend, each with the exit status of the commands; and the printing of messages.
 
-The message of each names the file, key or rank, what was expected, and what to do.
-Exit status 0 means done, 1 a defect of ours (a traceback is shown).
+Every message names the file, key or rank, what was expected, and what to do.
+Exit status 0 means done; 1 means a defect of this program, with a traceback.
 """
 
 import sys
@@ -38,12 +38,12 @@ class Preempted(UserError):
 
 
 class LostRank(UserError, ConnectionError):
-    """Another rank of the run is gone, or never came; the same command continues from the last checkpoint."""
+    """Another rank is gone or never arrived; the same command continues from the last checkpoint."""
 
     exit_status: ClassVar[int] = 75
 
 
 def say(line: str) -> None:
-    """A line on the standard error; where nobody can read it any more, as in a closed terminal, work goes on."""
+    """Print a line to standard error; a closed terminal does not stop the work."""
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)

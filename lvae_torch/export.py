@@ -1,4 +1,4 @@
-"""``python -m lvae_torch.export RUN FOLDER``: a trained run as a bundle, which others load without its run or data."""
+"""``python -m lvae_torch.export RUN FOLDER``: write a trained run as a bundle, which loads without its run or data."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ from lvae_torch.trained.loading import find_run, open_run
 
 
 def command(argv: Sequence[str]) -> None:
-    """Write the bundle that the arguments ask for."""
+    """Write the bundle that the arguments describe."""
     options = PARSER.parse_args(argv)
     settings, where = find_run(options.run, options.overrides, options.runs)
     export(settings, where, options.folder, options.license)
@@ -34,15 +34,15 @@ def command(argv: Sequence[str]) -> None:
 
 
 def export(settings: Settings, where: Path, folder: Path, license_: str = "not stated") -> None:
-    """Write the model of a run, with the weights that ``[synthesis]`` chooses, as a bundle named after ``folder``.
+    """Write the model of a run, with the weights that ``[synthesis]`` selects, as a bundle named after ``folder``.
 
     Raises:
-        CfgError: if the folder's name is no name for a run.
-        DataError: if the run has no such checkpoint, or there is something in the folder already.
+        CfgError: if the folder's name is not a valid name of a run.
+        DataError: if the checkpoint does not exist, or the folder is not empty.
     """
     name = check_name(folder.resolve().name, "the bundle")
     run = open_run(settings, where, Processes(0, 1, choose_device("cpu")))
-    # Batch norm's statistics are those of evaluation by now; places and devices of this machine mean nothing elsewhere.
+    # The weights already hold the batch norm statistics of evaluation. Paths and device of this machine are left out.
     portable = replace(
         settings,
         run=settings.run.model_copy(update={"name": name, "runs": "runs", "device": "auto"}),

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: write aside, flush to disk, rename."""
+"""Writes files whole or not at all: write aside, flush to disk, rename."""
 
 import hashlib
 import json
@@ -16,11 +16,11 @@ from lvae_torch.errors import CfgError, DataError
 NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 BROKEN_ARRAY = (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError, TypeError, OverflowError)
-"""What NumPy raises for a damaged ``.npy``: it reads the head as an expression."""
+"""Exceptions that NumPy raises for a damaged ``.npy``, whose header it parses as a Python literal."""
 
 
 def check_name(name: str, what: str) -> str:
-    """``name`` if it is one safe path component, so that it can never leave its folder.
+    """Return ``name`` if it is one safe path component, which cannot leave its folder.
 
     Raises:
         CfgError: for empty names, separators, ``..``, or a leading dot or dash.
@@ -34,9 +34,9 @@ def check_name(name: str, what: str) -> str:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open ``path`` for writing; it appears under its name only once it is whole and on disk.
+    """Open ``path`` for writing; the file gets its name only when it is whole and on disk.
 
-    A kill or an error leaves the old file as it was (and at most one ``.tmp`` beside it).
+    A kill or an error leaves the old file unchanged (and at most one ``.tmp`` beside it).
 
     Raises:
         DataError: if the disk is full or the folder cannot be written.
@@ -71,7 +71,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make ``path``, and what is missing above it, so that they survive a power cut."""
+    """Make ``path`` and its missing parents so that they survive a power cut."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
@@ -79,7 +79,7 @@ def make_folder(path: Path) -> None:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add to the end of a small UTF-8 text file.
+    """Append to a small UTF-8 text file.
 
     Raises:
         DataError: if the disk is full or the file cannot be written.
@@ -94,18 +94,18 @@ def append_text(path: Path, text: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomic replacement of a small UTF-8 text file."""
+    """Replace a small UTF-8 text file atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Atomic replacement of a small JSON file, keys in the order given; null for what JSON has no number for."""
+    """Replace a small JSON file atomically; keys stay in order, NaN and infinity become null."""
     write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def finite(value: Any) -> Any:
-    """``value`` with None for every number in it that is NaN or infinite."""
+    """``value`` with every NaN or infinite number in it replaced by None."""
     if isinstance(value, Mapping):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

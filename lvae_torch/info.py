@@ -1,4 +1,4 @@
-"""``python -m lvae_torch.info CFG``: layers, sizes and costs of a model, without training it or allocating it."""
+"""``python -m lvae_torch.info CFG``: layers, sizes and costs of a model, without training or allocating it."""
 
 import math
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ from lvae_torch.training.costs import PRECISIONS, flops_per_image, kept_for_back
 
 
 def command(argv: Sequence[str]) -> None:
-    """Print what the cfg's model is made of."""
+    """Print the table of the cfg's model."""
     arguments = PARSER.parse_args(argv)
     settings = load(Path(arguments.cfg), arguments.overrides, with_images=True)
     print(describe(settings))
 
 
 def describe(settings: Settings) -> str:
-    """A table of layers, parameters, arithmetic and memory."""
+    """A table of layers, parameters, FLOPs and memory."""
     image_shape, n_levels = shape_of_data(settings)
     model = meta_model(settings, image_shape, n_levels)
     shapes = model.latent_shapes()
@@ -52,10 +52,10 @@ def describe(settings: Settings) -> str:
 
 
 def _memory(settings: Settings, image_shape: ImageShape, n_levels: int, n_parameters: int) -> list[tuple[str, str]]:
-    """What each switch of [train] keeps per image, and what the settings as they are come to."""
+    """Rows of the memory per image for each switch of [train], and of the total for these settings."""
     train = settings.train
     kept = kept_for_backward(lambda: settings.model.build(image_shape, n_levels), image_shape)
-    # Weights, gradients, two moments, and the EMA where there is one.
+    # Weights, gradients, two moments, and the EMA if there is one.
     copies = 5 if train.ema_decay else 4
     images = train.batch_size // train.accumulate
     total = 4 * n_parameters * copies + images * kept[train.activation_checkpointing, train.precision]
@@ -67,10 +67,10 @@ def _memory(settings: Settings, image_shape: ImageShape, n_levels: int, n_parame
 
 
 def shape_of_data(settings: Settings) -> tuple[ImageShape, int]:
-    """Image shape and levels after preprocessing: of the dump, or of the standard dataset of that name.
+    """Image shape, and levels after preprocessing, from the dump or else from the catalogue.
 
     Raises:
-        CfgError: if there is neither.
+        CfgError: if neither knows the dataset.
     """
     if (described := described_images(settings.data)) is None:
         dumps, dataset = settings.data.dumps, settings.data.dataset
@@ -83,7 +83,7 @@ def shape_of_data(settings: Settings) -> tuple[ImageShape, int]:
 
 
 def meta_model(settings: Settings, image_shape: ImageShape, n_levels: int) -> Model:
-    """The model without its memory: shapes only."""
+    """The model on the meta device, which has shapes but no memory."""
     with torch.device("meta"):
         return settings.model.build(image_shape, n_levels)
 

@@ -1,4 +1,4 @@
-"""``python -m lvae_torch.show DUMPS/NAME [--split NAME] [--out FILE]``: a contact sheet of what was dumped."""
+"""``python -m lvae_torch.show DUMPS/NAME [--split NAME] [--out FILE]``: draw a contact sheet of a dump."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +19,14 @@ from lvae_torch.data.order import spread
 from lvae_torch.errors import DataError
 from lvae_torch.files import atomic_write
 
-SHEET = 1200  # pixels across, more or less
+SHEET = 1200  # approximate width in pixels
 SMALL = 56  # images below this are enlarged, so that single pixels can be seen
 GAP = 2
-GROUND = 96  # grey between the images: neither black nor white, which borders often are
+GROUND = 96  # grey between the images, because their borders are often black or white
 
 
 def contact_sheet(images: np.ndarray, n_levels: int, columns: int) -> np.ndarray:
-    """Images with levels (n, H, W, C), C 1 or 3, row by row as one picture: uint8 (rows * h, columns * w, 3)."""
+    """Arrange images (n, H, W, C), C 1 or 3, row by row in one picture: uint8 (rows * h, columns * w, 3)."""
     factor = -(-SMALL // max(images.shape[1:3]))
     tiles = (images * (255 / (n_levels - 1))).round().astype(np.uint8)
     tiles = np.broadcast_to(tiles, (*tiles.shape[:3], 3)).repeat(factor, axis=1).repeat(factor, axis=2)
@@ -39,7 +39,7 @@ def contact_sheet(images: np.ndarray, n_levels: int, columns: int) -> np.ndarray
 
 
 def scatter(points: np.ndarray, side: int = 600) -> np.ndarray:
-    """Points of the plane (n, 2) as one picture, darker where there are more, upwards up: uint8 (side, side, 3)."""
+    """Draw points of the plane (n, 2), darker where they are dense, with y upwards: uint8 (side, side, 3)."""
     low, high = points.min(axis=0), points.max(axis=0)
     middle, half = (low + high) / 2, max((high - low).max() / 2 * 1.25, 1e-6)  # one scale for both axes, with a margin
     ends = [(middle[k] - half, middle[k] + half) for k in (0, 1)]
@@ -49,12 +49,12 @@ def scatter(points: np.ndarray, side: int = 600) -> np.ndarray:
 
 
 def show(dump: Dump, split: str, out: Path) -> int:
-    """Write a contact sheet of images spread evenly over ``split``, which may be sorted; returns how many it shows.
+    """Write a contact sheet of images spread evenly over ``split``; return how many it shows.
 
-    Of points of the plane, a picture of all of them.
+    Points of the plane are all drawn in one picture.
 
     Raises:
-        DataError: if there is no such split, the images have neither 1 nor 3 channels, or ``out`` cannot be written.
+        DataError: if the split does not exist, images have neither 1 nor 3 channels, or ``out`` cannot be written.
     """
     channels, height, width = dump.image_shape
     images = dump.split(split)
@@ -67,6 +67,24 @@ def show(dump: Dump, split: str, out: Path) -> int:
     chosen = images.gather(spread(len(images), columns**2)).numpy()
     _save(contact_sheet(chosen, dump.n_levels, columns), out)
     return len(chosen)
+
+
+def labels_told(dump: Dump, split: str) -> str:
+    """How many images each class has, or how many of each attribute are positive; "" without labels."""
+    labels, names = dump.labels(split), dump.label_names
+    if labels is None:
+        return ""
+    if labels.ndim == 2:
+        counts = (labels > 0).sum(axis=0)
+        told = [f"{name} {count:,}" for name, count in zip(names or range(labels.shape[1]), counts, strict=True)]
+        return f"{labels.shape[1]} attributes; above 0 in: {_first(told)}"
+    classes, counts = np.unique(labels, return_counts=True)
+    called = [names[c] if 0 <= c < len(names) else str(c) for c in classes]
+    return f"{len(classes)} classes: {_first([f'{c} {n:,}' for c, n in zip(called, counts, strict=True)])}"
+
+
+def _first(told: Sequence[str], most: int = 20) -> str:
+    return ", ".join(told[:most]) + (", ..." if len(told) > most else "")
 
 
 def _save(picture: np.ndarray, out: Path) -> None:
@@ -86,6 +104,8 @@ def command(argv: Sequence[str]) -> None:
     n = show(dump, split, out)
     counts = ", ".join(f"{name} {count:,}" for name, count in dump.counts.items())
     print(f"{dump.folder}: {counts}; images {dump.image_shape}, {dump.n_levels} levels; {dump.identity}")
+    if told := labels_told(dump, split):
+        print(f"labels of {split}: {told}")
     print(f"{out}: {n} images of {split}, evenly spread")
 
 

@@ -1,7 +1,7 @@
 """``python -m lvae_torch.sweep CFG... [--jobs N] [--mode M]``: train several runs, use each, and compare them.
 
-Every run is a process of its own, started by the ordinary commands: repeating the sweep continues what was interrupted
-and leaves what is finished.
+The ordinary commands start every run as its own process, so repeating the sweep continues interrupted runs and skips
+finished ones.
 """
 
 import os
@@ -43,16 +43,16 @@ OUTPUT = "output.log"
 
 @dataclass
 class Job:
-    """One run of the sweep: the commands that are still to do, and the one under way."""
+    """One run of the sweep: the commands still to do, and the process of the current one."""
 
     cfg: Path
     settings: Settings
     commands: deque[list[str]]
     process: "subprocess.Popen[bytes] | None" = None
     status: int = 0
-    """Exit status of the first command that did not succeed."""
+    """Exit status of the first command that failed."""
     started: float = 0.0
-    """When its first command began."""
+    """Time at which the first command began."""
 
     @property
     def name(self) -> str:
@@ -82,10 +82,10 @@ def command(argv: Sequence[str]) -> None:
 
 
 def plan(cfgs: Sequence[Path], overrides: Sequence[str], modes: Sequence[str]) -> list[Job]:
-    """What to do, every cfg checked before any work starts; runs that begin with another's weights come after it.
+    """Make the jobs, after checking every cfg.
 
     Raises:
-        CfgError: listing the problems of all cfgs, or names that two of them share.
+        CfgError: listing the problems of all cfgs, names that two cfgs share, and loops of ``initial_run``.
     """
     jobs, problems = list[Job](), list[str]()
     settings_ = ["--set=" + override for override in overrides]
@@ -119,10 +119,10 @@ def _loops(name: str, needed: Mapping[str, str | None]) -> bool:
 
 
 def work(jobs: Sequence[Job], side_by_side: int) -> None:
-    """Do all jobs, at most so many at a time, each with its share of the cores.
+    """Do all jobs, at most ``side_by_side`` at a time, each with its share of the cores.
 
     Raises:
-        Preempted: after SIGINT, SIGTERM or a hang-up, once every run has saved and stopped.
+        Preempted: after a stop signal, when every run has saved and stopped.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // side_by_side)
     stopped: list[int] = []
@@ -145,7 +145,7 @@ def work(jobs: Sequence[Job], side_by_side: int) -> None:
 
 
 def _end(running: Sequence[Job]) -> None:
-    """Ask all at once, so that none trains on while another saves."""
+    """Ask all runs to stop at once, then wait, so that they save at the same time."""
     processes = [job.process for job in running if job.process is not None]
     for process in processes:
         process.terminate()
@@ -154,7 +154,7 @@ def _end(running: Sequence[Job]) -> None:
 
 
 def _give_up_if_unfounded(job: Job, jobs: Sequence[Job]) -> None:
-    """Do not start what needs the weights of a run that failed."""
+    """Fail a job that needs the weights of a failed run."""
     needed = job.settings.train.initial_run
     if job.process is None and not job.is_done and any(other.name == needed and other.status for other in jobs):
         job.status = 1
@@ -162,7 +162,7 @@ def _give_up_if_unfounded(job: Job, jobs: Sequence[Job]) -> None:
 
 
 def _may_start(job: Job, jobs: Sequence[Job]) -> bool:
-    """Whether nothing of it runs, something is left, and the run whose weights it needs is done."""
+    """Whether the job is idle and not done, and the run whose weights it needs is done."""
     needed = job.settings.train.initial_run
     blocked = any(other.name == needed and not other.is_done for other in jobs)
     return job.process is None and not job.is_done and not blocked
@@ -176,7 +176,7 @@ def _start(job: Job, threads: int) -> None:
     say(f"{job.name}: {' '.join(arguments[1:3])} begins, output in {folder / OUTPUT}")
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     with open(folder / OUTPUT, "ab") as output:
-        # A group of its own: Ctrl-C comes here, and is passed on once.
+        # A separate process group: Ctrl-C reaches only the sweep, which passes it on once.
         job.process = subprocess.Popen(
             arguments, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )

@@ -33,19 +33,19 @@ from lvae_torch.trained.run import TrainedRun
 
 
 def command(argv: Sequence[str]) -> None:
-    """Run the modes that the arguments or the settings ask for."""
+    """Run the modes that the arguments or the settings name."""
     options = PARSER.parse_args(argv)
     settings, where = find_run(options.run, options.overrides, options.runs)
     synthesize(settings, options.mode or settings.synthesis.modes, where)
 
 
 def synthesize(settings: Settings, modes: Sequence[str], where: Path | None = None) -> None:
-    """Run ``modes`` one after the other; results in ``runs/<name>/synthesis/<mode>/``.
+    """Run ``modes`` one after the other; results go to ``runs/<name>/synthesis/<mode>/``.
 
     Args:
-        where: the run's folder or a bundle; the folder that ``[run]`` names if not given.
+        where: the run's folder or a bundle; by default the folder that ``[run]`` names.
     Raises:
-        UserError: if there is no such run, checkpoint or data.
+        UserError: if run, checkpoint or data are missing.
     """
     where = where or RunFolder.of(settings.run).path
     with start_processes(settings.run.device, settings.train.timeout_minutes) as processes:
@@ -73,21 +73,21 @@ def _run_mode(run: TrainedRun, processes: Processes, name: str) -> None:
 
 @contextmanager
 def _results_folder(folder: Path) -> Iterator[None]:
-    """For this process alone, so that no two mix their results; gone again if nothing came of it."""
+    """Lock and make the folder of results, so that two processes cannot mix theirs; remove it if it stays empty."""
     with held(folder.with_name(f"{folder.name}.lock"), folder, "Wait for it, or stop it."):
         folder.mkdir(exist_ok=True)
         try:
             yield
         finally:
-            with suppress(OSError):  # that it is not empty is well
+            with suppress(OSError):  # it is not empty
                 folder.rmdir()
 
 
 def _load_prior(settings: Settings, session: Session) -> CodePrior:
-    """The run that ``[synthesis] prior_run`` names.
+    """Load the run that ``[synthesis] prior_run`` names.
 
     Raises:
-        CfgError: if there is no such run, or this run's latents are no codes.
+        CfgError: if the run does not exist, or this run's latents are not codes.
         DataError: if it has no checkpoint, or was trained on codes of another model.
     """
     name = str(settings.synthesis.prior_run)
@@ -100,7 +100,7 @@ def _load_prior(settings: Settings, session: Session) -> CodePrior:
 
 
 def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Session:
-    """What the mode works with; with the images of its split, if it reads any."""
+    """Make the session of a mode, with the images of its split if it reads images."""
     settings = run.settings
     out = RunFolder.of(settings.run).synthesis(name)
     session = Session(run.model, settings.synthesis, processes, out, _identity(run, name))
@@ -120,6 +120,7 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
         identity={**session.identity, **_identity_of_images(settings, dump, split, images)},
         given_images=images,
         labels=dump.labels(split),
+        label_names=dump.label_names,
         names=dump.names(split),
         steps_per_epoch=n_training // settings.train.batch_size or 1,
         code_source=_code_source(settings, dump, preprocess) if settings.synthesis.codes_to else None,
@@ -153,7 +154,7 @@ def _identity_of_images(settings: Settings, dump: Dump, split: str, images: Imag
 
 
 def _code_source(settings: Settings, dump: Dump, preprocess: Preprocess) -> CodeSource:
-    """All images of both splits, but of training only as many as the run was trained on."""
+    """All images of the validation split, and those of the training split that the run was trained on."""
     data = settings.data
     limits = {data.train_split: data.limit_train, data.val_split: 0}
     splits = {split: Images(dump.split(split, limit), preprocess) for split, limit in limits.items()}
@@ -164,7 +165,7 @@ def _code_source(settings: Settings, dump: Dump, preprocess: Preprocess) -> Code
 
 
 def _count(limit: float, n_images: int) -> int:
-    """How many images ``[synthesis] limit`` means."""
+    """Number of images that ``[synthesis] limit`` selects."""
     return math.ceil(limit * n_images) if 0 < limit < 1 else int(limit)
 
 

@@ -43,11 +43,11 @@ def command(argv: Sequence[str]) -> None:
 
 
 def train(settings: Settings) -> None:
-    """Train to the last step; everything is kept in ``runs/<run.name>/``.
+    """Train to the last step; all files go to ``runs/<run.name>/``.
 
     Raises:
         Preempted: after a signal; the same command continues.
-        UserError: for anything outside the program that must change; what was saved stays.
+        UserError: for anything outside the program that must change; saved files stay.
     """
     folder = RunFolder.of(settings.run)
     data = RunData.of(settings.data, settings.train.batch_size, settings.run.seed)
@@ -57,13 +57,13 @@ def train(settings: Settings) -> None:
         check_processes(settings.train, processes)
         told = f"{shared_by_all(settings)}\ndata {data.dump.identity}, {data.dump.content_hash}"
         processes.require_same("settings and data", told, "Start every node with the same cfg, --set and dump.")
-        model = initial_model(settings, data, folder, processes)  # nothing is written until it could be made
+        model = initial_model(settings, data, folder, processes)  # before anything is written
         if processes.is_main:
             stack.enter_context(folder.lock())
             begin_or_continue(folder, settings)
             if settings.data.verify:
                 data.dump.verify(settings.data.train_split, settings.data.val_split)
-        stop = stack.enter_context(StopRequest(processes).listening())  # until here there is nothing to save
+        stop = stack.enter_context(StopRequest(processes).listening())  # before here there is nothing to save
         reporters = stack.enter_context(closing(Reporters()))
         run = assemble(settings, data, model, processes, stop, folder, reporters)
         with kept_status(folder, processes, lambda: run.state.step, run.store.wait):
@@ -80,11 +80,11 @@ def train(settings: Settings) -> None:
 
 
 def initial_model(settings: Settings, data: RunData, folder: RunFolder, processes: Processes) -> Model:
-    """The same weights on every rank, whatever the number of ranks: one seed, one batch; or those of another run.
+    """The initial model, equal on all ranks for any number of ranks: from one seed and batch, or from another run.
 
     Raises:
         DataError: if ``[train] initial_run`` has no checkpoint.
-        CfgError: if it is of another model.
+        CfgError: if that run has another model or other images.
     """
     seed_everything("initialization", settings.run.seed)
     model = settings.model.build(data.dump.image_shape, data.levels)
@@ -96,9 +96,12 @@ def initial_model(settings: Settings, data: RunData, folder: RunFolder, processe
 
 
 def _weights_of(name: str, settings: Settings, data: RunData) -> Weights:
-    """The weights that another run was evaluated with."""
+    """The weights with which another run was evaluated."""
     where = RunFolder(Path(settings.run.runs), name)
-    checkpoint = load_chosen(store_of(where.checkpoints))
+    try:
+        checkpoint = load_chosen(store_of(where.checkpoints))
+    except DataError as error:
+        raise DataError(f"[train] initial_run = {name}: {error}") from error
     check_same_model(settings.model, checkpoint.about, where.path, f"[train] initial_run = {name} needs the same one.")
     known, ours = checkpoint.about.trained_on, (data.dump.image_shape, data.levels)
     if (known.image_shape, known.n_levels) != ours:
@@ -115,7 +118,7 @@ def assemble(
     folder: RunFolder,
     reporter: Reporter,
 ) -> Run:
-    """A run at step 0 of an initialised model."""
+    """A run at step 0, from an initialised model."""
     flat, is_trained = FlatParameters(bare), settings.train.initial_run is not None
     step = TrainStep(
         section=settings.optimizer,
@@ -150,7 +153,7 @@ def assemble(
 
 
 def _continue(run: Run, settings: Settings, data: RunData) -> None:
-    """Restore the newest whole checkpoint, if there is one. Rank 0 looks first, and sets damaged ones aside."""
+    """Restore the newest whole checkpoint, if there is one. Rank 0 goes first and sets damaged ones aside."""
     where = run.store.folder
     for is_my_turn in (run.processes.is_main, not run.processes.is_main):
         if is_my_turn and (checkpoint := load_newest(run.store, say)) is not None:

@@ -10,7 +10,7 @@ import pytest
 from upstream import Content, Part
 
 from data_scripts import binarized_mnist
-from data_scripts.download import Source, check
+from data_scripts.upstream import Source, check
 from lvae_torch.data.dump import Dump
 
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small
 import torch
@@ -160,3 +161,27 @@ def test_nothing_is_overwritten(folder: Path) -> None:
     with pytest.raises(DataError, match="there is something already"):
         export.export(small.settings(folder), folder / "runs" / "small", folder / "dumps")
     assert json.loads((folder / "dumps" / "small" / "dataset.json").read_text())["dataset"] == "small"
+
+
+SHIPPED = Path(__file__).resolve().parents[1] / "egs" / "pretrained"
+DIGITS = Path(__file__).parent / "recorded" / "digits.npy"  # every 100th test image of static MNIST, as bits
+RECORDED = {"spatial_lvae_mnist": (-97.528, -93.702), "efficient_vdvae_mnist": (-101.732, -96.787)}
+"""Mean ELBO and 20-sample bound of these 100 digits, nats, seed 0, as recorded when the bundles were made."""
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_shipped_bundle_scores_as_when_it_was_made(name: str) -> None:
+    pixels = np.unpackbits(np.load(DIGITS, allow_pickle=False), axis=1).reshape(100, 1, 28, 28)
+    x = torch.from_numpy(pixels).float()
+    run = lvae_torch.load_run(SHIPPED / name, device="cpu")
+    elbo, bound = RECORDED[name]
+    assert float(run.elbo(x, seed=0).elbo.mean()) == pytest.approx(elbo, abs=0.01)
+    assert float(run.log_likelihood(x, samples=20, seed=0).mean()) == pytest.approx(bound, abs=0.01)
+
+
+def test_shipped_bundles_are_small_and_trained_by_us() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 4_000_000
+    for name, n_parameters in (("spatial_lvae_mnist", 347_297), ("efficient_vdvae_mnist", 633_753)):
+        run = lvae_torch.load_run(SHIPPED / name)
+        assert sum(p.numel() for p in run.model.parameters() if p.requires_grad) == n_parameters
+        assert f"{n_parameters:,}" in (SHIPPED / name / "README.md").read_text()

@@ -15,10 +15,11 @@ from sites import Site
 import data_scripts
 from data_scripts import binarized_mnist, download, mnist, multi_mnist
 from data_scripts.commands import command
-from data_scripts.download import Source, fetch
+from data_scripts.download import fetch
 from data_scripts.formats import read_idx
 from data_scripts.progress import progress
 from data_scripts.recipes import RECIPES, VARIANTS
+from data_scripts.upstream import Source
 from lvae_torch.cli import main
 from lvae_torch.data.dump import Dump
 from lvae_torch.errors import CfgError, DataError
@@ -190,7 +191,13 @@ def test_a_wrong_file_in_a_folder_is_refused_and_left_alone(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "damaged",
-    [b"", b"not gzip", gzip.compress(BLOB)[:-9], gzip.compress(BLOB[:-1]), gzip.compress(b"0" * 10_000_000)],
+    [
+        b"",
+        b"not gzip",
+        gzip.compress(BLOB, mtime=0)[:-9],
+        gzip.compress(BLOB[:-1], mtime=0),
+        gzip.compress(b"0" * 10_000_000, mtime=0),
+    ],
     ids=["empty", "no gzip", "cut off", "too short", "bomb"],
 )
 def test_a_damaged_gzip_is_refused(tmp_path: Path, damaged: bytes) -> None:
@@ -353,7 +360,7 @@ def test_one_object_on_a_small_canvas(tmp_path: Path) -> None:
 
 
 def idx(images: np.ndarray) -> bytes:
-    return gzip.compress(np.array([2051, *images.shape], dtype=">i4").tobytes() + images.tobytes())
+    return gzip.compress(np.array([2051, *images.shape], dtype=">i4").tobytes() + images.tobytes(), mtime=0)
 
 
 @pytest.fixture
@@ -379,7 +386,9 @@ def test_multi_mnist(tmp_path: Path, grey_digits: Path) -> None:
     assert np.bincount(np.minimum(-(-ink // square), 2)).tolist()[0] == 20  # a third of the images is empty
 
 
-@pytest.mark.parametrize("damaged", [b"", b"junk", idx(np.zeros((2, 28, 28), np.uint8))[:-9], gzip.compress(b"x" * 99)])
+@pytest.mark.parametrize(
+    "damaged", [b"", b"junk", idx(np.zeros((2, 28, 28), np.uint8))[:-9], gzip.compress(b"x" * 99, mtime=0)]
+)
 def test_a_damaged_idx_file_is_named(tmp_path: Path, damaged: bytes) -> None:
     (tmp_path / "a.gz").write_bytes(damaged)
     with pytest.raises(DataError, match=r"a\.gz: "):

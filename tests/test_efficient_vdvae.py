@@ -229,7 +229,7 @@ TEXT = "[run]\nname = a\n[data]\ndataset = a\n[model]\nfamily = efficient_vdvae\
         ("down_widths = (1, 2, 3)", "down_widths has 3 entries"),
         ("z_channels = (1, 2, 3, 4, (5, 6))", "z_channels lists 2 stages in entry 5, where the towers have 3"),
         ("top_down = ((0,), (1,))", "must be at least 1"),
-        ("likelihood = mixture", "needs 'bernoulli'"),
+        ("likelihood = mixture", "needs one of 'bernoulli'"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(values: str, message: str) -> None:

@@ -97,7 +97,7 @@ writing.SHARD_BYTES["raw"] = test_pictures.SHARD
 flush, left = writing.DumpWriter._flush, [3]
 def ending(self, split):
     if not left[0]:
-        (self._aside / "train_00003.npy.tmp").write_bytes(b"half")
+        (self.aside / "train_00003.npy.tmp").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
     left[0] -= 1
     flush(self, split)
@@ -181,7 +181,7 @@ def damage(folder: Path, *numbers: int) -> None:
 
 def test_a_damaged_picture_is_named_and_ends_it(folder: Path, tmp_path: Path, at_once: None) -> None:
     damage(folder, 5)
-    with pytest.raises(DataError, match=r"mine: damaged pictures:\n  5\.png: .*truncated.*\n.*--skip-damaged N"):
+    with pytest.raises(DataError, match=r"mine: damaged pictures:\n  5\.png: .*cut off.*\n.*--skip-damaged N"):
         make(folder, tmp_path)
     with pytest.raises(DataError, match="no dump of that name"):
         Dump.open(tmp_path, "x")

@@ -1,1 +1,1 @@
-"""The text of cfg files: sections of keys, and values read without ever executing anything."""
+"""Reads the text of cfg files: sections, keys and values. No code in them is executed."""

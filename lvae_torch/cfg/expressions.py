@@ -1,6 +1,6 @@
-"""Values of a cfg: Python literals and simple arithmetic, read from the syntax tree. Nothing is ever executed.
+"""Reads values of a cfg, Python literals and simple arithmetic, from the syntax tree without executing code.
 
-``[1] * 11 + [2]``, ``1/2``, ``max(3, 7)``, ``('linear', 0.7, 0.9)`` and bare words, which are text.
+Examples: ``[1] * 11 + [2]``, ``1/2``, ``max(3, 7)``, ``('linear', 0.7, 0.9)``, and bare words, which are text.
 """
 
 import ast
@@ -12,14 +12,14 @@ from typing import Any
 
 from lvae_torch.errors import CfgError
 
-MAX_LENGTH = 10_000  # characters of one value
+MAX_LENGTH = 10_000  # characters in one value
 MAX_DEPTH = 50
-MAX_SIZE = 10_000  # elements or characters of a result
-MAX_BITS = 256  # of an integer
+MAX_SIZE = 10_000  # elements or characters in a result
+MAX_BITS = 256  # size of an integer
 
 WORD = re.compile(r"(\.{0,2}/)*[A-Za-z_][A-Za-z0-9_.\-/]*")  # a word, or a path
 LITERAL_WORDS = {"True": True, "False": False, "None": None}
-MOST_DIGITS = 64  # that round() may be asked for: rounding to millions of them takes minutes
+MOST_DIGITS = 64  # limit for round(): rounding to millions of digits takes minutes
 
 
 def _round(number: Any, digits: Any = None) -> Any:
@@ -44,15 +44,15 @@ BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 
 def without_comment(text: str) -> str:
-    """A bare word without the comment behind it; in expressions Python's grammar knows what is one."""
+    """A bare word without the comment after it; in expressions Python's parser skips comments."""
     return text.partition(" #")[0].strip()
 
 
 def evaluate(text: str) -> Any:
-    """The value that ``text`` writes: a number, text, True, False, None, or lists and tuples of them.
+    """Evaluate ``text`` to a number, text, True, False, None, or lists and tuples of them.
 
     Raises:
-        CfgError: if it is anything else, too large, or not finite.
+        CfgError: if the value is anything else, too large, or not finite.
     """
     text = text.strip()
     if len(text) > MAX_LENGTH:
@@ -67,7 +67,7 @@ def evaluate(text: str) -> Any:
         ) from error
     try:
         return _value(tree.body, 0)
-    except RecursionError as error:  # of what is not allowed, which is written out in the message
+    except RecursionError as error:  # from ast.unparse of a refused expression
         raise CfgError(f"is nested more than {MAX_DEPTH} deep.") from error
 
 

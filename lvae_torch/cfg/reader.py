@@ -1,4 +1,4 @@
-"""Cfg files: sections of ``key = value``, ``#`` or ``;`` comment lines, and optionally a base file that they refine."""
+"""Reads cfg files: sections of ``key = value``, comment lines with ``#`` or ``;``, and an optional base file."""
 
 import configparser
 import re
@@ -16,21 +16,21 @@ KEY_LINE = re.compile(r"([^\s#=][^=]*?)\s*=")
 
 @dataclass(frozen=True)
 class Entry:
-    """One value as written, and where: ``egs/x.cfg:12`` or ``--set``."""
+    """The text of one value, and where it stands: ``egs/x.cfg:12`` or ``--set``."""
 
     text: str
     where: str
 
 
 Entries = dict[tuple[str, str], Entry]
-"""(section, key) -> what is written for it."""
+"""(section, key) -> entry."""
 
 
 def read_file(path: Path, chain: Sequence[Path] = ()) -> Entries:
-    """The entries of a cfg, on top of those of its base (``[base]`` section, ``file = other.cfg``).
+    """Read the entries of a cfg; they override those of its base (``[base]`` section, ``file = other.cfg``).
 
     Raises:
-        CfgError: naming the file, if it is missing, no cfg, or part of a loop of bases.
+        CfgError: naming the file, if it is missing, not a cfg, or part of a loop of bases.
     """
     if path.resolve() in [p.resolve() for p in chain]:
         raise CfgError(f"{path}: the base files form a loop: {' -> '.join(map(str, [*chain, path]))}.")
@@ -50,10 +50,10 @@ def read_file(path: Path, chain: Sequence[Path] = ()) -> Entries:
 
 
 def parse(text: str, name: str) -> Entries:
-    """The entries of cfg text; ``name`` stands for the file in messages.
+    """Parse cfg text; messages show ``name`` in place of the file.
 
     Raises:
-        CfgError: with the line, for anything that is no section, key or comment, and for duplicates.
+        CfgError: with the line, for duplicates and for lines that are not a section, key or comment.
     """
     parser = configparser.RawConfigParser(
         delimiters=("=",),
@@ -78,7 +78,7 @@ def parse(text: str, name: str) -> Entries:
 
 
 def parse_overrides(overrides: Sequence[str]) -> Entries:
-    """``section.key=value`` as given with ``--set``.
+    """Parse ``section.key=value`` texts, as given with ``--set``.
 
     Raises:
         CfgError: for anything of another form.

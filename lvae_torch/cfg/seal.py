@@ -1,4 +1,4 @@
-"""A checksum at the head of a cfg that the program wrote: a damaged copy is not taken for what was meant."""
+"""A checksum in the first line of a cfg that the program wrote, which reveals damaged copies."""
 
 import hashlib
 import re
@@ -9,12 +9,12 @@ SEAL = re.compile(r"# sha256 of all below: ([0-9a-f]{64})\n")
 
 
 def sealed(text: str) -> str:
-    """``text`` under its checksum."""
+    """``text`` below its checksum."""
     return f"# sha256 of all below: {_sha256(text)}\n{text}"
 
 
 def check_seal(text: str, name: str) -> None:
-    """Hold a cfg that has a checksum against it; ``name`` stands for the file in messages.
+    """Compare a cfg with its checksum, if it has one; messages show ``name`` in place of the file.
 
     Raises:
         CfgError: if they differ.

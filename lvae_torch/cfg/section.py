@@ -1,4 +1,4 @@
-"""The ground under every typed cfg section: frozen, no unknown keys, and numbers that mean what they say."""
+"""The base of every typed cfg section: frozen, strict about types, without unknown keys."""
 
 import difflib
 import re
@@ -12,31 +12,32 @@ T = TypeVar("T")
 
 
 class KeysError(ValueError):
-    """What ``Section.problems`` found."""
+    """The problems that ``Section.problems`` found."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, section: "Section", problems: list[str]) -> None:
         super().__init__("; ".join(problems))
+        self.section = section  # other sections can still be compared with it
         self.problems = problems
 
 
 class Section(BaseModel):
-    """One ``[section]`` of a cfg. Subclasses put one sentence under each field, and checks beside the fields."""
+    """One ``[section]`` of a cfg. Subclasses document each field below it and check fields together in ``problems``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
     def problems(self) -> Iterator[str]:
-        """What is wrong between keys that are right each by itself."""
+        """Yield problems between keys that are each valid on their own."""
         yield from ()
 
     @model_validator(mode="after")
     def _has_no_problems(self) -> Self:
         if problems := [problem.rstrip(".") for problem in self.problems()]:
-            raise KeysError(problems)
+            raise KeysError(self, problems)
         return self
 
 
 def _integral(value: Any) -> Any:
-    """8.0 -> 8, as the reference's cfg files write counts; True stays refused, 8.5 too."""
+    """8.0 -> 8, because the reference's cfg files write counts as floats; True and 8.5 stay refused."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -64,7 +65,7 @@ def _as_tuple(value: Any) -> Any:
 Int = Annotated[int, BeforeValidator(_integral)]
 Count = Annotated[Int, Field(ge=0)]
 PositiveInt = Annotated[Int, Field(ge=1)]
-_IN_STEPS = "in steps"  # marks the types below, wherever in a field's type they stand
+_IN_STEPS = "in steps"  # marks the types below, at any depth of a field's type
 Steps = Annotated[int | str, BeforeValidator(_steps), _IN_STEPS]
 """A number of steps, or of epochs as text: '20 epochs'."""
 PositiveSteps = Annotated[Steps, AfterValidator(_positive)]
@@ -75,7 +76,7 @@ Fraction = Annotated[Float, Field(ge=0, lt=1)]
 
 
 def one_of(names: Collection[str]) -> Callable[[str], str]:
-    """A validator that takes one of ``names``, for choices that a table has."""
+    """A validator that accepts one of ``names``, for choices from a table."""
 
     def check(name: str) -> str:
         if name not in names:
@@ -88,7 +89,7 @@ def one_of(names: Collection[str]) -> Callable[[str], str]:
 
 
 def is_in_steps(field: FieldInfo) -> bool:
-    """Whether the field counts steps, so that it may be given in epochs."""
+    """Whether the field counts steps, and so may be given in epochs."""
     return _IN_STEPS in field.metadata or _mentions_steps(field.annotation)
 
 
@@ -101,7 +102,7 @@ def _metadata(kind: Any) -> tuple[Any, ...]:
 
 
 def whole(steps: int | str) -> int:
-    """A number of steps, of settings whose epochs were resolved."""
+    """The number of steps; epochs must be converted to steps before."""
     assert isinstance(steps, int), steps
     return steps
 

@@ -1,4 +1,4 @@
-"""What each dataset's dump looks like, for cfgs whose dump has not been made yet. ``data_scripts`` makes them all."""
+"""Image shape and levels of every known dataset, for cfgs whose dump is not made yet. ``data_scripts`` makes them."""
 
 BINARY, GREY, COLOUR, CONTINUOUS = 2, 256, 256, 0  # levels of a pixel
 
@@ -55,9 +55,16 @@ CATALOGUE: dict[str, tuple[ImageShape, int]] = {
 }
 """Image shape (C, H, W) and levels, by name of the dump."""
 
+OWN: dict[str, tuple[ImageShape, int]] = {
+    "own_images": ((3, 64, 64), COLOUR),
+    "own_images_128": ((3, 128, 128), COLOUR),
+    "own_images_256": ((3, 256, 256), COLOUR),
+}
+"""The same of a person's own pictures, for the cfgs to begin with in ``egs``; a dump of another size counts first."""
+
 CODES: dict[str, tuple[ImageShape, int]] = {
     "vqvae_cifar10_codes": ((1, 8, 8), 128),
     "vqvae_svhn_codes": ((1, 8, 8), 128),
     "vqvae_cifar10_small_codes": ((1, 8, 8), 128),
 }
-"""The same of what a trained run writes: that of the name without its end, in encoding mode."""
+"""The same for dumps of codes: the run named before ``_codes`` writes them in encoding mode."""

@@ -3,7 +3,7 @@
 dataset_dumps/<dataset>/dataset.json
 dataset_dumps/<dataset>/<split>_00000.npy            (n, H, W, C), uint8 almost always
 dataset_dumps/<dataset>/<split>_00000.bin            instead, where images are kept as PNG (see ``shards``)
-dataset_dumps/<dataset>/<split>_00000_labels.npy     int64 (n,), where there are classes
+dataset_dumps/<dataset>/<split>_00000_labels.npy     int64 (n,), where there are classes; (n, k) of k attributes
 dataset_dumps/<dataset>/<split>_00000_names.txt      one line an image, where images were files of their own
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvae_torch.data.catalogue import CATALOGUE, CODES
+from lvae_torch.data.catalogue import CATALOGUE, CODES, OWN
 from lvae_torch.data.shards import DTYPES, Encoding, Rows, open_shard
 from lvae_torch.errors import DataError
 from lvae_torch.files import BROKEN_ARRAY, check_name, read_json, sha256_of
@@ -30,7 +30,7 @@ DESCRIPTION = "dataset.json"
 
 @dataclass(frozen=True)
 class Shard:
-    """Some images of a split, with what is known of them; each file with its checksum."""
+    """One piece of a split: files of images, labels and names, each with its checksum."""
 
     file: str
     count: int
@@ -42,7 +42,7 @@ class Shard:
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> "Shard":
-        """From the description, where anything may stand."""
+        """Read one entry of the description and check its file names."""
         shard = cls(**entry)
         for file in filter(None, (shard.file, shard.labels, shard.names)):
             check_name(file, "a shard")
@@ -57,12 +57,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class Layout:
-    """What all images of a dump have in common."""
+    """The format that all images of a dump share."""
 
     image_shape: tuple[int, int, int]
     """(C, H, W)."""
     n_levels: int
-    """Pixels are 0 .. n_levels - 1: 2 for binary images, 256 for 8 bits; 0 for values that have no levels."""
+    """Pixels are 0 .. n_levels - 1: 2 for binary images, 256 for 8 bits; 0 for continuous values."""
     dtype: str = "uint8"
     encoding: Encoding = "raw"
 
@@ -77,7 +77,7 @@ class Layout:
 
     @property
     def hwc(self) -> tuple[int, int, int]:
-        """(H, W, C), as images lie in the files."""
+        """(H, W, C), the axis order in the files."""
         channels, height, width = self.image_shape
         return height, width, channels
 
@@ -86,12 +86,12 @@ assert set(DTYPES) == {"uint8", "uint16", "float32"}
 
 
 def content_hash(shards: Mapping[str, Sequence[Shard]]) -> str:
-    """One hexadecimal sha256 for all images of a dump, in their order; reports print its beginning."""
+    """Hexadecimal sha256 of all images of a dump in order; reports print its first digits."""
     return hashlib.sha256("".join(s.sha256 for split in shards.values() for s in split).encode()).hexdigest()
 
 
 def description_hash(description: Mapping[str, Any]) -> str:
-    """Hexadecimal sha256 of all that a description says, but for the hash itself, however it is set."""
+    """Hexadecimal sha256 of a description without its own ``sha256`` key; layout of the file does not matter."""
     said = {key: value for key, value in description.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -104,16 +104,16 @@ class Dump:
     dataset: str
     layout: Layout
     shards: Mapping[str, tuple[Shard, ...]]
-    """By split."""
+    """The shards of each split."""
     provenance: Mapping[str, Any]
     content_hash: str
 
     @classmethod
     def open(cls, dumps: Path, dataset: str) -> "Dump":
-        """The dump named ``dataset`` in the folder ``dumps``.
+        """Open the dump named ``dataset`` in the folder ``dumps``.
 
         Raises:
-            DataError: if it is missing (with the command that makes it), damaged, or of another version.
+            DataError: if the dump is missing (with the command that makes it), damaged, or of another version.
         """
         folder = dumps / check_name(dataset, "the dataset")
         path = folder / DESCRIPTION
@@ -150,7 +150,7 @@ class Dump:
             raise ValueError(f"counts {counts}, but the shards have {dump.counts}")
         if dump.content_hash != content_hash(dump.shards):
             raise ValueError("content_hash is not that of the shards")
-        if description.get("sha256", own := description_hash(description)) != own:  # older dumps have none
+        if description.get("sha256", own := description_hash(description)) != own:  # older dumps lack it
             raise ValueError("its sha256 is not that of what it says")
         return dump
 
@@ -165,17 +165,17 @@ class Dump:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images of each split."""
+        """Number of images in each split."""
         return {split: sum(shard.count for shard in shards) for split, shards in self.shards.items()}
 
     @property
     def identity(self) -> str:
-        """Name and the beginning of the content hash, and a warning where the source files were not upstream's."""
+        """Name and first digits of the content hash, with a warning if the source files were not upstream's."""
         other = ", not upstream's files" if self.provenance.get("other_files") else ""
         return f"{self.dataset} (content {self.content_hash[:12]}{other})"
 
     def verify(self, *splits: str) -> None:
-        """Compare every byte, of all splits unless some are named, with the checksums.
+        """Compare every byte of the named splits (default: all) with the checksums.
 
         Raises:
             DataError: naming the first file that differs.
@@ -189,10 +189,10 @@ class Dump:
                     )
 
     def split(self, name: str, limit: int = 0) -> "ImageSplit":
-        """A split, or its first ``limit`` images.
+        """Open a split, or its first ``limit`` images.
 
         Raises:
-            DataError: naming the splits there are, or a file that is missing or damaged.
+            DataError: naming the existing splits, or the missing or damaged file.
         """
         layout = self.layout
         rows = (
@@ -201,8 +201,14 @@ class Dump:
         )
         return ImageSplit(name, tuple(rows), limit)
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Of the classes 0, 1, ..., or of the columns of labels; empty where they have none."""
+        names = self.provenance.get("label_names", ())
+        return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
+
     def labels(self, split: str) -> np.ndarray | None:
-        """Class of each image of ``split``, int64 (n,); None where there are no classes."""
+        """Class of each image of ``split``, int64 (n,), or several numbers (n, k); None where there are no classes."""
         files = [shard.labels for shard in self._shards_of(split)]
         if not all(files):
             return None
@@ -212,7 +218,7 @@ class Dump:
             raise DataError(f"{self.folder}: labels of {split} are damaged ({error}). Make the dump again.") from error
 
     def names(self, split: str) -> list[str] | None:
-        """File name of each image of ``split``; None where images were no files of their own."""
+        """File name of each image of ``split``; None if the images were not separate files."""
         files = [shard.names for shard in self._shards_of(split)]
         if not all(files):
             return None
@@ -230,6 +236,9 @@ class Dump:
 def _how_to_make(dumps: Path, dataset: str) -> str:
     if dataset in CODES:
         return f"Train its run first; it makes it: python -m lvae_torch.synthesize {dataset[:-6]} --mode encoding"
+    if dataset in OWN:
+        side = OWN[dataset][0][1]
+        return f"Make it: python -m data_scripts images --source FOLDER --name {dataset} --size {side} --dumps {dumps}"
     if dataset in CATALOGUE:
         return f"Make it: python -m data_scripts {dataset} --dumps {dumps}"
     return f"Make it: python -m data_scripts DATASET --name {dataset} --dumps {dumps}, with a DATASET of --list."
@@ -242,7 +251,7 @@ class ImageSplit:
     name: str
     arrays: tuple[Rows, ...]  # (n, H, W, C) each
     limit: int = 0
-    """Show only the first N; 0 for all."""
+    """Use only the first N images; 0 for all."""
 
     @cached_property
     def _starts(self) -> np.ndarray:
@@ -253,8 +262,8 @@ class ImageSplit:
         return min(total, self.limit) if self.limit else total
 
     def gather(self, indices: np.ndarray) -> Tensor:
-        """The images at ``indices``, in that order: (b, H, W, C). No Python work per image, unless they are encoded."""
-        order = np.argsort(indices)  # each file is read forwards
+        """The images at ``indices``, in that order: (b, H, W, C). Raw images need no Python work per image."""
+        order = np.argsort(indices)  # so that each file is read forwards
         ordered = indices[order]
         assert len(indices) == 0 or (ordered[0] >= 0 and ordered[-1] < len(self)), (ordered[0], ordered[-1], len(self))
         out = np.empty((len(indices), *self.arrays[0].shape[1:]), dtype=self.arrays[0].dtype)

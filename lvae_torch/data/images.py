@@ -1,4 +1,4 @@
-"""A split as x: what evaluation and inference look at."""
+"""A split as model input x, for evaluation and inference."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from lvae_torch.distributed.processes import Processes
 
 @dataclass(frozen=True)
 class Images:
-    """All images of a split, or ``limit`` of them evenly spread, for the files of some test sets are sorted."""
+    """All images of a split, or ``limit`` of them spread evenly, because some test sets are sorted by class."""
 
     split: ImageSplit
     preprocess: Preprocess
@@ -23,18 +23,18 @@ class Images:
 
     @property
     def indices(self) -> np.ndarray:
-        """Which images of the split are read."""
+        """Indices of the images that are read from the split."""
         return spread(len(self.split), self.limit)
 
     def at(self, indices: np.ndarray, device: torch.device) -> Tensor:
-        """The images at ``indices`` of the split as x, (b, C, H, W), on the device; the same at each call."""
+        """The images at ``indices`` as x, (b, C, H, W), on the device; every call gives the same values."""
         raw = self.split.gather(indices).to(device, non_blocking=True)
         return self.preprocess.evaluation(raw, torch.from_numpy(indices).to(device, non_blocking=True))
 
     def batches(self, size: int, processes: Processes) -> Iterator[tuple[int, np.ndarray]]:
-        """(j, indices) of this rank's batches: every image once over all ranks."""
+        """Yield (j, indices) of this rank's batches; together the ranks read every image once."""
         return evaluation_batches(len(self.split), size, processes.rank, processes.world, self.limit)
 
     def n_batches(self, size: int) -> int:
-        """Batches over all ranks."""
+        """Number of batches, over all ranks."""
         return n_batches(len(self.split), size, self.limit)

@@ -1,4 +1,4 @@
-"""Training batches on the device, gathered ahead by one thread."""
+"""Training batches on the device; one thread gathers them ahead of the step."""
 
 import queue
 import threading
@@ -24,7 +24,7 @@ def training_batches(
     first_step: int,
     on_device: bool = False,
 ) -> Iterator[Iterator[Tensor]]:
-    """An endless iterator of this rank's raw batches from ``first_step`` on, uint8 (b, H, W, C) on its device.
+    """Give an endless iterator of this rank's raw batches from ``first_step`` on: uint8 (b, H, W, C) on its device.
 
     ``on_device`` keeps the whole split in the device's memory; the batches are the same.
     """
@@ -53,12 +53,12 @@ def _gather(
 ) -> None:
     try:
         if processes.device.type == "cuda":
-            torch.cuda.set_device(processes.device)  # a new thread starts on GPU 0, and pinning would open it for all
+            torch.cuda.set_device(processes.device)  # a new thread starts on GPU 0: pinning would open it
         while not stopped.is_set():
             batch = split.gather(share(order.batch(step), processes.rank, processes.world))
             _put(ready, batch.pin_memory() if processes.device.type == "cuda" else batch, stopped)
             step += 1
-    except BaseException as error:  # handed to the consumer, whose problem it is
+    except BaseException as error:  # the consumer raises it
         _put(ready, error, stopped)
 
 

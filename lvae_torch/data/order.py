@@ -1,4 +1,4 @@
-"""Which images a step sees: a pure function of the seed and the step, shared out over ranks."""
+"""The images that each step sees: a pure function of seed and step, divided among the ranks."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,10 @@ from lvae_torch.errors import DataError
 
 
 class TrainingOrder:
-    """Epochs of whole batches, each epoch in a new random order; what is left of an incomplete batch waits.
+    """Epochs of whole batches, each in a new random order; an epoch leaves out an incomplete last batch.
 
     Raises:
-        DataError: if there is not even one batch.
+        DataError: if there are fewer images than one batch needs.
     """
 
     def __init__(self, n_images: int, batch_size: int, seed: int) -> None:
@@ -29,7 +29,7 @@ class TrainingOrder:
         return self.n_images // self.batch_size
 
     def batch(self, step: int) -> np.ndarray:
-        """Indices of the global batch of ``step``, (batch_size,)."""
+        """Indices of the images in the global batch of ``step``, (batch_size,)."""
         epoch, position = divmod(step, self.steps_per_epoch)
         return self._epoch(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
 
@@ -39,7 +39,7 @@ class TrainingOrder:
         return self._cached[1]
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        # The remainder leaves every seed from 0 on as it is; NumPy takes no negative ones.
+        # NumPy takes no negative seeds; the remainder changes only those.
         return np.random.default_rng([self.seed % 2**63, epoch]).permutation(self.n_images)
 
 
@@ -52,9 +52,9 @@ def share(indices: np.ndarray, rank: int, world: int) -> np.ndarray:
 def evaluation_batches(
     n_images: int, batch_size: int, rank: int, world: int, limit: int = 0
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(j, indices) of this rank's batches: every image once, none twice, whatever the number of ranks.
+    """Yield (j, indices) of this rank's batches; together any number of ranks read every image exactly once.
 
-    ``limit`` > 0 takes that many images spread evenly, for the files of some test sets are sorted.
+    ``limit`` > 0 takes that many images spread evenly, because some test sets are sorted by class.
     """
     chosen = spread(n_images, limit)
     for j in range(rank, n_batches(n_images, batch_size, limit), world):
@@ -62,12 +62,12 @@ def evaluation_batches(
 
 
 def n_batches(n_images: int, batch_size: int, limit: int = 0) -> int:
-    """Batches of an evaluation, over all ranks."""
+    """Number of batches in an evaluation, over all ranks."""
     return -(-(min(n_images, limit) if limit else n_images) // batch_size)
 
 
 def spread(n_images: int, limit: int) -> np.ndarray:
-    """All indices, or ``limit`` of them at equal distances."""
+    """All indices, or ``limit`` of them at equal distances; 0 for all."""
     if not limit or limit >= n_images:
         return np.arange(n_images)
     return np.linspace(0, n_images - 1, limit).round().astype(np.int64)

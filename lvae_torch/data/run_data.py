@@ -1,4 +1,4 @@
-"""[data]: the images of a run, as training, evaluation and synthesis read them."""
+"""[data]: opens the images of a run for training, evaluation and synthesis."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lvae_torch.data.catalogue import CATALOGUE, CODES
+from lvae_torch.data.catalogue import CATALOGUE, CODES, OWN
 from lvae_torch.data.dump import Dump, ImageSplit
 from lvae_torch.data.images import Images
 from lvae_torch.data.order import TrainingOrder, spread
@@ -19,21 +19,25 @@ from lvae_torch.errors import CfgError, DataError
 
 
 def open_dump(section: DataSection) -> Dump:
-    """Raises DataError if the dump is missing (with the command that makes it) or damaged."""
+    """Open the dump that ``[data]`` names.
+
+    Raises:
+        DataError: if the dump is missing (with the command that makes it) or damaged.
+    """
     return Dump.open(Path(section.dumps), section.dataset)
 
 
 def described_images(section: DataSection) -> tuple[ImageShape, int] | None:
-    """Shape (C, H, W) and pixel levels: of the dump, or of the known dataset of that name; None without either."""
+    """Shape (C, H, W) and pixel levels from the dump, else from the catalogue; None if neither knows the dataset."""
     try:
         dump = open_dump(section)
     except (DataError, CfgError):
-        return (CATALOGUE | CODES).get(section.dataset)
+        return (CATALOGUE | CODES | OWN).get(section.dataset)
     return dump.image_shape, dump.n_levels
 
 
 def level_misfits(section: DataSection, n_levels: int) -> Iterator[str]:
-    """What ``[data]`` asks for that pixels of ``n_levels`` levels, 0 for none, cannot have."""
+    """Yield each request of ``[data]`` that does not fit pixels of ``n_levels`` levels (0: continuous values)."""
     if not n_levels:
         defaults = {"binarize": "none", "n_bits": 8, "dequantize": False}
         for key in (key for key, default in defaults.items() if getattr(section, key) != default):
@@ -43,10 +47,10 @@ def level_misfits(section: DataSection, n_levels: int) -> Iterator[str]:
 
 
 def make_preprocess(section: DataSection, n_levels: int) -> Preprocess:
-    """What turns what the dump holds into x.
+    """Make the preprocessing from raw images of the dump to x.
 
     Raises:
-        CfgError: if ``[data]`` asks for what only pixels in levels can have.
+        CfgError: if ``[data]`` does not fit pixels of ``n_levels`` levels.
     """
     if problems := list(level_misfits(section, n_levels)):
         raise CfgError("\n".join(f"[data] {problem}." for problem in problems))
@@ -55,11 +59,11 @@ def make_preprocess(section: DataSection, n_levels: int) -> Preprocess:
 
 @dataclass(frozen=True)
 class RunData:
-    """A dump, its two splits, and what turns their bytes into x."""
+    """A dump, its two splits, and the preprocessing that turns their bytes into x."""
 
     dump: Dump
     split: ImageSplit
-    """Of training, as the dump holds it."""
+    """The training split, raw as in the dump."""
     training: Images
     validation: Images
     order: TrainingOrder
@@ -67,12 +71,19 @@ class RunData:
 
     @classmethod
     def of(cls, section: DataSection, batch_size: int, seed: int) -> "RunData":
-        """
+        """Open the data that a run trains on and evaluates on.
+
         Raises:
             DataError: if the dump or a split is missing, or has too few images for one batch.
             CfgError: if the section does not fit the dump.
         """
         dump = open_dump(section)
+        if missing := [key for key in ("train_split", "val_split") if getattr(section, key) not in dump.shards]:
+            told = " and ".join(f"{key} = {getattr(section, key)}" for key in missing)
+            raise DataError(
+                f"[data] {told}: {dump.folder} has {', '.join(dump.shards)}. Name one of these"
+                + (", or make the dump again with --valid 10%." if len(dump.shards) == 1 else ".")
+            )
         preprocess = make_preprocess(section, dump.n_levels)
         split = dump.split(section.train_split, limit=section.limit_train)
         return cls(
@@ -86,19 +97,19 @@ class RunData:
 
     @property
     def levels(self) -> int:
-        """Levels of x; 0 for values that have none."""
+        """Levels of x; 0 for continuous values."""
         return self.preprocess.levels_after
 
     def first_batch(self, device: torch.device) -> Tensor:
-        """The images of step 0 of all ranks, as evaluation sees them: x, (B, C, H, W)."""
+        """The global batch of step 0, preprocessed as in evaluation: x, (B, C, H, W)."""
         return self.training.at(self.order.batch(0), device)
 
     def strided(self, n: int, device: torch.device) -> Tensor:
-        """``n`` images spread over the validation split, which may be sorted, as x, (n, C, H, W)."""
+        """``n`` images spread evenly over the validation split (which may be sorted), as x, (n, C, H, W)."""
         return self.validation.at(spread(len(self.validation.split), n), device)
 
     def validation_batches(self, batch_size: int, processes: Processes) -> tuple[Iterator[tuple[int, Tensor]], int]:
-        """(j, x) of this rank's batches, and the most batches that any rank has."""
+        """Iterator of (j, x) over this rank's batches, and the largest number of batches that any rank has."""
         images = self.validation
         batches = ((j, images.at(indices, processes.device)) for j, indices in images.batches(batch_size, processes))
         return batches, -(-images.n_batches(batch_size) // processes.world)

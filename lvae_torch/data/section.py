@@ -10,32 +10,32 @@ from lvae_torch.files import check_name
 
 
 class DataSection(Section):
-    """[data]: which images, and what the device does with them."""
+    """[data]: the images, and how they are preprocessed."""
 
     dataset: str
-    """Name of the dump: a folder in ``dumps``, made by ``python -m data_scripts``."""
+    """Name of the dump: a folder in dumps, which python -m data_scripts makes."""
     dumps: str = "dataset_dumps"
-    """Folder of all dumps."""
+    """Folder that holds all dumps."""
     train_split: str = "train"
     """Split to train on."""
     val_split: str = "test"
     """Split to evaluate on."""
     binarize: Literal["none", "dynamic", "threshold"] = "none"
-    """Grey to binary. dynamic: from Bernoulli(grey/255) at each use, but once in evaluation; threshold: cut at 1/2."""
+    """Grey to binary. dynamic: draw from Bernoulli(grey/255) each time (fixed in evaluation); threshold: cut at 1/2."""
     n_bits: Annotated[Int, Field(ge=1, le=8)] = 8
-    """Bits kept of 8-bit pixels; 5 keeps 32 levels."""
+    """Keep this many bits of 8-bit pixels; 5 keeps 32 levels."""
     flip: bool = False
-    """Mirror half of the training images left to right."""
+    """Mirror each training image left to right with probability 1/2."""
     dequantize: bool = False
-    """Add uniform noise within a pixel level (fixed noise in evaluation), for likelihoods that are densities."""
+    """Add uniform noise within each pixel level (fixed noise in evaluation); for likelihoods that are densities."""
     verify: bool = True
-    """Compare the dump's bytes with their checksums at each start (a second or so a GiB); off, only their number."""
+    """Compare the dump with its checksums at each start (about a second per GiB); False compares only file sizes."""
     on_device: bool = False
-    """Keep the whole training split in the device's memory; fastest where it fits."""
+    """Keep the whole training split in the device's memory; fastest if it fits."""
     limit_train: Count = 0
-    """Train on the first N images only; 0 for all."""
+    """Train on the first N images only; 0 uses all."""
     limit_val: Count = 0
-    """Evaluate on N images spread evenly over the split; 0 for all."""
+    """Evaluate on N images spread evenly over the split; 0 uses all."""
 
     def problems(self) -> Iterator[str]:
         if self.dequantize and self.binarize != "none":

@@ -1,6 +1,6 @@
-"""The files of a dump: arrays as plain ``.npy``; or, for images too large to keep raw, PNG bytes behind an index.
+"""The files of a dump: plain ``.npy`` arrays, or PNG files behind an index for images too large to keep raw.
 
-An encoded shard of n images is n + 1 offsets from the file's beginning, int64 little-endian, and then the PNGs.
+An encoded shard of n images holds n + 1 offsets from the start of the file (int64, little-endian), then the PNGs.
 """
 
 import io
@@ -20,14 +20,14 @@ from lvae_torch.files import BROKEN_ARRAY
 Encoding = Literal["raw", "png"]
 SUFFIX: dict[Encoding, str] = {"raw": ".npy", "png": ".bin"}
 DTYPES = ("uint8", "uint16", "float32")
-PNG_LEVEL = 6  # of zlib's 9; more takes much longer and saves little
+PNG_LEVEL = 6  # zlib has 9 levels; higher ones take much longer and save little
 OFFSET = np.dtype("<i8")
 
 assert set(SUFFIX) == set(get_args(Encoding))
 
 
 class Rows(Protocol):
-    """Images (H, W, C) that can be read many at a time."""
+    """Images (H, W, C) that are read many at a time by index."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -42,11 +42,11 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """The pictures of one encoded shard, decoded as they are asked for, several at a time in threads."""
+    """The images of one encoded shard; threads decode several at a time when they are read."""
 
     path: Path
     file: np.ndarray
-    """All bytes, mapped."""
+    """All bytes of the file, memory-mapped."""
     offsets: np.ndarray
     shape: tuple[int, ...]  # (n, H, W, C)
     dtype = np.dtype(np.uint8)
@@ -56,7 +56,7 @@ class EncodedRows:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         out = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
-        # Decoding happens outside the interpreter's lock, so threads are as good as processes, and copy nothing.
+        # Decoding releases the interpreter's lock, so threads are as fast as processes and copy nothing.
         for k, picture in enumerate(_decoders().map(self._decode, rows.tolist())):
             out[k] = picture
         return out
@@ -71,10 +71,10 @@ def _decoders() -> ThreadPoolExecutor:
 
 
 def open_shard(path: Path, shape: tuple[int, int, int, int], dtype: str, encoding: Encoding) -> Rows:
-    """A shard that holds ``shape``, (n, H, W, C); sizes are checked, bytes are not.
+    """Open a shard of images ``shape``, (n, H, W, C); sizes are checked, checksums are not.
 
     Raises:
-        DataError: if it is missing or something else.
+        DataError: if the file is missing, damaged or of another shape.
     """
     try:
         rows = _encoded(path, shape) if encoding == "png" else _mapped(path, shape, dtype)
@@ -104,13 +104,13 @@ def _encoded(path: Path, shape: tuple[int, ...]) -> Rows:
 
 
 def encoded_shard(pictures: Sequence[bytes]) -> list[bytes]:
-    """What to write, piece after piece, for a shard of these PNGs."""
+    """The pieces of a shard of these PNGs, to be written one after the other."""
     offsets = np.cumsum([OFFSET.itemsize * (len(pictures) + 1), *map(len, pictures)], dtype=OFFSET)
     return [offsets.tobytes(), *pictures]
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """uint8 (H, W, C), C 1 or 3, as PNG: without loss, and without anything but the pixels."""
+    """Encode uint8 (H, W, C), with C 1 or 3, as PNG: lossless, and without metadata."""
     from PIL import Image
 
     out = io.BytesIO()
@@ -119,16 +119,16 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def decode_png(data: bytes, shape: tuple[int, ...], path: Path) -> np.ndarray:
-    """The picture as uint8 ``shape``, (H, W, C).
+    """Decode a PNG to uint8 of shape ``shape``, (H, W, C).
 
     Raises:
-        DataError: naming ``path``, if it is damaged or of another shape.
+        DataError: naming ``path``, if the picture is damaged or of another shape.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=("png",)) as picture:
-            if picture.size != (shape[1], shape[0]):  # asked before it is unpacked
+            if picture.size != (shape[1], shape[0]):  # checked before the pixels are unpacked
                 raise ValueError(f"{picture.size[0]}x{picture.size[1]} pixels")
             image = np.asarray(picture)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

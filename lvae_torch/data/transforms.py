@@ -1,4 +1,4 @@
-"""From raw pixels to what a model sees, on the device that holds them."""
+"""From raw pixels to model input x, computed on the device."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,10 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Raw batch (b, H, W, C) -> float32 x, (b, C, H, W): pixels in [0, 1]; values without levels stay as they are."""
+    """Raw batch (b, H, W, C) -> float32 x, (b, C, H, W): pixels in [0, 1]; continuous values stay unchanged."""
 
     n_levels: int
-    """Levels in the dump; 0 for values that have none."""
+    """Pixel levels in the dump; 0 for continuous values."""
     n_bits: int = 8
     binarize: Literal["none", "dynamic", "threshold"] = "none"
     flip: bool = False
@@ -20,7 +20,7 @@ class Preprocess:
 
     @property
     def levels_after(self) -> int:
-        """Levels of x."""
+        """Pixel levels of x; 0 for continuous values."""
         return 2 if self.binarize != "none" else self._kept_levels
 
     @property
@@ -36,7 +36,7 @@ class Preprocess:
         return self.n_levels == 256
 
     def training(self, raw: Tensor) -> Tensor:
-        """x with this use's own draws, which come from torch's global generator; every training step seeds it."""
+        """x with fresh random draws from torch's global generator, which every training step seeds."""
         pixels = self._pixels(raw)
         x = self._scaled(pixels, torch.rand_like(pixels) if self._adds_noise else None)
         if self.flip:
@@ -45,10 +45,10 @@ class Preprocess:
         return (torch.rand_like(x) < x).float() if self.binarize == "dynamic" else self._thresholded(x)
 
     def evaluation(self, raw: Tensor, indices: Tensor) -> Tensor:
-        """x as every evaluation of these images sees it, whatever the seed, the batch and the number of processes.
+        """x for evaluation: the same for every seed, batch size and number of processes.
 
         Args:
-            indices: number of each image in its split, int64 (b,), on the device of ``raw``.
+            indices: index of each image in its split, int64 (b,), on the device of ``raw``.
         """
         pixels = self._pixels(raw)
         noise = fixed_uniform(indices, pixels) if self._adds_noise or self.binarize == "dynamic" else None
@@ -71,9 +71,9 @@ class Preprocess:
 
 
 def fixed_uniform(indices: Tensor, like: Tensor) -> Tensor:
-    """Numbers in [0, 1) that depend on the image's index and the place in it alone, on every device.
+    """Numbers in [0, 1) that depend only on the image's index and the pixel's place, on every device.
 
-    The splitmix64 generator's output function (Steele, Lea, Flood 2014) of a running number, in 64-bit integers.
+    They are the splitmix64 output function (Steele, Lea and Flood 2014) of a running number, in 64-bit integers.
 
     Args:
         indices: int64 (b,).
@@ -89,10 +89,10 @@ def fixed_uniform(indices: Tensor, like: Tensor) -> Tensor:
 
 
 def _signed(constant: int) -> int:
-    """The same 64 bits as a signed number, which is what torch multiplies."""
+    """The same 64 bits as a signed integer, because torch multiplies signed ones."""
     return constant - 2**64 if constant >= 2**63 else constant
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """To the right, filling with zeros."""
+    """Shift to the right, filling with zeros."""
     return (z >> bits) & (2 ** (64 - bits) - 1)

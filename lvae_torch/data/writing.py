@@ -1,22 +1,22 @@
-"""Making a dump: streamed, checksummed, there only when it is whole, and continued after a kill if asked for."""
+"""Writes a dump as a stream with checksums; it appears only when whole, and can continue after a kill."""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from lvae_torch.data.dump import DESCRIPTION, VERSION, Layout, Shard, content_hash, description_hash
 from lvae_torch.data.shards import SUFFIX, Encoding, encode_png, encoded_shard
+from lvae_torch.data.sharing import locked, share
 from lvae_torch.errors import DataError
 from lvae_torch.files import atomic_write, check_name, finite, read_json, sha256_of, sync_folder, write_json, write_text
 
@@ -24,30 +24,9 @@ SHARD_BYTES: dict[Encoding, int] = {"raw": 64 * 2**20, "png": 256 * 2**20}  # be
 JOURNAL = "unfinished.json"
 
 
-@contextmanager
-def only_one(lock_file: Path, what: str) -> Iterator[None]:
-    """Make ``what`` in one process at a time; the system lets go of the lock when the process ends, however it ends.
-
-    Raises:
-        DataError: if another process makes it already, or the lock file cannot be written.
-    """
-    lock = FileLock(lock_file, timeout=0)
-    try:
-        lock_file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise DataError(f"{lock_file}: another process is making {what}. Wait for it, or stop it.") from error
-    except OSError as error:
-        raise DataError(f"{lock_file}: cannot be written ({error.strerror}). Choose another --dumps folder.") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 @dataclass
 class _Pending:
-    """A shard to be."""
+    """A shard that is not full yet."""
 
     images: np.ndarray
     filled: int = 0
@@ -56,9 +35,9 @@ class _Pending:
 
 
 class DumpWriter:
-    """Writes ``dumps/<dataset>`` aside and puts it in place at the end; a kill or an error leaves no half dump.
+    """Writes ``dumps/<dataset>`` aside and renames it at the end, so a kill or an error leaves no half dump.
 
-    A context manager. Memory is one shard for each split that is open, whatever the number of images.
+    A context manager. It holds one shard per open split in memory, however many images there are.
     """
 
     def __init__(
@@ -69,57 +48,77 @@ class DumpWriter:
         provenance: Mapping[str, Any],
         shard_bytes: int | None = None,
         continued: bool = False,
+        ledger: str = "",
+        still_true: Callable[[Path], bool] | None = None,
     ) -> None:
         """
         Args:
             provenance: where the images come from and what was done to them, for ``dataset.json``.
             shard_bytes: about the size of a file, before encoding.
             continued: take up what a killed or failed process left, if it was making the same; see ``count``.
+            ledger: a file in ``aside`` that the caller keeps there until the dump is whole.
+            still_true: asked, with the folder, whether what was begun may be continued.
         """
         self.folder = dumps / check_name(dataset, "the dataset")
         self.dataset = dataset
         self.layout = layout
         self.provenance = dict(provenance)
         self.continued = continued
-        self._aside = dumps / f".{dataset}.unfinished"
-        self._old = self._aside.with_suffix(".old")
+        self.aside = dumps / f".{dataset}.unfinished"
+        """Where it is made."""
+        self._ledger, self._still_true = ledger, still_true
+        self._old = self.aside.with_suffix(".old")
         image_bytes = int(np.prod(layout.image_shape)) * np.dtype(layout.dtype).itemsize
         self._per_shard = max(1, (shard_bytes or SHARD_BYTES[layout.encoding]) // image_bytes)
+        self._begun = self._identity_of(self.provenance)
         self._shards: dict[str, list[Shard]] = {}
         self._pending: dict[str, _Pending] = {}
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
-        self._held.enter_context(only_one(self.folder.with_name(f".{self.dataset}.lock"), f"the dump {self.dataset}"))
+        self._check_place()
+        lock_file = self.folder.with_name(f".{self.dataset}.lock")
+        self._held.enter_context(locked(lock_file, f"the dump {self.dataset}", wait=False))
         if self._old.is_dir() and not self.folder.exists():  # killed between the two renames of ``_put_in_place``
             self._old.rename(self.folder)
         if not (self.continued and self._take_up()):
-            shutil.rmtree(self._aside, ignore_errors=True)  # what a killed process left
+            shutil.rmtree(self.aside, ignore_errors=True)  # what a killed process left
             try:
-                self._aside.mkdir()
+                self.aside.mkdir()
+                share(self.aside)
             except OSError as error:
                 self._held.close()
                 raise DataError(
-                    f"{self._aside}: cannot be made ({error.strerror}). Make room, and try again."
+                    f"{self.aside}: cannot be made ({error.strerror}). Make room, and try again."
                 ) from error
         return self
 
+    def _check_place(self) -> None:
+        """The dump could not be put there in the end: told before the work.
+
+        Raises:
+            DataError: if something other than a folder has its name.
+        """
+        if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
+            what = "a link" if self.folder.is_symlink() else "a file"
+            raise DataError(f"{self.folder}: is {what}, where the dump is to be. Remove it, or choose another --name.")
+
     def count(self, split: str) -> int:
-        """Images of ``split`` written so far; those that a continued dump begins with are safe on disk."""
+        """Images of ``split`` added so far; a continued dump begins with those already on disk."""
         pending = self._pending.get(split)
         return sum(shard.count for shard in self._shards.get(split, [])) + (pending.filled if pending else 0)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those begun so far, in that order."""
+        """The splits begun so far, in order."""
         return tuple(self._shards)
 
     def last_name(self, split: str) -> str | None:
-        """The name of the last image on disk, for a continued dump to go on after."""
+        """Name of the last image on disk, after which a continued dump goes on."""
         shards = self._shards.get(split)
         if not shards or not shards[-1].names:
             return None
-        return (self._aside / shards[-1].names).read_text("utf-8").splitlines()[-1]
+        return (self.aside / shards[-1].names).read_text("utf-8").splitlines()[-1]
 
     def add(
         self, split: str, images: np.ndarray, labels: np.ndarray | None = None, names: Sequence[str] | None = None
@@ -127,10 +126,10 @@ class DumpWriter:
         """Append images, (n, H, W, C), to ``split``.
 
         Args:
-            labels: class of each, integers (n,); for all images of a split, or for none.
-            names: file name of each; likewise.
+            labels: class of each image, integers (n,); give them for all images of a split or for no image.
+            names: file name of each image; likewise.
         Raises:
-            DataError: if they are of another type, shape or range than the dump's, or the disk is full.
+            DataError: if type, shape or range differ from the dump's, or the disk is full.
         """
         check_name(split, "a split")
         self._check(images)
@@ -160,7 +159,7 @@ class DumpWriter:
             raise DataError(f"{self.dataset}: a value is not finite.")
 
     def _pieces(self, split: str, n: int) -> Iterator[int]:
-        """Where each part of ``n`` images begins that fits into what is left of a shard; opens shards as needed."""
+        """Yield where to split ``n`` images so that each part fits into the open shard; opens shards as needed."""
         first = 0
         while first < n:
             if split not in self._pending:
@@ -173,7 +172,7 @@ class DumpWriter:
     def _flush(self, split: str) -> None:
         pending = self._pending[split]
         n = pending.filled
-        path = self._aside / f"{split}_{len(self._shards[split]):05d}{SUFFIX[self.layout.encoding]}"
+        path = self.aside / f"{split}_{len(self._shards[split]):05d}{SUFFIX[self.layout.encoding]}"
         with atomic_write(path) as file:
             if self.layout.encoding == "png":
                 with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
@@ -186,9 +185,11 @@ class DumpWriter:
         if pending.names:
             extras |= self._write_names(path, pending.names, n)
         self._shards[split].append(Shard(path.name, n, sha256_of(path), **extras))
-        self._pending[split] = _Pending(pending.images)  # the same memory again: fresh pages are dear
+        self._pending[split] = _Pending(pending.images)  # reuse the buffer: touching new pages is slow
         if self.continued:
-            write_json(self._aside / JOURNAL, {"identity": self._identity(), "splits": self._described()})
+            if self._ledger and (self.aside / self._ledger).is_file():
+                sync_folder(self.aside / self._ledger)  # a file is synced as a folder is
+            write_json(self.aside / JOURNAL, {"identity": self._begun, "splits": self._described()})
 
     def _write_labels(self, shard: Path, labels: np.ndarray, n: int) -> dict[str, str]:
         assert len(labels) == n, (len(labels), n)
@@ -212,25 +213,27 @@ class DumpWriter:
             for split, shards in self._shards.items()
         }
 
-    def _identity(self) -> str:
+    def _identity_of(self, provenance: Mapping[str, Any]) -> str:
         """Tells what is being made from all else."""
-        said = [VERSION, self.dataset, asdict(self.layout), self._per_shard, self.provenance]
+        said = [VERSION, self.dataset, asdict(self.layout), self._per_shard, provenance]
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
     def _take_up(self) -> bool:
-        """Go on with what another process left, if it was making the same and its files are whole."""
+        """Continue the files of another process, if it was making the same dump and they are whole."""
         try:
-            journal = read_json(self._aside / JOURNAL)
-            if journal["identity"] != self._identity():
+            journal = read_json(self.aside / JOURNAL)
+            if journal["identity"] != self._begun:
                 return False
             shards = {split: [Shard.read(s) for s in entry["shards"]] for split, entry in journal["splits"].items()}
             checksums = [item for split in shards.values() for shard in split for item in shard.checksums.items()]
-            if any(sha256_of(self._aside / file) != sha256 for file, sha256 in checksums):
+            if any(sha256_of(self.aside / file) != sha256 for file, sha256 in checksums):
                 return False
         except (DataError, OSError, AttributeError, KeyError, TypeError):
             return False
-        listed = {JOURNAL, *(file for file, _ in checksums)}
-        for path in self._aside.iterdir():  # what was being written when the other process ended
+        if self._still_true is not None and not self._still_true(self.aside):
+            return False
+        listed = {JOURNAL, self._ledger, *(file for file, _ in checksums)}
+        for path in self.aside.iterdir():  # what was being written when the other process ended
             if path.name not in listed:
                 path.unlink()
         self._shards = shards
@@ -243,7 +246,7 @@ class DumpWriter:
             if kind is None:
                 self._finish()
             if not self.continued:
-                shutil.rmtree(self._aside, ignore_errors=True)
+                shutil.rmtree(self.aside, ignore_errors=True)
 
     def _finish(self) -> None:
         for split, pending in tuple(self._pending.items()):
@@ -251,8 +254,11 @@ class DumpWriter:
                 self._flush(split)
         if not self._shards:
             raise DataError(f"{self.dataset}: no images were written.")
-        (self._aside / JOURNAL).unlink(missing_ok=True)
-        write_json(self._aside / DESCRIPTION, self._description())
+        for file in filter(None, (JOURNAL, self._ledger)):
+            (self.aside / file).unlink(missing_ok=True)
+        write_json(self.aside / DESCRIPTION, self._description())
+        for path in self.aside.iterdir():
+            share(path)
         self._put_in_place()
 
     def _description(self) -> dict[str, Any]:
@@ -268,13 +274,13 @@ class DumpWriter:
             "provenance": self.provenance,
             "content_hash": content_hash(self._shards),
         }
-        said: dict[str, Any] = json.loads(json.dumps(finite(description)))  # as it will be read
+        said: dict[str, Any] = json.loads(json.dumps(finite(description)))  # as a reader will see it
         return {**said, "sha256": description_hash(said)}
 
     def _put_in_place(self) -> None:
         shutil.rmtree(self._old, ignore_errors=True)
-        if self.folder.exists():  # only now: the old dump stays until the new one is whole
+        if self.folder.exists():  # the old dump stays until the new one is whole
             self.folder.rename(self._old)
-        self._aside.rename(self.folder)
+        self.aside.rename(self.folder)
         sync_folder(self.folder.parent)
         shutil.rmtree(self._old, ignore_errors=True)

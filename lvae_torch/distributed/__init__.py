@@ -1,1 +1,1 @@
-"""The processes of one run, who is missing among them, and the signals that ask for a stop."""
+"""The processes of one run, the detection of lost ones, and the signals that stop a run."""

@@ -19,41 +19,41 @@ from lvae_torch.errors import CfgError, LostRank
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its peers. With one process every collective is free and changes nothing."""
+    """This process among its peers. With one process every collective does nothing."""
 
     rank: int
     world: int
     device: torch.device
     roll_call: RollCall | None = None
-    """Who is here; None with one process."""
+    """The signed-in ranks; None with one process."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, which writes files and talks."""
+        """Whether this is rank 0, which writes files and messages."""
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Add up ``tensor`` over all ranks, in place."""
+        """Sum ``tensor`` over all ranks, in place."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def broadcast_(self, tensors: Iterable[Tensor]) -> None:
-        """Give every rank what rank 0 holds, in place."""
+        """Copy the tensors of rank 0 to every rank, in place."""
         if self.world > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have arrived."""
         if self.world > 1:
             dist.barrier()
 
     def require_same(self, subject: str, value: str, remedy: str) -> None:
-        """Nothing, if every rank gives the same ``value``, lines of text, for ``subject``; each is asked once.
+        """Check that every rank gives the same ``value`` (lines of text) for ``subject``; call it once per subject.
 
         Raises:
-            CfgError: on every rank, with the lines in which the first that differs and rank 0 do so.
+            CfgError: on every rank, with the lines in which rank 0 and the first differing rank differ.
         """
         if self.roll_call is None:
             return
@@ -67,7 +67,7 @@ class Processes:
                 raise CfgError("\n".join([f"The processes do not have the same {subject}:", *lines, remedy]))
 
     def find_lost(self, reason: BaseException) -> LostRank | None:
-        """What names the rank whose loss ``reason`` tells of; None if it tells of something else."""
+        """An error naming the lost rank, if ``reason`` was caused by one; else None."""
         return None if self.roll_call is None else self.roll_call.find_lost(reason)
 
 
@@ -79,7 +79,7 @@ def start_processes(
 
     Raises:
         CfgError: if a GPU is asked for and there is none, or a local rank has no GPU of its own.
-        LostRank: if another rank does not come in time, or is lost on the way.
+        LostRank: if another rank does not arrive in time, or is lost later.
     """
     local_rank, rank, world = (
         int(os.environ.get(k, d)) for k, d in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "1"))
@@ -115,7 +115,7 @@ def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
     """The device of this process.
 
     Raises:
-        CfgError: if a GPU is asked for and there is none, or no one for this local rank.
+        CfgError: if a GPU is asked for and there is none, or none is left for this local rank.
     """
     available = torch.cuda.is_available()
     if wanted == "cpu" or (wanted == "auto" and not available):

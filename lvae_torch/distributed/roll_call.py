@@ -1,4 +1,4 @@
-"""Which rank is missing: a collective only says that somebody is, the store that all met at knows who signed out."""
+"""Finds out which rank is missing. A failed collective does not name it, but the ranks' common store can."""
 
 import os
 import socket
@@ -14,16 +14,16 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from lvae_torch.errors import LostRank
 
 GRACE = 5.0
-"""Seconds that a rank which lost another one waits for the rest to say the same."""
+"""Seconds that a rank waits, after losing another one, for the remaining ranks to report."""
 
 
 class RollCall:
-    """Every rank signs in with its place, and signs out with its reason if it fails.
+    """Every rank signs in with its host and process, and signs out with the reason if it fails.
 
     Args:
-        store: where the ranks met; rank 0, or torchrun beside it, serves it.
-        rank: of this process.
-        world: how many ranks there are.
+        store: the store where the ranks meet; rank 0, or torchrun beside it, serves it.
+        rank: the rank of this process.
+        world: number of ranks.
     """
 
     def __init__(self, store: Store, rank: int, world: int) -> None:
@@ -31,16 +31,16 @@ class RollCall:
         self._store = PrefixStore("roll_call", store)
         self._meeting = ""
         self.store: Store = store
-        """The corner of the store that is ours alone, once all have signed in."""
+        """The part of the store that only this run uses, once all have signed in."""
         self._place = f"{socket.gethostname()}, process {os.getpid()}"
 
     def sign_in(self, timeout: timedelta) -> None:
-        """Wait until every rank is here, and agree on a corner of the store that no process before us has used.
+        """Wait until every rank has arrived, and agree on a part of the store that no earlier process has used.
 
-        torchrun keeps its store over restarts, and in it the addresses of the dead.
+        torchrun keeps its store over restarts, with the addresses of processes that have ended.
 
         Raises:
-            LostRank: naming those that did not come in time.
+            LostRank: naming the ranks that did not arrive in time.
         """
         deadline = time.monotonic() + timeout.total_seconds()
         try:
@@ -59,7 +59,7 @@ class RollCall:
             ) from error
 
     def _meet(self, timeout: timedelta) -> None:
-        """Enter the corner that rank 0 names. It answers tickets, and a ticket is never used twice."""
+        """Use the part of the store that rank 0 names in answer to our ticket; each ticket is used once."""
         ticket, self._meeting = uuid4().hex, ""
         if self._rank:
             self._door.set(f"hello/{self._rank}", ticket)
@@ -72,17 +72,17 @@ class RollCall:
 
     def _welcome(self, ranks: Iterable[int]) -> None:
         for rank in ranks:
-            if self._door.check([f"hello/{rank}"]):  # perhaps still that of a process before it: ask again later
+            if self._door.check([f"hello/{rank}"]):  # perhaps of an earlier process: sign_in asks again
                 self._door.set(f"welcome/{self._door.get(f'hello/{rank}').decode()}", self._meeting)
 
     def _absent(self) -> list[int]:
-        """Who has not signed in; who was not welcomed knows only that rank 0 did not do it."""
+        """Ranks that have not signed in; without an answer from rank 0, only rank 0 is known to be absent."""
         if not self._meeting:
             return [0]
         return [rank for rank in range(self._world) if not self._store.check([f"in/{rank}"])]
 
     def told_by_all(self, subject: str, value: str) -> list[str]:
-        """What every rank says of ``subject``, in the order of ranks; to be asked once, by all."""
+        """The value of every rank for ``subject``, in rank order; all ranks must call it once per subject."""
         self._store.set(f"{subject}/{self._rank}", value)
         keys = [f"{subject}/{rank}" for rank in range(self._world)]
         self._store.wait(keys)
@@ -93,12 +93,12 @@ class RollCall:
         return self._store.get(f"in/{rank}").decode()
 
     def find_lost(self, reason: BaseException) -> LostRank | None:
-        """Sign out. What names the rank whose loss ``reason`` tells of; None if it tells of something else."""
-        if isinstance(reason, LostRank):  # found already
+        """Sign out; return an error naming the lost rank, if ``reason`` was caused by one, else None."""
+        if isinstance(reason, LostRank):  # already found
             return None
         is_loss = _tells_of_a_loss(reason)
         if is_loss and dist.is_initialized():
-            dist.destroy_process_group()  # closes our connections too, so that nobody waits for us meanwhile
+            dist.destroy_process_group()  # closes our connections, so that no rank waits for us
         found: list[str] = []
 
         def ask() -> None:
@@ -107,16 +107,16 @@ class RollCall:
                 if is_loss:
                     found.append("; ".join(self._others()) or "all are alive, so the network between them failed")
             except dist.DistError:
-                pass  # it does not answer
+                pass  # the store does not answer
 
-        # In a thread of its own: where the link is cut, the store keeps us waiting for as long as TCP does.
+        # In a thread, because with a cut link the store answers only after TCP's long timeout.
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         asking.join(2 * GRACE)
         return self._lost(found) if is_loss else None
 
     def _others(self) -> list[str]:
-        """What is known of the ranks that have not lost one themselves."""
+        """Reports on the other ranks, except those that only lost a rank themselves."""
         deadline = time.monotonic() + GRACE
         silent = [rank for rank in range(self._world) if rank != self._rank]
         told = []
@@ -137,5 +137,5 @@ class RollCall:
 
 
 def _tells_of_a_loss(reason: BaseException) -> bool:
-    """Whether a collective failed or timed out. gloo has no error of its own, but its errors begin with its name."""
+    """Whether a collective failed or timed out. gloo raises RuntimeErrors that contain its name."""
     return isinstance(reason, dist.DistError) or (isinstance(reason, RuntimeError) and "/gloo/" in str(reason))

@@ -1,7 +1,7 @@
-"""Noise as a pure function of what it is for, so that nothing about it has to be remembered.
+"""Makes noise a pure function of its purpose, so that checkpoints need no generator state.
 
-Every training step, evaluation batch and synthesis part seeds torch's generators from a key such as
-``("train", seed, rank, step)``; a resumed run then draws what the uninterrupted one would have drawn.
+Every training step, evaluation batch and synthesis part seeds torch's generators from a key, for example
+``("train", seed, rank, step)``; so a resumed run draws the same noise as an uninterrupted one.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import torch
 
 
 def seed_of(*key: int | str) -> int:
-    """63 well-mixed bits from the key: neighbouring steps and ranks share no structure."""
+    """63 bits hashed from the key, so that neighbouring steps and ranks have unrelated seeds."""
     text = "/".join(map(str, key))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 

@@ -1,4 +1,4 @@
-"""Stopping on a signal: all ranks leave after the same step, with everything saved."""
+"""Stops a run on a signal: all ranks leave after the same step, with everything saved."""
 
 import signal
 from collections.abc import Iterable, Iterator
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 
 def stop_signals() -> set[signal.Signals]:
-    """SIGTERM, SIGINT, SIGUSR1, and SIGHUP (the terminal is gone) unless nohup has set it aside."""
+    """SIGTERM, SIGINT, SIGUSR1, and SIGHUP (the terminal is gone) unless nohup ignores it."""
     asked = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
     return asked if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else asked | {signal.SIGHUP}
 
 
 class StopRequest:
-    """Raised on one rank, agreed on by all. The question travels while the step computes, on the host's own network."""
+    """A wish to stop that one rank has and all ranks agree on. They exchange it on the CPU during the step."""
 
     def __init__(self, processes: Processes) -> None:
         self._alone = processes.world == 1
@@ -32,7 +32,7 @@ class StopRequest:
         self._work: dist.Work | None = None
 
     def ask(self) -> None:
-        """Begin to find out whether any rank wants to stop."""
+        """Begin to ask all ranks whether one wants to stop."""
         if not self._alone:
             self._flag.fill_(1 if self.signal_name else 0)
             self._work = dist.all_reduce(self._flag, op=dist.ReduceOp.MAX, async_op=True)
@@ -43,10 +43,10 @@ class StopRequest:
             return bool(self.signal_name)
         assert self._work is not None, "agreed() before ask()"
         self._work.wait()
-        return bool(self._flag.numpy()[0])  # a CPU tensor: no device is waited for
+        return bool(self._flag.numpy()[0])  # a CPU tensor: the host does not wait for a GPU
 
     def watch(self, batches: Iterable[T], rounds: int) -> Iterator[T]:
-        """``batches`` of this rank, asking between them; ``rounds`` is the most that any rank has.
+        """Yield this rank's ``batches`` and ask after each; ``rounds`` is the largest number that any rank has.
 
         Raises:
             Preempted: on every rank after the same round.

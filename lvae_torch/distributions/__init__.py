@@ -1,4 +1,4 @@
-"""Formulas on tensors, in nats. Each distribution is a few tensors and what follows from them."""
+"""Distributions over tensors, in nats. Each one is a frozen record of its parameters, with the formulas as methods."""
 
 from lvae_torch.distributions.autoregressive_flow import AutoregressiveFlow
 from lvae_torch.distributions.bernoulli import Bernoulli

@@ -1,4 +1,6 @@
-"""A density whose entries depend on those before them, through a shift and a scale (Papamakarios et al. 2017)."""
+"""An autoregressive flow: each entry has a shift and a scale that depend on the entries before it
+(Papamakarios et al. 2017, https://arxiv.org/abs/1705.07057).
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,15 @@ from lvae_torch.distributions.precision import widened
 
 @dataclass(frozen=True)
 class AutoregressiveFlow:
-    """p(z) where eps_i = z_i * scale_i + shift_i is standard normal; scale_i and shift_i follow from z_1 .. z_{i-1}.
+    """p(z) where eps_i = z_i * scale_i + shift_i is standard normal; scale_i and shift_i depend on z_1 .. z_{i-1}.
 
-    Measuring z takes one pass of the network, drawing it one for each entry.
+    log p(z) takes one pass of the network, a draw takes one pass per entry.
     """
 
     network: Callable[[Tensor], Tensor]  # (B, D) -> (B, 2D): shifts, then log scales
-    zeros: Tensor  # (B, D): how many draws, and of which kind
+    zeros: Tensor  # (B, D): gives shape, type and device of the draws
     bounded: bool = True
-    """Log scales through a tanh, so within a factor e of one."""
+    """Pass the log scales through a tanh, so that scales lie between 1/e and e."""
 
     @property
     def mean(self) -> Tensor:
@@ -30,17 +32,17 @@ class AutoregressiveFlow:
         return self.at_noise(self.zeros)
 
     def noise_of(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The noise that z stands for, and the log scales, (B, D) each."""
+        """The noise that gives z, and the log scales, (B, D) each."""
         shift, log_scale = self._shift_and_log_scale(z)
         return z * log_scale.exp() + shift, log_scale
 
     def at_noise(self, eps: Tensor) -> Tensor:
-        """The draw that standard normal ``eps`` stands for, (B, D), one entry after the other."""
+        """The draw, (B, D), from standard normal noise ``eps``, computed one entry after the other."""
         z = torch.zeros_like(eps)
         for i in range(eps.shape[1]):
             shift, log_scale = self._shift_and_log_scale(z)
             entry = (eps[:, i] - shift[:, i]) * (-log_scale[:, i]).exp()
-            z = torch.cat([z[:, :i], entry[:, None], z[:, i + 1 :]], dim=1)  # not in place: gradients flow through it
+            z = torch.cat([z[:, :i], entry[:, None], z[:, i + 1 :]], dim=1)  # not in place, for autograd
         return z
 
     def rsample(self, temperature: float = 1.0) -> Tensor:

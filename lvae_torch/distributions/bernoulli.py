@@ -1,4 +1,4 @@
-"""Bernoulli likelihood for binary images, or for grey values read as probabilities; colours independent."""
+"""Bernoulli likelihood for binary images, or for grey values read as probabilities; colours are independent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Bernoulli:
 
     @staticmethod
     def n_params(channels: int) -> int:
-        """Channels of the network's head for images of ``channels`` colours."""
+        """Number of output channels that the network needs for images of ``channels`` colours."""
         return channels
 
     @classmethod
@@ -33,7 +33,7 @@ class Bernoulli:
         return cls(widened(params), reference)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Nats per image, (B,); x is (B, C, H, W), 0 or 1, or between: then minus the cross-entropy, no log mass."""
+        """Nats per image, (B,), for x, (B, C, H, W), of 0 and 1; for x in between, minus the cross-entropy."""
         if self.reference:
             log_one, log_zero = (logsigmoid(signed).clamp(min=FLOOR) for signed in (self.logits, -self.logits))
             return (x * log_one + (1 - x) * log_zero).flatten(1).sum(dim=1)
@@ -44,11 +44,11 @@ class Bernoulli:
         return torch.sigmoid(self.logits)
 
     def mode(self) -> Tensor:
-        """1 where that is the likelier value, (B, C, H, W); 0 at a tie."""
+        """The more probable value, (B, C, H, W); 0 at a tie."""
         return (self.logits > 0).to(self.logits.dtype)
 
     def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """A draw, (B, C, H, W); ``noise``: uniforms of that shape to draw it from; ``temperature`` divides logits."""
+        """A draw, (B, C, H, W), from uniform ``noise`` of that shape if given; ``temperature`` divides the logits."""
         u = torch.rand_like(self.logits) if noise is None else noise
         return (u < torch.sigmoid(self.logits / temperature)).to(self.logits.dtype)
 
@@ -56,8 +56,8 @@ class Bernoulli:
 class _LogMass(torch.autograd.Function):
     """x l - log(1 + e^l) for logits l, element-wise, with its gradient x - sigmoid(l).
 
-    log(1 + e^l) = max(l, 0) - log(max(s, 1 - s)) with s = sigmoid(l): one sigmoid serves the value and the gradient,
-    and no log1p is needed, which takes seven times a logarithm's time on a CPU. Exact to the rounding of s.
+    log(1 + e^l) = max(l, 0) - log(max(s, 1 - s)) with s = sigmoid(l). One sigmoid gives the value and the gradient,
+    and no log1p is needed, which is seven times slower than log on a CPU. The result is exact to the rounding of s.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Categorical likelihood: a probability for each level of each sub-pixel, without any order among the levels."""
+"""Categorical likelihood: a free probability for each level of each sub-pixel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lvae_torch.distributions.precision import widened
 
 
 def codes_of(x: Tensor, n_levels: int) -> Tensor:
-    """The level k of each x = k / (n_levels - 1), int64."""
+    """The level k, int64, of each x = k / (n_levels - 1)."""
     return torch.round(x * (n_levels - 1)).long()
 
 
@@ -24,12 +24,12 @@ class Categorical:
 
     @staticmethod
     def n_params(channels: int, n_levels: int) -> int:
-        """Channels of the network's head for images of ``channels`` colours."""
+        """Number of output channels that the network needs for images of ``channels`` colours."""
         return channels * n_levels
 
     @classmethod
     def from_params(cls, params: Tensor, n_levels: int) -> Categorical:
-        """Logits (B, KC, H, W), all colours of a level together."""
+        """Read logits (B, KC, H, W), in which all colours of a level lie together."""
         return cls(widened(params).unflatten(1, (n_levels, -1)))
 
     @property
@@ -37,7 +37,7 @@ class Categorical:
         return self.logits.shape[1]
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Nats per image, (B,); x is (B, C, H, W), one of the levels."""
+        """Nats per image, (B,); x is (B, C, H, W), with values on the levels."""
         codes = codes_of(x, self.n_levels)
         return -cross_entropy(self.logits, codes, reduction="none").flatten(1).sum(dim=1)
 
@@ -45,15 +45,15 @@ class Categorical:
         return (self.logits.softmax(dim=1) * self._levels()).sum(dim=1)
 
     def mode(self) -> Tensor:
-        """The likeliest level, the lowest of several, (B, C, H, W)."""
+        """The most probable level, (B, C, H, W); the lowest one at a tie."""
         return self._scaled(self.logits.argmax(dim=1))
 
     def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """A draw, (B, C, H, W); ``noise``: uniforms of that shape to draw it from; ``temperature`` divides logits."""
+        """A draw, (B, C, H, W), from uniform ``noise`` of that shape if given; ``temperature`` divides the logits."""
         probabilities = (self.logits / temperature).softmax(dim=1)
         u = torch.rand_like(probabilities[:, 0]) if noise is None else noise
         below = probabilities.cumsum(dim=1) <= u.unsqueeze(1)
-        return self._scaled(below.sum(dim=1).clamp(max=self.n_levels - 1))  # rounding can leave the sum below u
+        return self._scaled(below.sum(dim=1).clamp(max=self.n_levels - 1))  # rounding can keep the last sum below u
 
     def _levels(self) -> Tensor:
         k = torch.arange(self.n_levels, dtype=self.logits.dtype, device=self.logits.device)

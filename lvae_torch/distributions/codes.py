@@ -1,6 +1,6 @@
-"""Distributions of codes, whole numbers 0 .. n_codes - 1: what a VQ-VAE has for prior and posterior.
+"""Prior and posterior of a VQ-VAE: distributions of codes, which are whole numbers 0 .. n_codes - 1.
 
-One number for each of a latent map's positions, int64 (B, 1, H, W). Densities are masses, in nats, element-wise.
+Each position of a latent map holds one code, int64 (B, 1, H, W). Log probabilities are element-wise, in nats.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from torch import Tensor
 class UniformCodes:
     """Every code is equally likely."""
 
-    like: Tensor  # (B, 1, H, W): for its shape and its device
+    like: Tensor  # (B, 1, H, W): gives shape and device
     n_codes: int
 
     @property
     def mean(self) -> Tensor:
-        """Code 0: there is no mean of names, and all are equally likely."""
+        """Code 0, because codes have no mean and are all equally likely."""
         return torch.zeros_like(self.like, dtype=torch.int64)
 
     def at_noise(self, eps: Tensor) -> Tensor:
-        """The code in whose n-th part of the normal distribution ``eps``, (B, 1, H, W), lies."""
+        """The code of standard normal noise ``eps``, (B, 1, H, W): each code has an interval of equal probability."""
         part = torch.special.ndtr(eps) * self.n_codes
         return part.long().clamp(max=self.n_codes - 1)
 
     def rsample(self, temperature: float = 1.0) -> Tensor:
-        """A draw; it is as uniform at any temperature."""
+        """A draw; ``temperature`` has no effect on a uniform distribution."""
         return torch.randint_like(self.like, self.n_codes, dtype=torch.int64)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class UniformCodes:
 
 @dataclass(frozen=True)
 class CertainCodes:
-    """The given codes and no others: an encoder that leaves nothing to chance."""
+    """A posterior that is certain of the given codes, from a deterministic encoder."""
 
     codes: Tensor  # (B, 1, H, W), int64
     n_codes: int
@@ -55,25 +55,25 @@ class CertainCodes:
         return self.codes
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """0 where z is the code, minus infinity elsewhere."""
+        """0 where z equals the code, minus infinity elsewhere."""
         return torch.zeros(z.shape, device=z.device).masked_fill(z != self.codes, -math.inf)
 
     def kl(self, p: UniformCodes) -> Tensor:
-        """KL(self || p): log n_codes, wherever the codes are."""
+        """KL(self || p), which is log n_codes for all codes."""
         return -p.log_prob(self.codes)
 
     def counts(self) -> Tensor:
-        """How often each code occurs, (n_codes,), float32; nothing waits for the device."""
+        """How often each code occurs, (n_codes,), float32; computed without waiting for the device."""
         ones = torch.ones(self.codes.numel(), device=self.codes.device)
         return ones.new_zeros(self.n_codes).scatter_add_(0, self.codes.flatten(), ones)
 
 
 def perplexity(counts: Tensor) -> Tensor:
-    """exp(entropy of the usage), (): as many equally frequent codes would be as varied. counts: (n_codes,)."""
+    """exp(entropy of the usage), a scalar: the equivalent number of equally frequent codes. counts: (n_codes,)."""
     share = counts / counts.sum().clamp(min=1)
     return torch.special.entr(share).sum().exp()
 
 
 def used_fraction(counts: Tensor) -> Tensor:
-    """Share of the codes that occur at all, ()."""
+    """Share of the codes that occur, a scalar."""
     return (counts > 0).to(counts.dtype).mean()

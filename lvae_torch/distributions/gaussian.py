@@ -1,4 +1,4 @@
-"""The diagonal Gaussian: posterior, prior and one of the likelihoods."""
+"""The diagonal Gaussian, used for posteriors, priors and a likelihood."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def log_softplus(raw: Tensor, beta: float = 1.0) -> Tensor:
-    """log(log(1 + e^(beta raw)) / beta), finite with a finite gradient for every ``raw``."""
+    """log(log(1 + e^(beta raw)) / beta), finite and with a finite gradient for every ``raw``."""
     if beta != 1.0:
         return log_softplus(beta * raw) - math.log(beta)
-    floor = -30.0  # below it softplus(raw) is e^raw to the last digit of float64, until it underflows
+    floor = -30.0  # below it, softplus(raw) equals e^raw in float64 until it underflows
     return torch.where(raw < floor, raw, softplus(raw.clamp(min=floor)).log())
 
 
 @dataclass(frozen=True)
 class SmoothScale:
-    """How a network's output becomes a scale; ``beta`` < 1 flattens it ("gradient smoothing", Hazami et al. 2022)."""
+    """The function from a network's output to a scale; ``beta`` < 1 flattens it ("gradient smoothing").
+
+    See Hazami et al. 2022, https://arxiv.org/abs/2203.13751.
+    """
 
     kind: Literal["std", "logstd"] = "logstd"
     """std: log(1 + e^(beta raw)) / beta; logstd: e^(beta raw)."""
@@ -47,7 +50,7 @@ class DiagonalGaussian:
     def from_mean_and_log_var(cls, params: Tensor, max_log_std: float | None = None) -> DiagonalGaussian:
         """Split a network output (B, 2Z, ...) into mean and log variance, each (B, Z, ...).
 
-        Half precision is widened first: a KL is a small difference of large numbers.
+        Half precision is converted to float32 first, because a KL is a small difference of large numbers.
         ``max_log_std`` bounds |log std|, so that no exponential overflows.
         """
         mean, log_var = widened(params).chunk(2, dim=1)
@@ -63,13 +66,13 @@ class DiagonalGaussian:
 
     @classmethod
     def from_mean_and_softplus(cls, params: Tensor) -> DiagonalGaussian:
-        """Split a network output (B, 2Z, ...) into mean and what the variance is the softplus of, each (B, Z, ...)."""
+        """Split a network output (B, 2Z, ...) into mean and raw; the variance is softplus(raw), each (B, Z, ...)."""
         mean, raw = widened(params).chunk(2, dim=1)
         return cls(mean, 0.5 * log_softplus(raw))
 
     @classmethod
     def from_mean_and_scale(cls, params: Tensor, scale: SmoothScale) -> DiagonalGaussian:
-        """Split a network output (B, 2Z, ...) into mean and what ``scale`` makes a std of, each (B, Z, ...)."""
+        """Split a network output (B, 2Z, ...) into mean and raw; ``scale`` turns raw into the std, each (B, Z, ...)."""
         mean, raw = widened(params).chunk(2, dim=1)
         return cls(mean, scale.log(raw))
 
@@ -78,11 +81,11 @@ class DiagonalGaussian:
         return self.log_std.exp()
 
     def at_noise(self, eps: Tensor) -> Tensor:
-        """The sample that standard normal noise ``eps`` stands for: mean + std * eps."""
+        """The sample for standard normal noise ``eps``: mean + std * eps."""
         return self.mean + self.std * eps
 
     def rsample(self, temperature: float = 1.0) -> Tensor:
-        """A sample that gradients flow through; ``temperature`` scales the standard deviation."""
+        """A reparameterised sample; ``temperature`` multiplies the standard deviation."""
         return self.at_noise(temperature * torch.randn_like(self.mean))
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -91,20 +94,20 @@ class DiagonalGaussian:
         return -0.5 * (eps**2 + LOG_2PI) - self.log_std
 
     def kl(self, p: DiagonalGaussian) -> Tensor:
-        """KL(self || p) in closed form; exactly zero where both agree."""
+        """KL(self || p) in closed form, element-wise; exactly zero if both are equal."""
         shift = (self.mean - p.mean) * (-p.log_std).exp()
         log_ratio = self.log_std - p.log_std
         return 0.5 * (shift**2 + torch.expm1(2 * log_ratio)) - log_ratio  # expm1: exact near q = p
 
     def merge(self, other: DiagonalGaussian) -> DiagonalGaussian:
-        """The product of both densities, normalised: precisions add, means weigh by them (Sonderby et al. 2016).
+        """The normalised product of both densities: precisions add, and weight the means (Sonderby et al. 2016).
 
-        In logarithms, so that no ratio of widths overflows.
+        It is computed with logarithms, so that no ratio of widths overflows.
         """
-        log_odds = 2 * (other.log_std - self.log_std)  # of self's share in the sum of precisions
+        log_odds = 2 * (other.log_std - self.log_std)  # log odds of self's share of the precision
         mean = torch.lerp(other.mean, self.mean, torch.sigmoid(log_odds))
         return DiagonalGaussian(mean, self.log_std + 0.5 * logsigmoid(log_odds))
 
     def relative_to(self, base: DiagonalGaussian) -> DiagonalGaussian:
-        """Read as a correction of ``base``: means add, stds multiply."""
+        """Apply self as a correction to ``base``: means add, stds multiply."""
         return DiagonalGaussian(base.mean + self.mean, base.log_std + self.log_std)

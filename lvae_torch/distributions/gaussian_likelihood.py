@@ -1,4 +1,4 @@
-"""Gaussian likelihood: a density, so not comparable with the likelihoods of discrete pixels."""
+"""Gaussian likelihood. It is a density, so it cannot be compared with likelihoods of discrete pixels."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class GaussianLikelihood:
 
     @staticmethod
     def n_params(channels: int) -> int:
-        """Channels of the network's head for images of ``channels`` colours."""
+        """Number of output channels that the network needs for images of ``channels`` colours."""
         return 2 * channels
 
     @classmethod
     def from_params(cls, params: Tensor) -> GaussianLikelihood:
-        """Mean and log variance, (B, 2C, H, W)."""
+        """Read (B, 2C, H, W) as mean and log variance."""
         return cls(DiagonalGaussian.from_mean_and_log_var(params))
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -37,6 +37,6 @@ class GaussianLikelihood:
         return self.gaussian.mean
 
     def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """A draw, (B, C, H, W); ``noise``: standard normal to draw it from; ``temperature`` scales the std."""
+        """A draw, (B, C, H, W), from standard normal ``noise`` if given; ``temperature`` multiplies the std."""
         eps = torch.randn_like(self.gaussian.mean) if noise is None else noise
         return self.gaussian.at_noise(temperature * eps)

@@ -1,4 +1,6 @@
-"""Discretized mixture of logistics (Salimans et al. 2017, PixelCNN++) for any number of colours and levels."""
+"""Discretized mixture of logistics for any number of colours and levels (PixelCNN++, Salimans et al. 2017,
+https://arxiv.org/abs/1701.05517).
+"""
 
 from __future__ import annotations
 
@@ -20,39 +22,37 @@ Bins = Literal["exact", "overlapping", "overlapping_closed"]
 
 
 def eight_bit_span(n_levels: int) -> float:
-    """How far apart the outer levels lie on the axis (v - 127.5) / 127.5 of 8-bit values v that are cut to n levels.
+    """Distance of the outer levels on the axis (v - 127.5) / 127.5 of 8-bit values v, reduced to n levels.
 
-    Cutting keeps the lower end of each range of values: of 256 levels the last is 255 (at 1), of 32 it is 248.
+    A level keeps the lowest value of its range: the last of 256 levels is 255 (at 1), the last of 32 is 248.
     """
     return (256 - 256 / n_levels) / 127.5
 
 
 @dataclass(frozen=True)
 class LogisticMixture:
-    """A pixel's colours share one mixture component; each colour's mean leans on the colours before it.
+    """All colours of a pixel share a mixture component; each colour's mean depends linearly on earlier colours (Eq. 3).
 
-    Locations are on the scale y = span * x - 1, where bins sit around the levels; the outer are open.
+    Locations are on the axis y = span * x - 1, with a bin around each level; the outer bins extend to infinity.
     """
 
     mix_logits: Tensor  # (B, K, H, W)
     means: Tensor  # (B, C, K, H, W)
     log_scales: Tensor  # (B, C, K, H, W)
-    coefficients: Tensor  # (B, C (C - 1) / 2, K, H, W): of colour 1 on 0, of 2 on 0, of 2 on 1, ...
+    coefficients: Tensor  # (B, C (C - 1) / 2, K, H, W): colour 1 on 0, 2 on 0, 2 on 1, ...
     n_levels: int = 256
     reference: bool = False
-    """The published approximation of bin masses below 1e-5, by the density; modes and samples not quantised."""
+    """Approximate bin masses below 1e-5 by the density, as published; do not quantise modes and samples."""
     span: float = 2.0
     bins: Bins = "exact"
-    """exact: they tile the axis; overlapping: 2 / (n_levels - 1) wide, too much where ``span`` < 2 (as published).
-
-    overlapping_closed: so wide too, and the last bin ends like the others where ``span`` < 2 (as VDVAE published).
-    """
+    """exact bins tile the axis; overlapping ones, as published, are 2 / (n_levels - 1) wide: too much if span < 2.
+    overlapping_closed ones are as wide, and the last of them has no tail if span < 2, as VDVAE published."""
     density_beta: float = 1.0
-    """With ``reference``: that approximation reads log_scales / density_beta, as an original that left beta out."""
+    """With ``reference``: the approximation uses log_scales / density_beta, because the original leaves beta out."""
 
     @staticmethod
     def n_params(channels: int, n_mixtures: int) -> int:
-        """Channels of the network's head for images of ``channels`` colours."""
+        """Number of output channels that the network needs for images of ``channels`` colours."""
         return n_mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     @classmethod
@@ -84,7 +84,7 @@ class LogisticMixture:
             pairs, others = rest.split([2 * channels * n_mixtures, rest.shape[1] - 2 * channels * n_mixtures], dim=1)
             means, raw_scales = pairs.reshape(batch, channels, 2, n_mixtures, *size).unbind(dim=2)
             coefficients = others.reshape(batch, -1, n_mixtures, *size) if others.shape[1] else means[:, :0]
-        # Narrower than any float can tell; without it 1 / scale overflows.
+        # Smaller scales would make 1 / scale overflow.
         least = max(min_log_scale, -0.7 * math.log(torch.finfo(params.dtype).max))
         density_beta = scale.beta if scale.kind == "logstd" else 1.0
         return cls(
@@ -93,7 +93,7 @@ class LogisticMixture:
         )  # fmt: skip
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Nats per image, (B,); x is (B, C, H, W), one of the levels k / (n_levels - 1)."""
+        """Nats per image, (B,), Eq. 2; x is (B, C, H, W), with values on the levels k / (n_levels - 1)."""
         k = torch.round(x * (self.n_levels - 1)).unsqueeze(2)  # (B, C, 1, H, W)
         y = (self.span * x - 1).unsqueeze(2)
         distance = y - self._conditional_means(y)  # (B, C, K, H, W)
@@ -110,19 +110,19 @@ class LogisticMixture:
         return per_component.logsumexp(dim=1).flatten(1).sum(dim=1)
 
     def mean(self) -> Tensor:
-        """The mixture's mean before the colours are cut to [0, 1], then cut."""
+        """The mean of the mixture, clipped to [0, 1] only at the end."""
         per_component = self._conditional_means(None)
         y = (per_component * self.mix_logits.softmax(dim=1).unsqueeze(1)).sum(dim=2)
         return self._to_unit(y)
 
     def mode(self) -> Tensor:
-        """The means of the component with the largest weight, on the nearest levels."""
+        """The means of the component with the largest weight, rounded to levels."""
         component = self.mix_logits.argmax(dim=1)
         x = self._to_unit(_choose(self._conditional_means(None), component))
         return x if self.reference else self._quantised(x)
 
     def sample(self, noise: tuple[Tensor, Tensor] | None = None, temperature: float = 1.0) -> Tensor:
-        """A draw, (B, C, H, W), in [0, 1]; ``temperature`` divides the logits and scales the scales.
+        """A draw, (B, C, H, W), in [0, 1]; ``temperature`` divides the logits and multiplies the scales.
 
         ``noise``: uniforms (B, H, W, K) to choose the component with, and (B, H, W, C) for the colours.
         Each colour is drawn given the levels of those before it, as ``log_prob`` conditions on them.
@@ -148,7 +148,7 @@ class LogisticMixture:
         )
 
     def _conditional_means(self, y: Tensor | None) -> Tensor:
-        """Means given the colours before in y, (B, C, K, H, W); without y, given those colours' own means."""
+        """Means given the earlier colours in y, (B, C, K, H, W), Eq. 3; without y, given the means of those colours."""
         means: list[Tensor] = []
         for c in range(self.means.shape[1]):
             before = [means[b] if y is None else y[:, b] for b in range(c)]
@@ -158,7 +158,7 @@ class LogisticMixture:
 
     @property
     def _half_width(self) -> float:
-        """Of a bin, on the scale of y."""
+        """Half the width of a bin on the axis y."""
         return (self.span / 2 if self.bins == "exact" else 1) / (self.n_levels - 1)
 
     @property
@@ -169,7 +169,7 @@ class LogisticMixture:
     def _published_mass(
         self, below: Tensor, middle: Tensor, above: Tensor, is_first: Tensor, is_last: Tensor
     ) -> Tensor:
-        """Mass from a difference of sigmoids, or where that is below 1e-5, the density at the middle of the bin."""
+        """Log mass from a difference of sigmoids; below 1e-5, from the density at the middle of the bin."""
         mass = torch.sigmoid(above) - torch.sigmoid(below)
         log_scales = self.log_scales / self.density_beta
         density = middle - log_scales - 2 * softplus(middle) + math.log(2 * self._half_width)
@@ -185,12 +185,12 @@ class LogisticMixture:
 
 
 def _first(c: int) -> int:
-    """Where colour c's coefficients begin."""
+    """Index of the first coefficient of colour c."""
     return c * (c - 1) // 2
 
 
 def _choose(per_component: Tensor, component: Tensor) -> Tensor:
-    """(B, N, K, H, W) at ``component`` (B, H, W) -> (B, N, H, W)."""
+    """Choose ``component``, (B, H, W), from (B, N, K, H, W) -> (B, N, H, W)."""
     batch, n, _, height, width = per_component.shape
     index = component[:, None, None].expand(batch, n, 1, height, width)
     return per_component.gather(2, index).squeeze(2)

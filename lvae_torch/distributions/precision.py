@@ -1,9 +1,9 @@
-"""Log probabilities are small differences of large numbers: never computed in half precision."""
+"""Keeps half precision out of log probabilities, which are small differences of large numbers."""
 
 import torch
 from torch import Tensor
 
 
 def widened(params: Tensor) -> Tensor:
-    """``params`` in float32 if they come from a half-precision network, else as they are."""
+    """``params`` in float32 if they are in half precision, else unchanged."""
     return params.float() if params.dtype in (torch.float16, torch.bfloat16) else params

@@ -1,1 +1,1 @@
-"""[loss] and [val]: from nats per image and layer to a loss, a bound, or the likelihood of a split."""
+"""[loss] and [val]: turns nats per image and layer into a loss, a bound, or the likelihood of a split."""

@@ -1,4 +1,4 @@
-"""Batch norm's statistics of evaluation, taken anew over a data set instead of trailing the training."""
+"""Re-estimates the statistics of batch norm over a data set, in place of the running averages of training."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def kept_statistics(model: nn.Module) -> Iterator[None]:
-    """Afterwards ``model`` has the statistics again that it had before."""
+    """Restore the batch norm statistics of ``model`` afterwards."""
     buffers = [buffer for norm in _norms(model) for buffer in norm.buffers()]
     before = [buffer.clone() for buffer in buffers]
     try:
@@ -26,11 +26,11 @@ def estimate(
     passes: Iterable[Callable[[], object]],
     sum_over_ranks: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> None:
-    """Give ``model`` (in evaluation mode) the means of the batch statistics of ``passes``.
+    """Set the statistics of ``model`` (in evaluation mode) to the means of the batch statistics over ``passes``.
 
     Args:
         passes: each runs ``model`` on one batch.
-        sum_over_ranks: adds a tensor up over the processes that share the batches out among them.
+        sum_over_ranks: sums a tensor over the processes that divide the batches among them.
     """
     norms = _norms(model)
     if not norms:

@@ -1,4 +1,7 @@
-"""From nats per image and layer to a bound, or a number for a report. Written once, for every family."""
+"""The ELBO, the importance-weighted bound and bits per dimension, for every family.
+
+The importance-weighted bound is from Burda et al. 2016, https://arxiv.org/abs/1509.00519.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +24,12 @@ Value = TypeVar("Value", float, np.ndarray)
 
 @dataclass(frozen=True)
 class Terms:
-    """What one batch contributed: each (B,) or (B, L), nats, before any training trick."""
+    """The terms of the ELBO for one batch, in nats, before free bits, warm-up or balance."""
 
     nll: Tensor  # (B,)    -log p(x|z)
     kl: Tensor  # (B, L)  top layer first
     penalties: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) each
-    usage: Mapping[int, Tensor] = field(default_factory=dict)  # (K,): how often each code occurs, by layer of codes
+    usage: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> how often each code occurs, (K,)
 
     @property
     def nelbo(self) -> Tensor:
@@ -34,7 +37,7 @@ class Terms:
 
     @classmethod
     def joined(cls, parts: "Sequence[Terms]") -> "Terms":
-        """Of a batch that was computed in parts; no gradient flows through them."""
+        """The terms of a batch that was computed in parts, without gradients."""
         first = parts[0]
         return cls(
             torch.cat([part.nll.detach() for part in parts]),
@@ -45,12 +48,12 @@ class Terms:
 
     @property
     def extras(self) -> dict[str, Tensor]:
-        """Numbers of the batch that only some families have, (), under the names they have in every report."""
+        """Scalars of the batch that only some families have, under their names in reports."""
         return {**{f"penalty/{name}": term.mean() for name, term in self.penalties.items()}, **code_usage(self.usage)}
 
 
 def code_usage(usage: Mapping[int, Tensor]) -> dict[str, Tensor]:
-    """How varied the codes of each layer are, (), from how often each occurs, (K,)."""
+    """Perplexity and used fraction of the codes of each layer, scalars, from how often each code occurs, (K,)."""
     numbers = (("perplexity", perplexity), ("used_fraction", used_fraction))
     return {f"{name}/{i:02d}": number(counts) for name, number in numbers for i, counts in usage.items()}
 
@@ -68,22 +71,22 @@ def elbo_terms(x: Tensor, out: Output, kl_estimate: KLEstimate = "analytic") -> 
 
 
 def log_weight(x: Tensor, out: Output) -> Tensor:
-    """log w = log p(x, z) - log q(z | x) at the pass's own sample, nats, (B,)."""
+    """log w = log p(x, z) - log q(z | x) at the sample of the pass, nats, (B,)."""
     terms = elbo_terms(x, out, "sampled")
     return -terms.nelbo
 
 
 def iw_bound(model: Model, x: Tensor, iw_samples: int, chunk: int = 100, source: Source = posterior_sample) -> Tensor:
-    """Importance-weighted lower bound on log p(x) (Burda et al. 2016).
+    """Importance-weighted lower bound on log p(x), log mean_k w_k (Burda et al. 2016).
 
     The bottom-up pass runs once; samples are folded into the batch, ``chunk`` images at a time.
 
     Args:
         x: images, (B, C, H, W), in [0, 1].
         iw_samples: K >= 1; the bound rises towards log p(x) with K, and K = 1 is the ELBO.
-        chunk: images times samples in one top-down pass: bounds the memory, changes no result but the noise drawn.
+        chunk: images times samples in one top-down pass; it bounds the memory and changes only the noise.
     Returns:
-        Nats per image, (B,), float64. Time grows with K, memory does not.
+        Nats per image, (B,), float64. Time grows with K, but memory does not.
     Raises:
         ValueError: if ``iw_samples`` or ``chunk`` is below 1.
     """
@@ -98,7 +101,7 @@ def iw_bound(model: Model, x: Tensor, iw_samples: int, chunk: int = 100, source:
 def _log_sum_of_weights(
     model: Model, x: Tensor, features: tuple[Tensor, ...], iw_samples: int, chunk: int, source: Source
 ) -> Tensor:
-    """log of the sum of K importance weights, (B,), float64, for the features of x, which has at most ``chunk``."""
+    """Log of the sum of K importance weights, (B,), float64; x has at most ``chunk`` images."""
     at_once = chunk // x.shape[0]
     total = x.new_full((x.shape[0],), -torch.inf, dtype=torch.float64)
     for first in range(0, iw_samples, at_once):
@@ -110,10 +113,10 @@ def _log_sum_of_weights(
 
 
 def bits_per_dim(nats: Value, n_dims: int) -> Value:
-    """Nats per image, a number or an array of them -> bits per dimension; for reports only."""
+    """Convert nats per image (a number or an array) to bits per dimension; for reports only."""
     return nats / (n_dims * math.log(2))
 
 
 def bits_entry(name: str, nats: float, n_dims: int | None) -> dict[str, float]:
-    """Bits per dimension under ``name``, for a report; nothing if ``Model.n_dims`` is None."""
+    """A report's entry ``name`` in bits per dimension; empty if ``Model.n_dims`` is None."""
     return {} if n_dims is None else {name: bits_per_dim(nats, n_dims)}

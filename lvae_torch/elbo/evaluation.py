@@ -1,4 +1,4 @@
-"""The likelihood of a whole split, summed exactly: every image once, whatever the number of ranks."""
+"""The likelihood of a whole split; any number of ranks together evaluate every image exactly once."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from lvae_torch.models.contract import Model, Output
 from lvae_torch.models.sources import posterior_sample
 
 Batches = Iterable[tuple[int, Tensor]]
-"""(j, x), x (b, C, H, W): fixed global batches, each rank getting its own. Noise is drawn for j, not for the rank."""
+"""(j, x) with x (b, C, H, W): each rank's share of fixed global batches. Noise depends on j, not on the rank."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,16 @@ class Evaluation:
     nll: float
     """-log p(x|z), one posterior sample per image."""
     kl: tuple[float, ...]
-    """KL(q||p) of each layer, in closed form where there is one, top first."""
+    """KL(q||p) of each layer, top first; in closed form if one exists."""
     units: Units
-    """What each latent unit does."""
+    """Statistics of each latent unit."""
     iw_samples: int = 0
     iw_bound: float | None = None
-    """Estimate of -log p(x) with that many samples; None if not asked for."""
+    """Upper bound on -log p(x) with ``iw_samples`` samples; None if it was not computed."""
     published_nll: float | None = None
     """-log p(x|z) with the approximations of the family's original program; None if not asked for, or it has none."""
     extras: Mapping[str, float] = field(default_factory=dict)
-    """What only some families have: penalties, per image, and the usage of codes over the whole split."""
+    """Numbers of some families: mean penalties, and usage of the codes over the whole split."""
 
     @property
     def nelbo(self) -> float:
@@ -52,7 +52,7 @@ class Evaluation:
         return None if self.published_nll is None else self.published_nll + sum(self.kl)
 
     def scalars(self, n_dims: int | None) -> dict[str, float]:
-        """The numbers under the names they have in every report; layers counted from 0, top first."""
+        """All numbers under their names in reports; layers are counted from 0, top first."""
         values = {"nelbo": self.nelbo, "nll": self.nll, "kl": sum(self.kl), **bits_entry("bpd", self.nelbo, n_dims)}
         values |= {} if n_dims is None else {"nats_per_dim": self.nelbo / n_dims}
         values |= {f"kl/{i:02d}": kl for i, kl in enumerate(self.kl)} | dict(self.extras)
@@ -79,7 +79,7 @@ def evaluate(
     """Evaluate ``model`` (in evaluation mode) on ``batches`` on its device.
 
     Args:
-        iw_samples: K of the importance-weighted bound; 0 leaves it out.
+        iw_samples: K of the importance-weighted bound; 0 skips it.
         chunk: images times samples in one pass of that bound.
         as_published: score also with the approximations of the family's original program, where it has some.
     """
@@ -93,7 +93,7 @@ def evaluate(
         batch = _sums(terms, bound, published_nll(x, out) if as_published else None)
         totals = {name: totals[name] + value for name, value in batch.items()} if totals else batch
         units.update(out.latents)
-    if not totals:  # fewer batches than ranks: nothing to add, under the names that the others have
+    if not totals:  # fewer batches than ranks: add zeros under the same names as other ranks
         x = torch.zeros(1, *model.image_shape, device=processes.device)
         out = model(x, posterior_sample)
         terms = elbo_terms(x, out)
@@ -124,7 +124,7 @@ def published_nll(x: Tensor, out: Output) -> Tensor | None:
 
 
 def _sums(terms: Terms, bound: Tensor, published: Tensor | None = None) -> dict[str, Tensor]:
-    """Over a batch, float64."""
+    """Sums over a batch, float64."""
     per_image = {"nll": terms.nll, "kl": terms.kl, "bound": -bound, "count": torch.ones_like(terms.nll)}
     per_image |= {} if published is None else {"published": published}
     per_image |= {f"penalty/{name}": penalty for name, penalty in terms.penalties.items()}
@@ -133,16 +133,16 @@ def _sums(terms: Terms, bound: Tensor, published: Tensor | None = None) -> dict[
 
 
 def take_statistics(model: Model, training: Images, batch_size: int, seed: int, processes: Processes) -> None:
-    """Give ``model`` the batch norm statistics of the training images, in place of those that trailed the training.
+    """Re-estimate the batch norm statistics of ``model`` over the training images.
 
     Args:
-        batch_size: images of a batch over all ranks, as in training.
+        batch_size: images per batch over all ranks, as in training.
     """
 
     def passes() -> Iterator[Callable[[], object]]:
         for j, indices in training.batches(batch_size, processes):
             if j and len(indices) < batch_size:
-                continue  # as in training, which has no batch of less, and of 1 image there are no statistics
+                continue  # as in training, which has no smaller batch; 1 image would have no statistics
             seed_everything("batch norm", seed, j)
             yield partial(model, training.at(indices, processes.device), posterior_sample)
 
@@ -161,7 +161,7 @@ class Evaluator:
     seed: int
 
     def __call__(self, is_last: bool) -> Evaluation:
-        """The likelihood of the split; the importance-weighted bound only where this is the last one.
+        """Evaluate the split; the last evaluation also computes the importance-weighted bound.
 
         Raises:
             Preempted: after a signal.
@@ -169,7 +169,7 @@ class Evaluator:
         batches, rounds = self.data.validation_batches(self.section.batch_size, self.processes)
         was_training = self.model.training
         self.model.eval()
-        self.processes.broadcast_(self.model.buffers())  # running statistics are each rank's own
+        self.processes.broadcast_(self.model.buffers())  # ranks have different running statistics
         iw_samples = self.section.iw_samples if is_last else 0
         try:
             with self._statistics():
@@ -186,7 +186,7 @@ class Evaluator:
 
     @contextmanager
     def _statistics(self) -> Iterator[None]:
-        """Inside, the model has the batch norm statistics that ``[val] batch_norm`` asks for."""
+        """Inside, the model uses the batch norm statistics that ``[val] batch_norm`` selects."""
         if self.section.batch_norm == "running":
             yield
             return

@@ -23,12 +23,12 @@ def constant_beta(value: float) -> Schedule:
 
 
 def linear_warmup(steps: int, start: float = 0.0) -> Schedule:
-    """β from ``start`` at step 0 to 1 at step ``steps``, then 1."""
+    """β rises from ``start`` at step 0 to 1 at step ``steps`` and stays 1."""
     return lambda step: min(1.0, start + (1.0 - start) * step / steps)
 
 
 def logistic_warmup(steps: int, sharpness: float = 10.0) -> Schedule:
-    """β along a logistic curve, rescaled to be exactly 0 at step 0 and 1 from step ``steps`` on."""
+    """β rises along a logistic curve, rescaled to be exactly 0 at step 0 and 1 from step ``steps`` on."""
 
     def sigmoid(t: float) -> float:
         return 1.0 / (1.0 + math.exp(-sharpness * (t - 0.5)))
@@ -38,7 +38,7 @@ def logistic_warmup(steps: int, sharpness: float = 10.0) -> Schedule:
 
 
 def linear_between(first: int, last: int, minimum: float = 0.0) -> Schedule:
-    """β from 0 at step ``first`` to 1 at step ``last``, never below ``minimum``."""
+    """β rises from 0 at step ``first`` to 1 at step ``last``, never below ``minimum``."""
     return lambda step: min(1.0, max(minimum, (step - first) / (last - first)))
 
 
@@ -48,7 +48,7 @@ def logistic_growth(middle: float, rate: float) -> Schedule:
 
 
 def beta_schedule(beta: Beta) -> Schedule:
-    """Step -> weight of the KL, from what ``[loss] beta`` says."""
+    """Make the schedule, step -> weight of the KL, that ``[loss] beta`` describes."""
     match beta:
         case ("linear", steps):
             return linear_warmup(whole(steps))
@@ -64,7 +64,7 @@ def beta_schedule(beta: Beta) -> Schedule:
 
 @dataclass(frozen=True)
 class Objective:
-    """Output -> the scalar to minimise. All training tricks live here."""
+    """Turns the output of a model into the loss: warm-up, free bits, balance and importance weighting."""
 
     loss: LossSection
     image_shape: ImageShape
@@ -76,16 +76,16 @@ class Objective:
 
     @cached_property
     def scale(self) -> int:
-        """Divides the loss: C * H * W for nats per dimension, 1 for nats per image."""
+        """Divisor of the loss: C * H * W for nats per dimension, 1 for nats per image."""
         return math.prod(self.image_shape) if self.loss.per_dimension else 1
 
     def repeated(self, x: Tensor) -> Tensor:
-        """x, (B, ...), as often as a step has samples of each image: (mc_samples * iw_samples * B, ...)."""
+        """Repeat x, (B, ...), once per sample of each image: (mc_samples * iw_samples * B, ...)."""
         times = self.loss.mc_samples * self.loss.iw_samples
         return x if times == 1 else x.repeat(times, *[1] * (x.dim() - 1))
 
     def __call__(self, x: Tensor, out: Output, step: int) -> tuple[Tensor, Terms]:
-        """The loss, and the terms it was made of, for ``repeated`` x at ``step``."""
+        """The loss and its terms, for ``repeated`` x at ``step``."""
         if self.loss.iw_samples == 1:
             terms = elbo_terms(x, out, self.loss.kl_estimate)
             paid = self.paid(terms.kl)
@@ -95,7 +95,7 @@ class Objective:
             loss = terms.nll.mean() + self.beta(step) * paid.sum()
         else:
             terms = elbo_terms(x, out, "sampled")
-            # As the Ladder VAE's authors do, warm-up weighs the latents inside the importance weights too.
+            # As in the Ladder VAE authors' code, warm-up also applies inside the importance weights.
             log_w = -(terms.nll + self.beta(step) * terms.kl.sum(dim=1)).view(
                 self.loss.mc_samples, self.loss.iw_samples, -1
             )
@@ -110,14 +110,14 @@ class Objective:
             return kl.mean(dim=0)
         if self.loss.free_bits_mode == "batch_mean":
             return kl.mean(dim=0).clamp(min=self.loss.free_bits)
-        # Before the batch mean: each image has its own free bits, and ranks stay independent.
+        # Clamp before the mean: each image has its own free bits, and ranks stay independent.
         return kl.clamp(min=self.loss.free_bits).mean(dim=0)
 
 
 def layer_shares(kl: Tensor, units: Sequence[int]) -> Tensor:
-    """Weights of the layers' KL, mean 1, in proportion to the KL that one of a layer's ``units`` has, (L,).
+    """Weights of the layers' KL, (L,), with mean 1, proportional to each layer's KL per unit.
 
-    Expensive layers pay more, so none is given up before it has learned something.
+    Layers with a high KL are penalised more, so that layers with a low KL are not given up early.
     """
     per_unit = (kl / _on_device(tuple(units), kl.device)).clamp(min=0)
     return len(units) * per_unit / per_unit.sum().clamp(min=torch.finfo(kl.dtype).tiny)
@@ -125,5 +125,5 @@ def layer_shares(kl: Tensor, units: Sequence[int]) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _on_device(numbers: tuple[int, ...], device: torch.device) -> Tensor:
-    """Copied once: a copy in every step would wait for the device."""
+    """Copy the numbers to the device once: a copy in every step would make the host wait."""
     return torch.tensor(numbers, device=device)

@@ -19,24 +19,24 @@ class LossSection(Section):
     """[loss]: how the terms of the ELBO become the training loss."""
 
     beta: Beta = 1.0
-    """Weight of the KL: a number; ('linear', 1000) or ('logistic', '20 epochs') for a warm-up from 0 to 1;
+    """Weight of the KL: a number; a warm-up from 0 to 1, ('linear', 1000) or ('logistic', '20 epochs');
     ('linear', first step, last step, minimum); or ('logistic', middle step, growth rate)."""
     mc_samples: PositiveInt = 1
-    """Posterior samples per image and step, averaged over."""
+    """Posterior samples per image and step; the loss is their mean."""
     iw_samples: PositiveInt = 1
-    """Samples in each importance-weighted bound (IWAE), instead of the ELBO; times mc_samples passes a step."""
+    """Samples in the importance-weighted bound (IWAE); 1 is the ELBO. Each step runs mc_samples * iw_samples passes."""
     free_bits: NonNegative = 0.0
-    """Nats of KL per layer that cost nothing."""
+    """Nats of KL per layer that are not penalised."""
     free_bits_mode: Literal["per_example", "batch_mean"] = "per_example"
-    """Whether each image has its free bits, or the mean of a batch (of the part that a process computes at once)."""
+    """Apply free bits to each image, or to the mean over a batch (the part that a process computes at once)."""
     kl_estimate: Literal["analytic", "sampled"] = "analytic"
-    """The KL in closed form where there is one, or log q(z) - log p(z) at the sample (always so with iw_samples)."""
+    """KL in closed form if one exists, or log q(z) - log p(z) at the sample; iw_samples > 1 always uses the sample."""
     balance: Literal["none", "kl_per_unit", "kl"] = "none"
-    """Let layers with much KL (per latent unit, or as it is) pay more of it at first, so that none is given up."""
+    """At first, penalise layers with a high KL (per unit, or in total) more, so that no layer is given up."""
     balance_steps: Steps = 0
-    """The last step that balances; also '2 epochs'."""
+    """Last step with balance; or in epochs, '2 epochs'."""
     per_dimension: bool = False
-    """Divide the loss by the number of pixels and colours (smaller gradients, same optimum)."""
+    """Divide the loss by C * H * W (smaller gradients, same optimum)."""
 
     @field_validator("beta", mode="before")
     @classmethod
@@ -52,22 +52,22 @@ class LossSection(Section):
 
 
 class ValSection(Section):
-    """[val]: evaluation while training; always the whole split."""
+    """[val]: evaluation during training."""
 
     every: Steps = 5000
-    """Steps between evaluations, or '10 epochs'; 0 for the end only."""
+    """Steps between evaluations, or '10 epochs'; 0 evaluates only at the end."""
     patience: Count = 0
-    """Evaluations without a better -ELBO that end training; any run with patience goes by its best weights. 0: none."""
+    """Stop after this many evaluations without improvement and use the best weights; 0 never stops early."""
     batch_norm: Literal["running", "reestimated"] = "running"
-    """Statistics for evaluation and inference: those that trail the training, or taken anew over the training split."""
+    """Statistics for evaluation and inference: running averages, or reestimated over the training split."""
     batch_size: PositiveInt = 250
-    """Images per process and pass."""
+    """Images per process in one pass."""
     iw_samples: Count = 0
-    """Samples of the importance-weighted bound computed once, at the end; 0 for none."""
+    """Samples of the importance-weighted bound that the last evaluation computes; 0 skips it."""
     as_published: bool = False
-    """Score also as the family's original program does, with its approximations of p(x|z) and its bins; told apart."""
+    """Score also as the family's original program does, with its approximations of p(x|z), under a name of its own."""
     images: Count = 64
-    """Samples and reconstructions in the pictures; 0 for no pictures."""
+    """Number of samples and of reconstructions in the pictures; 0 draws no pictures."""
 
     def problems(self) -> Iterator[str]:
         if self.patience and self.every == 0:

@@ -1,4 +1,4 @@
-"""What each latent unit does over a data set."""
+"""Statistics of each latent unit over a data set: how many units are in use."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from lvae_torch.models.contract import Latent, Shape
 
 
 class UnitStatistics:
-    """What each latent unit does over a data set: its mean KL, and how much its posterior mean varies."""
+    """Sums up, for each latent unit, its KL and the variance of its posterior mean over a data set."""
 
     def __init__(self, shapes: Sequence[Shape], device: torch.device) -> None:
         self.count = torch.zeros((), dtype=torch.float64, device=device)
-        # Per layer: sums of the posterior mean, of its square, and of the KL.
+        # For each layer: sums of the posterior mean, of its square, and of the KL.
         self.sums = [torch.zeros(3, *shape, dtype=torch.float64, device=device) for shape in shapes]
 
     def update(self, latents: tuple[Latent, ...]) -> None:
-        """Add one encoded batch."""
+        """Add the latents of one encoded batch."""
         for sums, latent in zip(self.sums, latents, strict=True):
             mean = latent.encoded.mean.double()
             kl = latent.kl_of_units.sum(dim=0, dtype=torch.float64)
@@ -34,17 +34,17 @@ class UnitStatistics:
 
 @dataclass(frozen=True)
 class Units:
-    """Per layer, top first, of the layer's shape each."""
+    """One tensor per layer, top first, with the shape of the layer's z."""
 
     variance: tuple[Tensor, ...]
-    """Of the posterior mean over the data."""
+    """Variance of the posterior mean over the data."""
     kl: tuple[Tensor, ...]
     """Mean KL(q||p), nats."""
 
     def active(self, threshold: float = 0.01) -> tuple[int, ...]:
-        """Units whose posterior mean varies by more than ``threshold`` (Burda et al. 2016), by layer."""
+        """Number of units per layer whose posterior mean has a variance above ``threshold`` (Burda et al. 2016)."""
         return tuple(int((variance > threshold).sum()) for variance in self.variance)
 
     def informative(self, threshold: float = 0.01) -> tuple[int, ...]:
-        """Units with more than ``threshold`` nats of KL (the Ladder VAE paper's count), by layer."""
+        """Number of units per layer with more than ``threshold`` nats of KL (as in the Ladder VAE paper)."""
         return tuple(int((kl > threshold).sum()) for kl in self.kl)

@@ -1,4 +1,4 @@
-"""A cfg file -> frozen, typed sections, every check done."""
+"""Reads a cfg file into frozen, typed sections and checks them."""
 
 from lvae_torch.hparams.changes import (
     Difference,

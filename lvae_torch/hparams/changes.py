@@ -1,11 +1,8 @@
-"""The same name continues the same run: what may have changed in its settings since, and what may not."""
+"""Compares the settings of a run with those it began with: some keys may change, others may not."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-
-sys.path.insert(0, "/work/tools")
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +15,9 @@ from lvae_torch.runs.checkpoint import About
 from lvae_torch.runs.folder import RunFolder
 
 FREE_DATA_KEYS = {"dumps", "verify", "on_device", "val_split", "limit_val"}
-"""Keys of [data] that leave the training data as they are."""
+"""Keys of [data] that do not affect the training data."""
 REFUSED_KEYS = {("run", "seed"), ("optimizer", "name"), ("train", "channels_last")}
-"""Beside [model] and [data]: what the order of the data and the meaning of the optimizer's moments depend on."""
+"""Further keys that must not change: the order of the data and the meaning of the moments depend on them."""
 
 
 WHERE_IT_RUNS = {("run", "runs"), ("run", "device")}
@@ -31,7 +28,7 @@ PLACES = WHERE_IT_RUNS | {("data", "dumps")}
 
 @dataclass(frozen=True)
 class Difference:
-    """One key with two values."""
+    """A key whose value has changed."""
 
     section: str
     key: str
@@ -40,7 +37,7 @@ class Difference:
 
     @property
     def is_refused(self) -> bool:
-        """Whether it would make another model or other data of the same run, or leave its moments without a meaning."""
+        """Whether the change is refused, because it affects the model, the data or the optimizer's moments."""
         match self.section:
             case "model":
                 return True
@@ -51,7 +48,7 @@ class Difference:
 
 
 def differences(saved: Settings, new: Settings) -> list[Difference]:
-    """Every key whose value changed; where a run lies is no change."""
+    """Every key whose value changed, except ``WHERE_IT_RUNS``."""
     found = []
     for name in SECTIONS:
         old, other = getattr(saved, name), getattr(new, name)
@@ -63,7 +60,7 @@ def differences(saved: Settings, new: Settings) -> list[Difference]:
 
 
 def shared_by_all(settings: Settings) -> str:
-    """What every process of a run must agree on, a line for each key."""
+    """The settings that all processes of a run must share, one line per key."""
     return "\n".join(
         f"[{name}] {key} = {value!r}"
         for name in SECTIONS
@@ -73,7 +70,7 @@ def shared_by_all(settings: Settings) -> str:
 
 
 def format_differences(changes: Sequence[Difference]) -> str:
-    """A table: key, the run's value, the value asked for."""
+    """A table with the columns key, value of the run, new value."""
     rows = [("key", "this run", "asked for")]
     rows += [(f"[{c.section}] {c.key}", repr(c.saved), repr(c.new)) for c in changes]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
@@ -81,12 +78,12 @@ def format_differences(changes: Sequence[Difference]) -> str:
 
 
 def begin_or_continue(folder: RunFolder, settings: Settings) -> None:
-    """Keep the resolved settings with the run; hold them against those it began with, if it has begun.
+    """Write the settings into the run's folder, after comparing them with those it began with, if it has begun.
 
     Raises:
-        CfgError: with a table, if a key changed that would change the model or the data.
+        CfgError: with a table, if the change of a key is refused.
     """
-    # Before its first checkpoint a run has not begun: its cfg may still have been one that no model could be made of.
+    # Without a checkpoint a run has not begun: its first cfg may have been one that failed.
     if folder.hparams_cfg.is_file() and folder.has_checkpoints:
         _compare(folder, settings)
     write_text(folder.hparams_cfg, sealed_cfg(settings))
@@ -107,7 +104,7 @@ def _compare(folder: RunFolder, settings: Settings) -> None:
 
 
 def trained_settings(about: About, where: Path) -> Settings:
-    """The settings that a checkpoint or bundle in ``where`` was trained with.
+    """The settings that a checkpoint or bundle at ``where`` was trained with.
 
     Raises:
         CfgError: if this program cannot read them.
@@ -118,10 +115,10 @@ def trained_settings(about: About, where: Path) -> Settings:
 def check_same_model(
     model: ModelSection, about: About, where: Path, remedy: str, error: type[UserError] = CfgError
 ) -> None:
-    """Refuse weights of another model.
+    """Check that weights were trained with the same ``[model]`` section.
 
     Raises:
-        error: naming ``where`` they lie, and the ``remedy``.
+        error: naming ``where`` the weights lie, and the ``remedy``.
     """
     if trained_settings(about, where).model != model:
         raise error(f"{where}: trained with another [model] section. {remedy}")

@@ -1,4 +1,4 @@
-"""What can be wrong between sections that are right each by itself."""
+"""Checks between sections that are each valid on their own."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -11,7 +11,7 @@ from lvae_torch.training.section import OptimizerSection, TrainSection
 
 
 def _warmup_ends(optimizer: OptimizerSection, train: TrainSection) -> Iterator[str]:
-    # Epochs and steps cannot be compared before the data is open; ``in_steps`` asks again.
+    # Epochs and steps can be compared only when the data is open; ``in_steps`` checks again.
     warmup, steps = optimizer.warmup_steps, train.steps
     if isinstance(warmup, int) and isinstance(steps, int) and warmup >= steps:
         yield (
@@ -43,7 +43,7 @@ def _noise_has_a_density(data: DataSection, model: ModelSection) -> Iterator[str
 
 
 def _images_fit(data: DataSection, model: ModelSection) -> Iterator[str]:
-    """The dump, or what the catalogue says of it, with the sections that read it; nothing where neither is there."""
+    """Check [data] and [model] against the images of the dump or catalogue; unknown datasets pass."""
     if (described := described_images(data)) is None:
         return
     image_shape, n_levels = described
@@ -60,14 +60,14 @@ CHECKS: dict[Check, tuple[str, ...]] = {
     _norm_can_be_shared: ("run", "train"),
     _noise_has_a_density: ("data", "model"),
 }
-"""Each with the sections that it compares."""
+"""Each check with the sections that it compares."""
 
 
 def cross_problems(sections: Mapping[str, Section | None], with_images: bool = False) -> Iterator[str]:
-    """Each as ``[section] key ...``, of those sections that could be read.
+    """Yield each problem as ``[section] key ...``; sections that could not be read are left out.
 
     Args:
-        with_images: hold the sections against the dataset too, where it is known.
+        with_images: also check the sections against the dataset, if it is known.
     """
     checks = CHECKS | ({_images_fit: ("data", "model")} if with_images else {})
     for check, names in checks.items():

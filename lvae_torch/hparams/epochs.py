@@ -1,4 +1,4 @@
-"""Epochs as steps, once it is known how many steps an epoch has."""
+"""Converts epochs to steps once the number of steps per epoch is known."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -10,10 +10,10 @@ from lvae_torch.hparams.settings import Settings
 
 
 def in_steps(settings: Settings, steps_per_epoch: int) -> Settings:
-    """The same settings with whole numbers of steps in place of texts such as '20 epochs'.
+    """The same settings with numbers of steps in place of texts like '20 epochs'.
 
     Raises:
-        CfgError: if the numbers then do not fit together.
+        CfgError: if these numbers do not fit together.
     """
     sections: dict[str, Any] = {
         field.name: _section_in_steps(getattr(settings, field.name), steps_per_epoch) for field in fields(settings)

@@ -1,4 +1,4 @@
-"""A cfg, read and checked: every problem is reported in one go, before any work starts."""
+"""Reads and checks a cfg; all problems are reported together before any work starts."""
 
 import difflib
 import os
@@ -30,10 +30,10 @@ SYNONYMS = {
 
 
 def load(path: Path, overrides: Sequence[str] = (), with_images: bool = False) -> Settings:
-    """Read a cfg, put ``section.key=value`` overrides on top, and check it all.
+    """Read a cfg, apply ``section.key=value`` overrides, and check everything.
 
     Args:
-        with_images: hold the cfg against its dataset too, where the dump is there or the dataset is a known one.
+        with_images: also check the cfg against its dataset, if its dump exists or the catalogue lists it.
     Raises:
         CfgError: listing every problem with its line.
     """
@@ -41,7 +41,7 @@ def load(path: Path, overrides: Sequence[str] = (), with_images: bool = False) -
 
 
 def load_text(text: str, name: str, overrides: Sequence[str] = ()) -> Settings:
-    """The same for cfg text, such as the copy in a checkpoint; ``name`` stands for the file in messages."""
+    """The same for cfg text, such as the copy in a checkpoint; messages show ``name`` in place of the file."""
     return _checked(parse(text, name), name, overrides)
 
 
@@ -69,7 +69,7 @@ def _checked(entries: Entries, name: str, overrides: Sequence[str], with_images:
 
 
 def model_section(family: str, values: Mapping[str, Any]) -> ModelSection:
-    """The section of a family from plain values, as ``[model]`` of a cfg has them.
+    """The section of a family from plain values, as in ``[model]`` of a cfg.
 
     Raises:
         CfgError: listing every problem.
@@ -85,20 +85,20 @@ def model_section(family: str, values: Mapping[str, Any]) -> ModelSection:
 
 
 def _located(problem: str, entries: Entries) -> str:
-    """``[section] key ...`` with the place where the key is set, if it is."""
+    """Add the file and line of the key to a problem ``[section] key ...``, if the key is set."""
     match = re.match(r"\[(\w+)\] (\w+)", problem)
     entry = entries.get((match[1], match[2])) if match else None
     return f"{problem} ({entry.where})" if entry else problem
 
 
 def _ours(entries: Entries, name: str) -> Entries:
-    """The entries, translated where they are those of another program; what differs is said once, on rank 0."""
+    """The entries, translated if they belong to another program; rank 0 prints the differences."""
     if not is_original(entries):
         return entries
     try:
         entries, notes = native_entries(entries)
     except CfgError as error:
-        raise _refusal(name, re.split(r"\n(?! )", str(error))) from error  # indented lines belong to the one above
+        raise _refusal(name, re.split(r"\n(?! )", str(error))) from error  # indented lines continue the line above
     if os.environ.get("RANK", "0") == "0":
         told = ["settings of the original Efficient-VDVAE, translated (docs/efficient_vdvae.md):", *notes]
         say(f"{name}: " + "\n  ".join(told))
@@ -113,7 +113,7 @@ def _refusal(name: str, problems: Sequence[str]) -> CfgError:
 def _evaluate(entries: Entries, problems: list[str]) -> defaultdict[str, dict[str, Any]]:
     values: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for (section, key), entry in entries.items():
-        if (section, key) == ("run", "name"):  # always text, even where it looks like a number
+        if (section, key) == ("run", "name"):  # always text, even if it looks like a number
             values[section][key] = without_comment(entry.text).strip("'\"")
             continue
         try:
@@ -133,8 +133,8 @@ def _family_problems(family: object, entries: Entries) -> Iterator[str]:
 def _section(
     name: str, kind: type[Section], values: dict[str, Any], entries: Entries, problems: list[str]
 ) -> Section | None:
-    """The section; None if something in it is wrong, which is added to ``problems``."""
-    wrong = {key for section, key in entries if section == name} - values.keys()  # could not even be read
+    """Build a section and add what is wrong in it to ``problems``; None if a key is wrong by itself."""
+    wrong = {key for section, key in entries if section == name} - values.keys()  # values that could not be read
     try:
         return kind(**values)
     except ValidationError as error:
@@ -149,28 +149,30 @@ def _section(
         told = ", or ".join([*(message.rstrip(".") for message in messages[:-1]), messages[-1]])
         problems.append(f"[{name}] {key}{at}: {told}")
     wrong |= of_keys.keys()
-    right = {key: value for key, value in values.items() if key not in wrong}
-    problems += [_located(f"[{name}] {problem}.", entries) for problem in _between_keys(kind, right, wrong)]
-    return None
+    section, between = _despite_disagreement(kind, {key: value for key, value in values.items() if key not in wrong})
+    concerned = [re.compile(rf"\b{re.escape(key)}\b") for key in wrong]
+    told_between = [problem for problem in between if not any(key.search(problem) for key in concerned)]
+    problems += [_located(f"[{name}] {problem}.", entries) for problem in told_between]
+    return None if wrong else section
 
 
 def _key(detail: ErrorDetails) -> str:
     return str(detail["loc"][0]) if detail["loc"] else ""
 
 
-def _between_keys(kind: type[Section], right: dict[str, Any], wrong: Collection[str]) -> Iterator[str]:
-    """What is wrong between the keys that are right each by itself, where no wrong one is concerned."""
+def _despite_disagreement(kind: type[Section], values: dict[str, Any]) -> tuple[Section | None, list[str]]:
+    """The section of values that are right each by itself, and the problems between them; None if a key is missing."""
     try:
-        kind(**right)
+        return kind(**values), []
     except ValidationError as error:
-        found = [detail["ctx"]["error"] for detail in error.errors() if not detail["loc"] and "ctx" in detail]
-        for problem in (p for e in found if isinstance(e, KeysError) for p in e.problems):
-            if not any(re.search(rf"\b{re.escape(key)}\b", problem) for key in wrong):
-                yield problem
+        for detail in error.errors():
+            if isinstance(found := detail.get("ctx", {}).get("error"), KeysError) and not detail["loc"]:
+                return found.section, found.problems
+    return None, []
 
 
 def _plain(detail: ErrorDetails, key: str, kind: type[Section]) -> str:
-    """A pydantic error in a user's words."""
+    """A pydantic error in plain words."""
     context = detail.get("ctx", {})
     position = "".join(f" (element {p + 1})" for p in detail["loc"][1:] if isinstance(p, int))
     match detail["type"]:

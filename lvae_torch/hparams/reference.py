@@ -1,4 +1,4 @@
-"""Every section and key as a Markdown page, made from the types themselves."""
+"""Makes the Markdown reference of all sections and keys from their types."""
 
 from lvae_torch.cfg.section import Section
 from lvae_torch.hparams.settings import COMMON, SECTIONS

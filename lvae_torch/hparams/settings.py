@@ -1,4 +1,4 @@
-"""All sections of a run together, and as text."""
+"""All sections of a cfg together, and their text form."""
 
 from dataclasses import dataclass, fields
 
@@ -14,7 +14,7 @@ from lvae_torch.training.section import OptimizerSection, TrainSection
 
 @dataclass(frozen=True)
 class Settings:
-    """A whole cfg: typed, complete, frozen."""
+    """All settings of a run: typed, complete and frozen."""
 
     run: RunSection
     data: DataSection
@@ -36,7 +36,7 @@ SECTIONS = tuple(field.name for field in fields(Settings))
 
 
 def to_cfg(settings: Settings) -> str:
-    """The resolved settings as a cfg that loads to the same settings."""
+    """The settings as cfg text; loading it gives the same settings."""
     blocks = []
     for name in SECTIONS:
         section = getattr(settings, name)
@@ -46,5 +46,5 @@ def to_cfg(settings: Settings) -> str:
 
 
 def sealed_cfg(settings: Settings) -> str:
-    """The same under its checksum: the copy that a run keeps."""
+    """The same text below its checksum; a run keeps this copy."""
     return sealed(to_cfg(settings))

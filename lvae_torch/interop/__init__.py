@@ -1,1 +1,1 @@
-"""Settings and weights of other programs as ours."""
+"""Translates settings and weights of other programs."""

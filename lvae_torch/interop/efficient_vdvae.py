@@ -1,8 +1,8 @@
-"""Models of the original Efficient-VDVAE (Rayhane-mamah/Efficient-VDVAE, PyTorch) as models of ours.
+"""Converts models of the original Efficient-VDVAE (Rayhane-mamah/Efficient-VDVAE, PyTorch) to ours.
 
-Its weights come under neutral names, which are those of our own parameters: stages and blocks are counted from 0 in the
-order of each pass, and the last bottom-up block of a stage is the one that pools. ``neutral_names`` translates the
-names of its checkpoints.
+Weights are passed under neutral names, which are the names of our parameters: stages and blocks are counted from 0 in
+the order of each pass, and the last bottom-up block of a stage is the one that pools. ``neutral_names`` translates
+the names in checkpoints of the original.
 """
 
 import re
@@ -23,19 +23,19 @@ from lvae_torch.models.efficient_vdvae.section import EfficientVDVAESection
 from lvae_torch.models.efficient_vdvae.stages import Cells, DownStage, UpStage, check_towers
 from lvae_torch.models.geometry import padded_size
 
-MNIST_SIDE = 28  # what counts of the original's 32x32 images of MNIST
+MNIST_SIDE = 28  # the original pads MNIST to 32x32; only these pixels count
 Values = Mapping[str, Any]
 Groups = list[list[Any]]  # per scale, fine to coarse, one value per stage
 
 
 def from_reference(cfg: Path, weights: Values) -> EfficientVDVAE:
-    """The original's model, in evaluation mode, with its own approximations in the likelihood.
+    """Build the original's model, in evaluation mode, with its approximations in the likelihood.
 
     Args:
-        cfg: the original's hparams.cfg; only [model], [data] and [loss] matter.
+        cfg: the original's hparams.cfg; only [model], [data] and [loss] are read.
         weights: arrays or tensors under the neutral names.
     Raises:
-        CfgError: if the file is no such cfg, or its lists do not fit together.
+        CfgError: if the file is not a cfg of the original, or its lists do not fit together.
         DataError: listing every weight that is missing, left over, or of another shape.
     """
     sections: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "loss": {}}
@@ -50,7 +50,7 @@ def from_reference(cfg: Path, weights: Values) -> EfficientVDVAE:
 
 
 def data_from_reference(data: Values) -> tuple[ImageShape, int]:
-    """(C, H, W) and pixel levels of what the original's [data] describes."""
+    """(C, H, W) and pixel levels of the images that the original's [data] describes."""
     if data["dataset_source"] == "binarized_mnist":
         return (1, MNIST_SIDE, MNIST_SIDE), 2
     return (data["channels"], data["target_res"], data["target_res"]), 2 ** int(data["num_bits"])
@@ -60,7 +60,7 @@ def section_from_reference(model: Values, data: Values, loss: Values) -> Efficie
     """Our ``[model]`` section, in its shortest form, from the values of the original's [model], [data] and [loss].
 
     Raises:
-        CfgError: naming a missing key, or what does not fit together.
+        CfgError: naming a missing key, or keys that do not fit together.
     """
     try:
         up, down = _up_stages(model), _down_stages(model)
@@ -101,7 +101,7 @@ def _rows(model: Values, keys: Sequence[str]) -> list[tuple[Any, ...]]:
     """One tuple of values per stage.
 
     Raises:
-        CfgError: naming every list of the tower whose length is not that of its strides.
+        CfgError: naming every list of the tower that is not as long as its strides.
     """
     tower = keys[0].partition("_")[0]
     n_stages = len(model[f"{tower}_strides"])
@@ -145,7 +145,7 @@ def _towers(up: Sequence[UpStage], down: Sequence[DownStage]) -> dict[str, Any]:
 
 
 def _shortest(groups: Groups) -> Any:
-    """One value, or one per scale, or in a scale one per stage: the shortest that says it all."""
+    """The shortest equivalent form: one value, one per scale, or per scale one per stage."""
     per_scale = tuple(values[0] if len(set(values)) == 1 else tuple(values) for values in groups)
     return per_scale[0] if len(set(per_scale)) == 1 and not isinstance(per_scale[0], tuple) else per_scale
 
@@ -172,7 +172,7 @@ def _output(model: Values, data: Values, loss: Values) -> dict[str, Any]:
         "n_mixtures": model["num_output_mixtures"],
         "output_scale": model["output_distribution_base"],
         "output_beta": beta,
-        # Ours is the floor of the log scale; theirs, with logstd, of the network's output.
+        # Our floor applies to the log scale; theirs, with logstd, to the network's output.
         "min_log_scale": float(loss["min_mol_logscale"]) * (beta if is_logstd else 1.0),
     }
 
@@ -204,10 +204,10 @@ INSIDE_A_BLOCK = {
 
 
 def neutral_names(names: Iterable[str], up_n_blocks_per_res: Sequence[int]) -> dict[str, str]:
-    """From the names in the original's state dict to neutral ones.
+    """Map the names in the original's state dict to neutral ones.
 
     Raises:
-        DataError: listing the names that no such model has.
+        DataError: listing the names that the original does not have.
     """
     found = {name: _neutral(name, up_n_blocks_per_res) for name in names}
     if unknown := [name for name, neutral in found.items() if neutral is None]:
@@ -233,7 +233,7 @@ def _neutral(name: str, up_n_blocks_per_res: Sequence[int]) -> str | None:
 
 
 def _neutral_inside(rest: str) -> str:
-    """In the original each convolution follows a SiLU in one list, so that it has every second number."""
+    """Name inside a block. The original lists SiLUs and convolutions together, so ours have half its numbers."""
     for theirs, ours in INSIDE_A_BLOCK.items():
         if rest.startswith(theirs):
             rest = ours + rest.removeprefix(theirs)

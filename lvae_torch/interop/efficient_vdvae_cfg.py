@@ -1,7 +1,7 @@
-"""Cfg files of the original Efficient-VDVAE, read as they are: every key is honoured, translated, or told apart.
+"""Reads cfg files of the original Efficient-VDVAE: every key is translated, or named in a note.
 
-They are INI files like ours, with other sections and keys (``[model] up_strides`` and so on). Entries that are not
-theirs, such as ``--set train.precision=bfloat16``, pass through and win.
+They are INI files like ours, with other keys (``[model] up_strides`` and so on). Entries with our keys, such as
+``--set train.precision=bfloat16``, pass unchanged and take precedence.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +13,7 @@ from lvae_torch.interop.efficient_vdvae import section_from_reference
 from lvae_torch.interop.efficient_vdvae_keys import THEIRS, Key, checked_values
 
 Native = Iterator[tuple[Key, str, Any]]
-"""(the original's key, our section.key, value)."""
+"""Yields (the original's key, our section.key, value)."""
 Sections = Mapping[str, dict[str, Any]]
 
 DATASETS: dict[tuple[str, int], tuple[str, str, str]] = {
@@ -27,21 +27,21 @@ DATASETS: dict[tuple[str, int], tuple[str, str, str]] = {
     ("ffhq", 256): ("ffhq256", "valid", "valid"),
     ("ffhq", 1024): ("ffhq1024", "valid", "valid"),
 }
-"""(dataset_source, target_res) -> our dump, its split for validation and that for synthesis."""
+"""(dataset_source, target_res) -> our dump, its split for validation, and its split for synthesis."""
 
-MISSPELT: Key = ("synthesis", "variates_masks_quantile")  # as the original's PyTorch code asks for it
+MISSPELT: Key = ("synthesis", "variates_masks_quantile")  # spelt so in the original's PyTorch code
 
 
 def is_original(entries: Entries) -> bool:
-    """Whether these are the settings of the original program rather than ours."""
+    """Whether these are settings of the original program."""
     return ("model", "up_strides") in entries and ("model", "family") not in entries
 
 
 def native_entries(entries: Entries) -> tuple[Entries, list[str]]:
-    """Our entries for the original's, and notes on what we do otherwise than they say.
+    """Translate the original's entries to ours, with notes on the differences.
 
     Raises:
-        CfgError: listing every key that is missing, unreadable, or asks for what we refuse.
+        CfgError: listing every key that is missing, unreadable or not supported.
     """
     entries, notes, problems = dict(entries), list[str](), list[str]()
     if MISSPELT in entries:
@@ -223,7 +223,7 @@ def _synthesis(sections: Sections, notes: list[str]) -> Native:
 
 
 def _temperature(setting: Any, blocks_per_stage: list[int]) -> Any:
-    """For all layers what the original says of stages; a line from a to b reaches b, which theirs never does."""
+    """Expand temperatures per stage to layers; a line from a to b reaches b, unlike in the original."""
     if not isinstance(setting, (list, tuple)) or _is_line(setting):
         return setting
     if len(setting) != len(blocks_per_stage):

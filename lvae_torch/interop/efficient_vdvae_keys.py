@@ -1,4 +1,4 @@
-"""The keys of the original Efficient-VDVAE's cfg files, and what kind of value each of them takes."""
+"""The keys of the original Efficient-VDVAE's cfg files, and the kind of value that each one takes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +39,7 @@ KEYS = {
 UNREAD = {("run", "num_gpus"), ("run", "num_cpus"), ("init", "batch_size"), ("metrics", "latent_active_threshold")} | {
     ("data", f"{which}_data_path") for which in ("train", "val", "synthesis")
 }
-"""Those that say nothing to us, and may be missing."""
+"""Keys that we do not read, so they may be missing."""
 
 THEIRS = {(section, key) for section, keys in KEYS.items() for key in keys.split()}
 
@@ -140,14 +140,14 @@ KINDS: list[tuple[str, str, Callable[[Any], bool]]] = [
         lambda value: _is_temperature(value) or (isinstance(value, (list, tuple)) and all(map(_is_temperature, value))),
     ),
 ]
-"""What a value needs to be, the keys of that kind, and whether it is."""
+"""Description of a kind of value, the keys of that kind, and its test."""
 
 
 def checked_values(entries: Entries) -> dict[str, dict[str, Any]]:
-    """section -> key -> value, of every key that there is.
+    """section -> key -> value, for every key that is set.
 
     Raises:
-        CfgError: listing every key that is missing or has a value of another kind.
+        CfgError: listing every key that is missing or has a wrong kind of value.
     """
     problems = [f"[{section}] {key} is missing." for section, key in sorted(THEIRS - UNREAD - entries.keys())]
     values: dict[str, dict[str, Any]] = {section: {} for section in KEYS}
@@ -168,7 +168,7 @@ def checked_values(entries: Entries) -> dict[str, dict[str, Any]]:
 
 
 def _misfit(key: str, value: Any) -> str:
-    """What the value should have been; empty where it is right."""
+    """Description of the kind that the value should have; empty if it is right."""
     for needed, keys, is_right in KINDS:
         if key in keys.split():
             return "" if is_right(value) else needed

@@ -1,6 +1,6 @@
-"""Spatial LVAE models of the original implementation (addtt/ladder-vae-pytorch) as models of ours.
+"""Converts spatial LVAE models of the original implementation (addtt/ladder-vae-pytorch) to ours.
 
-Weights come as plain arrays under neutral names, layers numbered bottom to top:
+Weights are passed as plain arrays under neutral names, with layers numbered bottom to top:
 ``first.conv``, ``first.block.*``, ``bu.<i>.<j>.*``, ``stoch.<i>.{p,q,out}``, ``merge.<i>.*``, ``skip.<i>.*``,
 ``td.<i>.<j>.*``, ``final.<j>.*``, ``lik.conv``, ``top_prior``; inside a block ``norm1 conv1 norm2 conv2 gate``,
 and ``resample`` for the halving or doubling convolution in front of it.
@@ -25,11 +25,11 @@ LIKELIHOODS = {
 
 
 def from_reference(config: Mapping[str, Any], weights: Mapping[str, Any]) -> SpatialLVAE:
-    """The original's model, in evaluation mode, with its own approximations in the likelihoods.
+    """Build the original's model, in evaluation mode, with its approximations in the likelihoods.
 
     Args:
         config: color_ch, img_shape, z_dims, downsample, blocks_per_layer, n_filters, nonlin, merge_type, batchnorm,
-            skip, gated, learn_top_prior, residual_type, likelihood, no_initial_downscaling; lists bottom to top.
+            skip, gated, learn_top_prior, residual_type, likelihood, no_initial_downscaling; lists run bottom to top.
             ``dropout`` is 0 if absent; keys about training are ignored.
         weights: arrays or tensors under the names above.
     Raises:

@@ -1,4 +1,4 @@
-"""Arrays under neutral names into the tensors of a model."""
+"""Copies arrays under neutral names into the tensors of a model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from lvae_torch.errors import DataError
 
 @torch.no_grad()
 def copy_weights(targets: Mapping[str, Tensor], weights: Mapping[str, Any]) -> None:
-    """Fill each target with the array or tensor of its name.
+    """Copy into each target the array or tensor of the same name.
 
     Raises:
         DataError: listing every weight that is missing, left over, or of another shape.

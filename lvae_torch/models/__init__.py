@@ -1,1 +1,1 @@
-"""[model]: the contract, one folder a family, and the table of families."""
+"""[model]: the contract of a model, one folder per family, and the table of families."""

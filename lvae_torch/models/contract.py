@@ -1,10 +1,10 @@
-"""What every model family owes the rest of the program: one call, and the record it returns.
+"""The contract of every model family: one call, and the record it returns.
 
     out = model(x, source)               # x: (B, C, H, W) in [0, 1]
     out = model(None, source, n=16)      # nothing to encode: generate
 
 ``model(x, source, n)`` is ``model.decode(model.encode(x), source, n)``; an importance-weighted bound
-encodes once and decodes many times. Nats per image everywhere; layers run top-down.
+encodes once and decodes many times. All values are in nats per image; layers are listed top first.
 """
 
 import math
@@ -26,20 +26,20 @@ Features = tuple[Tensor, ...]  # bottom-up activations, top layer first, each (B
 
 
 class Prior(Protocol):
-    """p(z_i | z_above): ``DiagonalGaussian``, ``UniformCodes``, or what else can be drawn from and measured."""
+    """p(z_i | z_above): ``DiagonalGaussian``, ``UniformCodes``, or any distribution with these methods."""
 
     @property
     def mean(self) -> Tensor:
-        """What is shown where nothing is drawn, (B, ...): the mean, or the draw of zero noise if none is known."""
+        """The value to use when nothing is drawn, (B, ...): the mean, or if it is unknown, the draw of zero noise."""
 
     def at_noise(self, eps: Tensor) -> Tensor:
-        """The draw that standard normal noise ``eps``, (B, ...), stands for."""
+        """The draw that corresponds to standard normal noise ``eps``, (B, ...)."""
 
     def rsample(self, temperature: float = 1.0) -> Tensor:
         """A draw, (B, ...); ``temperature`` scales its noise."""
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Terms whose sum over a draw's entries is log p(z), nats, (B, ...)."""
+        """Element-wise terms, (B, ...), whose sum over the entries of a draw is log p(z) in nats."""
 
 
 Posterior = DiagonalGaussian | CertainCodes
@@ -56,15 +56,15 @@ class Likelihood(Protocol):
         """E[x | z], (B, C, H, W)."""
 
     def mode(self) -> Tensor:
-        """A most probable x, (B, C, H, W)."""
+        """The most probable x or an approximation of it, (B, C, H, W)."""
 
     def sample(self, *, temperature: float = 1.0) -> Tensor:
-        """One draw of x, (B, C, H, W); ``temperature`` > 0 widens or narrows what it is drawn from."""
+        """One draw of x, (B, C, H, W); ``temperature`` > 0 widens or narrows the distribution."""
 
 
 @dataclass(frozen=True)
 class Latent:
-    """One latent layer as the top-down pass left it."""
+    """One latent layer after the top-down pass."""
 
     z: Tensor  # (B, Z, H, W), or (B, D) in fully-connected models
     prior: Prior  # p(z_i | z_above)
@@ -79,8 +79,8 @@ class Latent:
     def kl_of_units(self) -> Tensor:
         """KL(q || p), nats, element-wise: in closed form between Gaussians, and between codes.
 
-        To any other prior there is none, and log q - log p at the sample stands for it: right on average, and a single
-        one can be negative.
+        Other priors have no closed form and use log q - log p at the sample: unbiased, but a single value can be
+        negative.
         """
         match self.encoded, self.prior:
             case DiagonalGaussian() as q, DiagonalGaussian() as p:
@@ -91,7 +91,7 @@ class Latent:
 
     @property
     def log_ratio(self) -> Tensor:
-        """log q(z) - log p(z) at the sample, nats, (B,). What an importance weight needs."""
+        """log q(z) - log p(z) at the sample, nats, (B,), as importance weights need it."""
         return self._log_ratio_of_units.flatten(1).sum(dim=1)
 
     @property
@@ -100,27 +100,27 @@ class Latent:
 
     @property
     def encoded(self) -> Posterior:
-        """The posterior of a pass that was given x."""
+        """The posterior; only a pass that was given x has one."""
         assert self.posterior is not None, "no posterior: this pass was given no x"
         return self.posterior
 
 
 @dataclass(frozen=True)
 class Output:
-    """One top-down pass."""
+    """The result of one top-down pass."""
 
     likelihood: Likelihood
     latents: tuple[Latent, ...]  # top layer first
-    penalties: Mapping[str, Tensor] = field(default_factory=dict)  # trained on, no part of the ELBO, each (B,)
+    penalties: Mapping[str, Tensor] = field(default_factory=dict)  # only in the training loss; (B,) each
     as_published: Callable[[], Likelihood] | None = None
     """p(x | z) with the approximations that the family's published numbers were scored with; None in training."""
 
 
 class Model(nn.Module, ABC):
-    """A model, as training and synthesis see it. A family writes ``encode``, ``decode`` and ``latent_shapes``."""
+    """A model as training and synthesis see it. A family writes ``encode``, ``decode`` and ``latent_shapes``."""
 
     blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
-    """Kinds of blocks that ``rematerialize`` recomputes; none lies inside another."""
+    """Types of the blocks that ``rematerialize`` recomputes; they must not be nested."""
 
     published: Callable[[Tensor], Likelihood] | None = None
     """What makes ``Output.as_published`` of the network's output, where the family's numbers were scored otherwise."""
@@ -129,7 +129,7 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.image_shape = image_shape
         self.in_bits = in_bits
-        """Whether p(x|z) is a probability of pixel levels; bits per dimension exist for nothing else."""
+        """Whether p(x|z) is a probability of pixel levels; only then are bits per dimension defined."""
 
     @abstractmethod
     def encode(self, x: Tensor) -> Features:
@@ -141,15 +141,15 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
-        """The top-down pass; ``n`` images where there are no features.
+        """The top-down pass; without features it generates ``n`` images.
 
         Raises:
-            ValueError: if neither features nor ``n`` are given.
+            ValueError: if neither features nor ``n`` is given.
         """
 
     @abstractmethod
     def latent_shapes(self) -> tuple[Shape, ...]:
-        """Shape of each z without the batch, top layer first."""
+        """Shape of each z without the batch dimension, top layer first."""
 
     def forward(self, x: Tensor | None, source: Source, n: int | None = None) -> Output:
         """``decode(encode(x), source, n)``. One call, because DDP synchronises gradients only through ``forward``."""
@@ -157,7 +157,7 @@ class Model(nn.Module, ABC):
 
     @property
     def n_dims(self) -> int | None:
-        """C * H * W, to report bits per dimension with; None where the likelihood has none."""
+        """C * H * W, the divisor of bits per dimension; None if the likelihood has no bits per dimension."""
         return math.prod(self.image_shape) if self.in_bits else None
 
     def as_published(self, params: Tensor) -> Callable[[], Likelihood] | None:
@@ -165,14 +165,14 @@ class Model(nn.Module, ABC):
         return None if self.training or self.published is None else partial(self.published, params)
 
     def initialize(self, x: Tensor) -> None:
-        """Data-dependent initialisation from one batch x, (B, C, H, W), where the family has one."""
+        """Data-dependent initialisation from one batch x, (B, C, H, W); does nothing by default."""
 
     def rematerialize(self) -> None:
-        """Keep less for the backward pass: each of ``blocks`` computes its inside again."""
+        """Save memory in the backward pass: each of ``blocks`` recomputes its activations."""
         rematerialize(self, *self.blocks)
 
     def block_weights(self) -> list[Tensor]:
-        """The weights that decay alone under ``[optimizer] weight_decay_on = blocks``, where the family names some."""
+        """The only weights that decay if ``[optimizer] weight_decay_on = blocks``; empty by default."""
         return []
 
     def check_images(self, x: Tensor) -> None:
@@ -182,7 +182,7 @@ class Model(nn.Module, ABC):
 
 
 def batch_size(features: Features | None, n: int | None) -> int:
-    """How many images a top-down pass is of: as many as were encoded, or ``n``.
+    """Number of images of a top-down pass: as many as were encoded, or ``n``.
 
     Raises:
         ValueError: if neither is given.

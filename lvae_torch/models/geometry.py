@@ -1,4 +1,4 @@
-"""Padding to a size that halves evenly, and cropping back; an odd pixel goes to the bottom or right."""
+"""Padding to a multiple of a factor, and cropping back; an odd row or column goes to the bottom or right."""
 
 from torch import Tensor
 from torch.nn.functional import pad
@@ -7,12 +7,12 @@ Size = tuple[int, int]  # (height, width)
 
 
 def padded_size(size: Size, factor: int) -> Size:
-    """The next multiple of ``factor`` in each direction."""
+    """Height and width, each rounded up to a multiple of ``factor``."""
     return -(-size[0] // factor) * factor, -(-size[1] // factor) * factor
 
 
 def pad_to(x: Tensor, size: Size) -> Tensor:
-    """Zeros around x, (B, C, H, W), up to ``size``."""
+    """Pad x, (B, C, H, W), with zeros on all sides to ``size``."""
     extra_rows, extra_columns = size[0] - x.shape[-2], size[1] - x.shape[-1]
     if extra_rows == extra_columns == 0:
         return x
@@ -21,6 +21,6 @@ def pad_to(x: Tensor, size: Size) -> Tensor:
 
 
 def crop_to(x: Tensor, size: Size) -> Tensor:
-    """The middle of x, (B, C, H, W): undoes ``pad_to``."""
+    """Crop x, (B, C, H, W), to its middle of ``size``; undoes ``pad_to``."""
     top, left = (x.shape[-2] - size[0]) // 2, (x.shape[-1] - size[1]) // 2
     return x[..., top : top + size[0], left : left + size[1]]

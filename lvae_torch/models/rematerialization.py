@@ -1,4 +1,4 @@
-"""Activation checkpointing: keep a block's input only, and compute its inside again in the backward pass."""
+"""Activation checkpointing: keep only the input of a block, and recompute its activations in the backward pass."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,9 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 def rematerialize(model: nn.Module, *block_types: type[nn.Module]) -> None:
-    """From now on every block of these types in ``model`` recomputes its activations.
+    """Make every block of these types in ``model`` recompute its activations.
 
-    Values, gradients and random draws stay the same. No such block may lie inside another.
+    Values, gradients and random draws stay the same. The blocks must not be nested.
     """
     for block in model.modules():
         if isinstance(block, block_types):
@@ -33,13 +33,13 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
 
 @contextmanager
 def _frozen_statistics(block: nn.Module) -> Iterator[None]:
-    """The second run of a batch must not count twice in the running statistics."""
+    """Keep the running statistics unchanged while a batch runs for the second time."""
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
         if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked = norm.num_batches_tracked.clone()  # the clone counts, and is thrown away
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()  # only the clone counts, and it is dropped
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What every ``[model]`` section is: the name of a family, its options, and what builds the model from them."""
+"""The base of every ``[model]`` section: it names a family, holds its options and builds the model."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from lvae_torch.models.contract import Model
 
 
 class ModelSection(Section):
-    """[model]: a family's options. Subclasses name the family and say how its model is made."""
+    """[model]: the options of a family. Subclasses name the family and make its model."""
 
     family: str
-    """Which kind of model; the other keys of this section depend on it."""
+    """Kind of model; the other keys of this section depend on it."""
     has_block_weights: ClassVar[bool] = False
-    """Whether ``Model.block_weights`` says which weights ``[optimizer] weight_decay_on = blocks`` means."""
+    """Whether ``Model.block_weights`` names the weights that ``[optimizer] weight_decay_on = blocks`` decays."""
 
     @property
     def is_density(self) -> bool:
@@ -25,18 +25,18 @@ class ModelSection(Section):
 
     @property
     def remark(self) -> str:
-        """What a reader must know beside every number of this model; mostly nothing."""
+        """A caveat to print beside every number of this model; empty for most models."""
         return ""
 
     def misfits(self, image_shape: ImageShape, n_levels: int) -> Iterator[str]:
-        """Why no such model can be made for images (C, H, W) of ``n_levels`` pixel levels, 0 for none."""
+        """Yield each reason why the model does not fit images (C, H, W) of ``n_levels`` levels (0: continuous)."""
         yield from ()
 
     def build(self, image_shape: ImageShape, n_levels: int) -> Model:
-        """The model on the current default device, for images (C, H, W); ``n_levels`` as preprocessing leaves them.
+        """Build the model on the default device, for images (C, H, W) with ``n_levels`` levels after preprocessing.
 
         Raises:
-            CfgError: if the settings do not fit such images.
+            CfgError: if the settings do not fit the images.
         """
         if problems := list(self.misfits(image_shape, n_levels)):
             raise CfgError("\n".join(f"[model] {problem}." for problem in problems))
@@ -44,4 +44,4 @@ class ModelSection(Section):
 
     @abstractmethod
     def make(self, image_shape: ImageShape, n_levels: int) -> Model:
-        """The model, for images that ``misfits`` has nothing against."""
+        """Make the model; ``build`` has checked that the images fit."""

@@ -1,6 +1,6 @@
-"""Latent sources: how z_i is chosen. Each inference mode is the one top-down pass with another source.
+"""Latent sources choose z_i. Every inference mode is the same top-down pass with a different source.
 
-A source is called once per layer, top-down, as ``source(i, prior, posterior)``; i = 0 is the top layer.
+The pass calls the source once per layer, top-down, as ``source(i, prior, posterior)``; i = 0 is the top layer.
 """
 
 from collections.abc import Sequence
@@ -12,52 +12,52 @@ from lvae_torch.models.contract import Posterior, Prior, Source
 
 
 def posterior_sample(i: int, prior: Prior, posterior: Posterior | None) -> Tensor:
-    """z ~ q: training, evaluation, reconstruction."""
+    """z ~ q, for training, evaluation and reconstruction."""
     return _given(posterior, i).rsample()
 
 
 def posterior_mean(i: int, prior: Prior, posterior: Posterior | None) -> Tensor:
-    """The mean of q: deterministic encodings."""
+    """The mean of q, for deterministic encodings."""
     return _given(posterior, i).mean
 
 
 def prior_mean(i: int, prior: Prior, posterior: Posterior | None) -> Tensor:
-    """The mean of p: what lower layers show when nothing is drawn."""
+    """The mean of p, for lower layers that shall not vary."""
     return prior.mean
 
 
 def prior_sample(temperatures: Sequence[float]) -> Source:
-    """z ~ p, layer i at ``temperatures[i]`` (top first): generation."""
+    """z ~ p, layer i at ``temperatures[i]`` (top first), for generation."""
     return lambda i, prior, posterior: prior.rsample(temperatures[i])
 
 
 def masked(keep: Sequence[Tensor]) -> Source:
-    """q where ``keep[i]`` (broadcastable to z_i) is on, p elsewhere: pruned latents, masked reconstruction."""
+    """z ~ q where the mask ``keep[i]`` (broadcastable to z_i) is on, z ~ p elsewhere; for pruned latents."""
     return lambda i, prior, posterior: torch.where(keep[i], _given(posterior, i).rsample(), prior.rsample())
 
 
 def given_latents(latents: Sequence[Tensor]) -> Source:
-    """The given values, top first: decoding."""
+    """The given latents, top first, for decoding."""
     return lambda i, prior, posterior: latents[i]
 
 
 def filled(latents: Sequence[Tensor], keep: Sequence[Tensor], fill: Source) -> Source:
-    """The given values where ``keep[i]`` (broadcastable to z_i) is on, ``fill`` elsewhere: pruned latents decoded."""
+    """The given latents where the mask ``keep[i]`` (broadcastable to z_i) is on, ``fill`` elsewhere."""
     return lambda i, prior, posterior: torch.where(keep[i], latents[i], fill(i, prior, posterior))
 
 
 def given_noise(noise: Sequence[Tensor]) -> Source:
-    """Standard normal ``noise[i]`` in place of a draw, through q if x was encoded, else through p."""
+    """Use the standard normal ``noise[i]`` in place of a draw: from q if x was encoded, else from p."""
     return lambda i, prior, posterior: (prior if posterior is None else posterior).at_noise(noise[i])
 
 
 def by_layer(sources: Sequence[Source]) -> Source:
-    """Another source for each layer, top first: layer inspection, mixed passes."""
+    """Use ``sources[i]`` in layer i, top first."""
     return lambda i, prior, posterior: sources[i](i, prior, posterior)
 
 
 def shared(source: Source) -> Source:
-    """One draw for the whole batch: image 0's z, given to all."""
+    """One draw for the whole batch: every image gets the z of image 0."""
     return lambda i, prior, posterior: _first(source(i, prior, posterior))
 
 

@@ -1,1 +1,1 @@
-"""Numbers and pictures, to people and machines. Knows nothing of models."""
+"""Shows numbers and pictures to people, and writes them for programs. This room knows no models."""

@@ -1,4 +1,4 @@
-"""What several runs reached, side by side."""
+"""Compares the results of several runs."""
 
 import re
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ COLUMNS = ("run", "step", "test -ELBO", "-log p bound", "KL per layer, top first
 
 @dataclass(frozen=True)
 class Result:
-    """The last evaluation of a run, and its bound, as far as they are there."""
+    """The last evaluation of a run and its bound; empty if there are none."""
 
     name: str
     evaluation: dict[str, Any]
     """Keys as in ``metrics.jsonl``, without ``val/``."""
     bound: dict[str, Any]
-    """Of the likelihood mode."""
+    """Results of the likelihood mode."""
     training: dict[str, Any]
     """The last log line of the training, without ``train/``."""
     curve: Curve
-    """Steps, and -ELBO of their evaluations."""
+    """Steps of the evaluations, and their -ELBO."""
 
     @classmethod
     def of(cls, folder: RunFolder) -> "Result":
@@ -41,12 +41,12 @@ class Result:
         try:
             bound = read_json(path) if path.is_file() else {}
         except DataError:
-            bound = {}  # being written
+            bound = {}  # it is being written
         return cls(folder.name, evaluation, bound, history.last("train/"), history.curve("val/nelbo"))
 
     @property
     def own_bound(self) -> dict[str, Any]:
-        """The bound, if it is of the weights that were evaluated last."""
+        """The bound, if it belongs to the weights that were evaluated last; else empty."""
         return self.bound if self.bound.get("step") == self.evaluation.get("step") else {}
 
     def per_layer(self, key: str) -> list[float]:
@@ -55,7 +55,7 @@ class Result:
 
 
 def draw_comparison(folder: Path, results: Sequence[Result]) -> None:
-    """The Ladder VAE paper's figures that show several runs: how they learned, KL per layer, bounds against depth.
+    """Draw the Ladder VAE paper's figures of several runs: learning curves, KL per layer, bounds against depth.
 
     Raises:
         CfgError: if no run has been evaluated.
@@ -75,7 +75,7 @@ def draw_comparison(folder: Path, results: Sequence[Result]) -> None:
 
 
 def _draw_depths(path: Path, results: Sequence[Result]) -> None:
-    """Bounds on log p(x) against the number of latent layers, which names such as ``mnist_lvae_5`` end in."""
+    """Draw bounds on log p(x) against the number of latent layers, the last part of names like ``mnist_lvae_5``."""
     samples = {result.own_bound["iw_samples"] for result in results if result.own_bound}
     bound = f"test, L_{samples.pop():,}" if len(samples) == 1 else "test, L_K of several K"
     panels: dict[str, dict[str, list[tuple[int, float]]]] = {"train, L_1, running": {}, "test, L_1": {}, bound: {}}

@@ -1,4 +1,4 @@
-"""What a person at a terminal, or reading a log, sees."""
+"""Progress and results as text, for a terminal or a log file."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from lvae_torch.errors import say
 
 
 class ConsoleReporter:
-    """A progress bar on a terminal; elsewhere a line at each log interval, with the time still to go."""
+    """Shows a progress bar on a terminal; elsewhere prints a line per log interval, with the time still to go."""
 
     def __init__(self, total_steps: int, start_step: int = 0) -> None:
         self.total = total_steps
@@ -20,7 +20,7 @@ class ConsoleReporter:
         self._bar = tqdm(total=total_steps, initial=start_step, unit="step") if sys.stderr.isatty() else None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        with suppress(OSError):  # a closed terminal ends no run
+        with suppress(OSError):  # a closed terminal must not end the run
             self._show(step, values)
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
@@ -48,10 +48,10 @@ class ConsoleReporter:
             say(line)
 
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
-        """A terminal shows no pictures."""
+        """Does nothing: a terminal shows no pictures."""
 
     def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
-        """Nor distributions."""
+        """Does nothing: a terminal shows no histograms."""
 
     def close(self) -> None:
         if self._bar is not None:

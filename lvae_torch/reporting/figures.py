@@ -1,4 +1,4 @@
-"""Figures from plain numbers: curves, bars, heat maps, clouds. Drawn without a screen and without global state."""
+"""Figures from plain numbers: curves, bars, heat maps, scatter plots. They need no screen and no global state."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curve = tuple[np.ndarray, np.ndarray]
-"""x and y, (n,) each; or times (t,) and values of several units (t, units)."""
+"""x and y, (n,) each; or times (t,) and the values of several units (t, units)."""
 Groups = Mapping[str, Sequence[float]]
 
 INK, GRID = "#333333", "#dddddd"
@@ -23,7 +23,7 @@ LEAST_KL = 1e-4  # nats, the bottom of the colour scale
 
 @contextmanager
 def figure(path: Path, width: float, height: float) -> Iterator["Figure"]:
-    """A figure in inches to draw on, written to ``path`` as a PNG."""
+    """Give a figure (size in inches) to draw on, then write it to ``path`` as a PNG."""
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(width, height), dpi=150, layout="constrained")
@@ -35,7 +35,7 @@ def figure(path: Path, width: float, height: float) -> Iterator["Figure"]:
 
 
 def draw_curves(path: Path, curves: Mapping[str, Curve], x_label: str, y_label: str, title: str) -> None:
-    """Curves over one axis. The y axis leaves the first tenth out of account, where training only begins."""
+    """Draw curves in one plot. The y axis is scaled without the first tenth of each curve, where training begins."""
     with figure(path, 6.4, 4.2) as drawing:
         axes = drawing.subplots()
         for k, (name, (x, y)) in enumerate(curves.items()):
@@ -50,7 +50,7 @@ def draw_curves(path: Path, curves: Mapping[str, Curve], x_label: str, y_label: 
 
 
 def draw_panels(path: Path, panels: Mapping[str, Mapping[str, Curve]], x_label: str, y_label: str) -> None:
-    """Panels side by side with one y axis; points of a curve are marked, for there are few."""
+    """Draw panels side by side with a common y axis; curves have few points, so these are marked."""
     with figure(path, 3.2 * len(panels) + 1.2, 4.0) as drawing:
         row = np.atleast_1d(drawing.subplots(1, len(panels), sharey=True))
         kinds = sorted({kind for curves in panels.values() for kind in curves})
@@ -65,7 +65,7 @@ def draw_panels(path: Path, panels: Mapping[str, Mapping[str, Curve]], x_label: 
 def draw_bars(
     path: Path, groups: Mapping[str, Sequence[float]], labels: Sequence[str], y_label: str, title: str
 ) -> None:
-    """For each label one bar of each group, with its value above it."""
+    """Draw for each label one bar per group, with its value above it."""
     with figure(path, max(4.8, 0.9 * len(labels), 0.5 * len(labels) * len(groups)), 4.0) as drawing:
         axes = drawing.subplots()
         width = 0.8 / len(groups)
@@ -82,7 +82,7 @@ def draw_bars(
 
 
 def draw_unit_history(path: Path, layers: Mapping[str, Curve], x_label: str, title: str) -> None:
-    """log KL of each unit against time, one panel a layer, units sorted by what they end with.
+    """Draw the log KL of each unit over time, one panel per layer, with units sorted by their last value.
 
     Args:
         layers: name -> (times (t,), mean KL (t, units)).
@@ -97,7 +97,7 @@ def draw_unit_history(path: Path, layers: Mapping[str, Curve], x_label: str, tit
         picture: Any = None
         for axes, (name, (times, kl)) in zip(panels, layers.items(), strict=True):
             order = np.argsort(-kl[-1])
-            edges = np.concatenate([[0.0], times])  # a column reaches from the evaluation before to its own
+            edges = np.concatenate([[0.0], times])  # a column extends from the previous evaluation to its own
             picture = axes.pcolormesh(
                 edges, np.arange(len(order) + 1), kl[:, order].T.clip(LEAST_KL), norm=norm, cmap="magma"
             )
@@ -111,7 +111,7 @@ def draw_unit_history(path: Path, layers: Mapping[str, Curve], x_label: str, tit
 
 
 def draw_clouds(path: Path, clouds: Mapping[str, np.ndarray], classes: np.ndarray | None, title: str) -> None:
-    """Points of the plane (n, 2), one panel each, coloured by class where there are any."""
+    """Draw points of the plane (n, 2), one panel per cloud, coloured by class if classes are known."""
     few = classes is not None and classes.max() < 10
     colours: dict[str, Any] = {"color": INK}
     if classes is not None:
@@ -130,7 +130,7 @@ def draw_clouds(path: Path, clouds: Mapping[str, np.ndarray], classes: np.ndarra
 
 
 def draw_points(path: Path, clouds: Mapping[str, np.ndarray]) -> None:
-    """Points of the plane (n, 2), one panel each, all on the same axes."""
+    """Draw points of the plane (n, 2), one panel per cloud, with common axes."""
     with figure(path, 3.2 * len(clouds) + 0.6, 3.4) as drawing:
         panels = np.atleast_1d(drawing.subplots(1, len(clouds), sharex=True, sharey=True))
         for axes, (name, points) in zip(panels, clouds.items(), strict=True):

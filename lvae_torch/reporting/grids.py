@@ -1,4 +1,4 @@
-"""Images as picture grids."""
+"""Arranges images in grids."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ SMALL = 56  # tiles below this are enlarged, so that single pixels can be seen
 
 
 def image_grid(images: Tensor | np.ndarray, columns: int) -> np.ndarray:
-    """Images (N, C, H, W) in [0, 1], row by row, as one picture: uint8 (height, width, 3).
+    """Arrange images (N, C, H, W) in [0, 1] row by row in one picture: uint8 (height, width, 3).
 
-    Small ones are enlarged by a whole factor. The lines around them are black or white, whichever stands out from
-    the images' borders; so is the rest of a last row that is not full.
+    Small images are enlarged by a whole factor. Lines between images, and the empty rest of the last row, are black or
+    white, in contrast to the images' borders.
     """
     tiles = _tiles(images)
     n, height, width, _ = tiles.shape
@@ -33,13 +33,13 @@ def image_grid(images: Tensor | np.ndarray, columns: int) -> np.ndarray:
 
 
 def pair_grid(x: Tensor | np.ndarray, reconstruction: Tensor | np.ndarray, pairs_per_row: int) -> np.ndarray:
-    """Each image with its reconstruction to the right of it."""
+    """A grid of images, each with its reconstruction to the right."""
     pairs = torch.stack([torch.as_tensor(x), torch.as_tensor(reconstruction)], dim=1)  # (N, 2, C, H, W)
     return image_grid(pairs.flatten(0, 1), 2 * pairs_per_row)
 
 
 def to_uint8(images: Tensor | np.ndarray) -> np.ndarray:
-    """(N, C, H, W) in [0, 1] -> uint8 (N, H, W, 3), to the nearest level; NaN is black."""
+    """(N, C, H, W) in [0, 1] -> uint8 (N, H, W, 3), rounded to the nearest level; NaN becomes black."""
     levels = torch.as_tensor(images).detach().float().nan_to_num(nan=0.0).clamp(0, 1) * 255
     pixels = levels.round().to(torch.uint8).cpu()
     pixels = pixels[:, :1].expand(-1, 3, -1, -1) if pixels.shape[1] < 3 else pixels[:, :3]

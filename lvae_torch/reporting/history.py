@@ -1,4 +1,4 @@
-"""What a run wrote into ``metrics.jsonl``, read back."""
+"""Reads the ``metrics.jsonl`` of a run."""
 
 import json
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class History:
 
     @classmethod
     def read(cls, path: Path) -> "History":
-        """The history in ``path``; a torn last line, as a run in progress may have, is left out.
+        """Read the history in ``path``; an incomplete last line, as in a run in progress, is left out.
 
         Raises:
-            DataError: if there is no such file, or a line in it is damaged.
+            DataError: if the file is missing, or a line in it is damaged.
         """
         try:
             lines = path.read_text("utf-8").split("\n")[:-1]
@@ -30,13 +30,13 @@ class History:
             raise DataError(f"{path}: cannot be read ({error}). Train the run first, or restore the file.") from error
 
     def curve(self, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps and values of ``key``, (n,) each; of a step that was reported twice, the later value."""
+        """Steps and values of ``key``, (n,) each; if a step was reported twice, its later value."""
         found = {record["step"]: record[key] for record in self.records if record.get(key) is not None}
         steps = sorted(found)
         return np.array(steps), np.array([found[step] for step in steps])
 
     def last(self, prefix: str) -> dict[str, Any]:
-        """The last record with keys that begin with ``prefix``, which is taken off; empty if there is none."""
+        """The last record with keys that begin with ``prefix``, without the prefix; empty if there is none."""
         for record in reversed(self.records):
             if found := {key.removeprefix(prefix): value for key, value in record.items() if key.startswith(prefix)}:
                 return {"step": record["step"], **found}

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: every number of a run, one JSON object per line, for machines."""
+"""``metrics.jsonl``: every number of a run, one JSON object per line, for programs."""
 
 import json
 import time
@@ -12,15 +12,15 @@ from lvae_torch.errors import DataError
 from lvae_torch.files import atomic_write, finite
 from lvae_torch.reporting.reporter import writing_to
 
-MOST_VALUES = 1024  # of a histogram that are written down one by one
-CHECKSUM = b', "crc32": '  # last in a line: of the line without it
+MOST_VALUES = 1024  # larger histograms are not written
+CHECKSUM = b', "crc32": '  # the last key of a line: the checksum of the line without it
 
 
 class JsonlReporter:
-    """Appends to ``path``: step, seconds since 1970, each number (null where it is not finite), the line's crc32.
+    """Appends lines to ``path``: step, seconds since 1970, the numbers (null if not finite), and the line's crc32.
 
-    What an interrupted run wrote beyond ``start_step`` is about to be repeated, so those lines go, as does a torn
-    last one: the file of a resumed run is that of an uninterrupted one, but for the times.
+    A resumed run repeats the steps after ``start_step``, so their lines are removed, like an incomplete last line.
+    Except for the times, the file then equals that of an uninterrupted run.
 
     Raises:
         DataError: if a line that must stay is damaged, or the file cannot be written.
@@ -39,10 +39,10 @@ class JsonlReporter:
         self._append(step, {key: float(value) for key, value in values.items()})
 
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
-        """Pictures go elsewhere."""
+        """Does nothing: pictures go to TensorBoard."""
 
     def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
-        """As a list, where there are not too many."""
+        """Write the values as a list, unless there are more than ``MOST_VALUES``."""
         if len(values) <= MOST_VALUES:
             self._append(step, {tag: [float(f"{value:.4g}") for value in values]})
 
@@ -52,12 +52,12 @@ class JsonlReporter:
             file.write(_sealed(json.dumps(record, allow_nan=False).encode()) + b"\n")
 
     def close(self) -> None:
-        """Each line is already in the file."""
+        """Does nothing: each line is already in the file."""
 
 
 def _until(text: bytes, last_step: int, path: Path) -> bytes:
-    """The lines of steps that are not beyond ``last_step``; steps need not rise."""
-    lines = text.split(b"\n")[:-1]  # behind the last line end: nothing, or a torn line
+    """The lines of steps up to ``last_step``; steps need not be in order."""
+    lines = text.split(b"\n")[:-1]  # after the last line end: nothing, or an incomplete line
     steps = [_step(line) for line in lines]
     n_kept = max((i + 1 for i, step in enumerate(steps) if step is not None and step <= last_step), default=0)
     if None in steps[:n_kept]:
@@ -73,7 +73,7 @@ def _sealed(line: bytes) -> bytes:
 
 
 def _step(line: bytes) -> int | None:
-    """Of a line that is as it was written; lines without a checksum are those of older versions."""
+    """Step of a line; None if it is damaged. Lines of older versions have no checksum."""
     try:
         record = json.loads(line)
         if "crc32" in record and _sealed(line.rpartition(CHECKSUM)[0] + b"}") != line:

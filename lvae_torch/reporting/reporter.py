@@ -1,4 +1,4 @@
-"""Where numbers and pictures go."""
+"""The interface of reporters, which receive numbers and pictures."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,23 +11,23 @@ from lvae_torch.errors import DataError
 
 
 class Reporter(Protocol):
-    """One place that keeps or shows what a run reports."""
+    """Stores or shows the numbers and pictures of a run."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Named numbers after ``step`` steps."""
+        """Report named numbers after ``step`` steps."""
 
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
-        """A picture, uint8 (H, W, 3)."""
+        """Report a picture, uint8 (H, W, 3)."""
 
     def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
-        """Many numbers of one kind, (n,)."""
+        """Report the distribution of many values, (n,)."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Finish; no report follows."""
 
 
 class Reporters:
-    """Several reporters as one; none are fine too."""
+    """Passes reports to any number of reporters, even none."""
 
     def __init__(self, reporters: Iterable[Reporter] = ()) -> None:
         self.reporters = list(reporters)
@@ -45,7 +45,7 @@ class Reporters:
             reporter.histogram(step, tag, values)
 
     def close(self) -> None:
-        """Close each, also when another one cannot be."""
+        """Close every reporter, even if closing another one fails."""
         with ExitStack() as stack:
             for reporter in reversed(self.reporters):
                 stack.callback(reporter.close)

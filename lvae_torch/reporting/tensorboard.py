@@ -1,4 +1,4 @@
-"""TensorBoard: the same numbers as curves, and the pictures."""
+"""Writes numbers and pictures for TensorBoard."""
 
 import os
 import re
@@ -16,19 +16,19 @@ EVENTS = re.compile(r"events\.out\.tfevents\.(\d+\.\d{6})\..*")
 
 
 class TensorBoardReporter:
-    """Adds an event file to ``folder``; what an interrupted run wrote beyond ``start_step`` is hidden.
+    """Adds an event file to ``folder``, which hides events of an interrupted run after ``start_step``.
 
-    The summaries are those of torch's SummaryWriter. The file is our own, because that class writes from a thread,
-    where a full disk ends in a traceback, and opens a second run for the settings.
+    The summaries come from torch. We do not use its SummaryWriter, because it writes from a thread, where a full disk
+    ends in a traceback, and opens a second run for the settings.
 
     Raises:
-        DataError: from each method, if the folder cannot be written.
+        DataError: from every method, if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, start_step: int = 0) -> None:
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
-        # TensorBoard reads the files of a folder in the order of their names, also where the clock was set back.
+        # TensorBoard reads files in the order of their names, so names must rise even if the clock was set back.
         begun = max(time.time(), _latest(folder) + 1e-5)
         self._path = folder / f"events.out.tfevents.{begun:017.6f}.{socket.gethostname()}.{os.getpid()}"
         with writing_to(folder):
@@ -38,7 +38,7 @@ class TensorBoardReporter:
         self._write({"file_version": "brain.Event:2"}, begin)
 
     def hparams(self, cfg: str, values: Mapping[str, str | float]) -> None:
-        """The resolved settings, as text and as TensorBoard's hyperparameters."""
+        """Write the settings, as text and as TensorBoard's hyperparameters."""
         from torch.utils.tensorboard.summary import hparams, text
 
         self._add(0, text("hparams", f"```\n{cfg}```"), *hparams(dict(values), {"val/nelbo": None}))
@@ -60,7 +60,7 @@ class TensorBoardReporter:
             self._add(step, histogram(tag, finite, bins="auto"))
 
     def close(self) -> None:
-        """Everything is already in the file."""
+        """Does nothing: everything is already in the file."""
 
     def _add(self, step: int, *summaries: Any) -> None:
         self._write(*({"step": step, "summary": summary} for summary in summaries))
@@ -75,7 +75,7 @@ class TensorBoardReporter:
 
 
 def _latest(folder: Path) -> float:
-    """When the newest file there began, in seconds since 1970; 0 if there is none."""
+    """Start time of the newest event file in ``folder``, in seconds since 1970; 0 if there is none."""
     return max(
         (float(match[1]) for path in folder.glob("events.*") if (match := EVENTS.fullmatch(path.name))), default=0
     )

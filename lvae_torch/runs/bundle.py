@@ -1,7 +1,7 @@
-"""A bundle: one folder with a trained model and all that is needed to use it, to be copied or put on a hub.
+"""A bundle: one folder with a trained model and everything needed to use it, to copy or to put on a hub.
 
-model.safetensors     the weights; its metadata say what they are of, with a checksum
-hparams.cfg           the settings of the run, sealed with a checksum
+model.safetensors     the weights; the metadata hold their step, data, versions and checksum
+hparams.cfg           the settings of the run, with a checksum
 README.md             a model card for people
 """
 
@@ -26,7 +26,7 @@ FORMAT = "lvae_torch bundle 1"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained model outside of its run."""
+    """A trained model apart from its run."""
 
     weights: Weights
     step: int
@@ -38,7 +38,7 @@ class Bundle:
         """Write the three files; ``settings`` is sealed cfg text.
 
         Raises:
-            DataError: if the folder holds anything, or cannot be written.
+            DataError: if the folder is not empty, or cannot be written.
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DataError(f"{folder}: there is something already; name a new folder.")
@@ -59,10 +59,10 @@ class Bundle:
 
     @classmethod
     def read(cls, folder: Path) -> "Bundle":
-        """Its weights, checked against their checksum. No code in it is run.
+        """Read a bundle and compare its weights with their checksum. No code in it is run.
 
         Raises:
-            DataError: naming the file that is missing, damaged or of something else.
+            DataError: naming the file that is missing, damaged or not a bundle's.
         """
         path = folder / WEIGHTS
         for needed in (path, folder / SETTINGS):
@@ -89,14 +89,14 @@ class Bundle:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether ``folder`` is meant to be a bundle: it has weights, or settings without a run's checkpoints."""
+    """Whether ``folder`` is meant as a bundle: it has weights, or settings and card but no checkpoints of a run."""
     return (folder / WEIGHTS).is_file() or (
         (folder / SETTINGS).is_file() and (folder / CARD).is_file() and not (folder / "checkpoints").is_dir()
     )
 
 
 def _checksum(weights: Weights) -> str:
-    """sha256 of all names, shapes, types and bytes, in the order of the names."""
+    """sha256 of all names, dtypes, shapes and bytes, sorted by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

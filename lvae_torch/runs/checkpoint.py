@@ -1,4 +1,4 @@
-"""What a checkpoint is: a typed record, written and read in one place."""
+"""The typed record of a checkpoint, written and read in one place."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,12 +14,12 @@ from lvae_torch.runs.version import VERSION
 
 Weights = dict[str, Tensor]
 UNKNOWN = "unknown"
-"""The content hash of a run that was imported without its dump."""
+"""Content hash of a run that was imported without its dump."""
 
 
 @dataclass
 class State:
-    """All that a run remembers beside its tensors."""
+    """The progress of a run: everything it remembers beside its tensors."""
 
     step: int = 0
     """Steps taken."""
@@ -33,27 +33,27 @@ class State:
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The images that a run was trained on: enough to build its model without the dump."""
+    """The images that a run was trained on, as far as building its model needs them without the dump."""
 
     dataset: str
     content_hash: str
     image_shape: tuple[int, int, int]
     """(C, H, W)."""
     n_levels: int
-    """Pixel levels after preprocessing; 0 for values that have none."""
+    """Pixel levels after preprocessing; 0 for continuous values."""
     codes_of: Mapping[str, str] | None = None
-    """Where the images are codes: the run that made them."""
+    """If the images are codes, the identity of the run that made them."""
 
     @property
     def told(self) -> str:
-        """For reports and results."""
+        """Dataset and first digits of the content hash, for reports and results."""
         return f"{self.dataset} {self.content_hash[:12]}"
 
     def check_same(self, content_hash: str, where: Path) -> None:
-        """Refuse to continue a run on other bytes than it began with.
+        """Check that the run continues on the same images.
 
         Raises:
-            DataError: naming the dump.
+            DataError: naming the dump, if its content hash differs.
         """
         if self.content_hash not in (UNKNOWN, content_hash):
             raise DataError(
@@ -63,13 +63,13 @@ class TrainedOn:
 
 
 def versions() -> dict[str, str]:
-    """Of this program and of PyTorch."""
+    """Versions of this program and of PyTorch."""
     return {"lvae_torch": VERSION, "torch": str(torch.__version__)}
 
 
 @dataclass(frozen=True)
 class About:
-    """What a checkpoint says about its run."""
+    """Facts about the run that a checkpoint records."""
 
     settings: str
     """The resolved settings as cfg text."""
@@ -79,15 +79,15 @@ class About:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that training changes, and what it is of."""
+    """Everything that training changes, with facts about the run."""
 
     model: Weights
     ema: Weights | None
-    """The averaged weights, where the run has them."""
+    """The averaged weights; None if the run has no average."""
     optimizer: Mapping[str, Any] | None
-    """As torch's ``Optimizer.state_dict`` gives it; None for a run that was imported without moments."""
+    """From torch's ``Optimizer.state_dict``; None for a run that was imported without moments."""
     meter: Mapping[str, Any]
-    """As ``Meter.state_dict`` gives it."""
+    """From ``Meter.state_dict``."""
     state: State
     about: About
     ema_is_aged: bool = False
@@ -98,15 +98,15 @@ class Checkpoint:
         return self.state.step
 
     def weights(self, averaged: bool = True) -> Weights:
-        """The weights that a run is evaluated with: the averaged ones where it has them and they are asked for."""
+        """The averaged weights if ``averaged`` and the run has them, else the raw ones."""
         return self.model if self.ema is None or not averaged else self.ema
 
     def is_averaged(self, averaged: bool = True) -> bool:
-        """Whether ``weights`` are averaged ones."""
+        """Whether ``weights(averaged)`` returns averaged ones."""
         return averaged and self.ema is not None
 
     def as_dict(self) -> dict[str, object]:
-        """What ``CheckpointStore.save`` takes."""
+        """The dict that ``CheckpointStore.save`` takes."""
         on = self.about.trained_on
         return {
             "model": self.model,
@@ -124,10 +124,10 @@ class Checkpoint:
 
     @classmethod
     def read(cls, content: Mapping[str, Any], where: Path) -> "Checkpoint":
-        """From what ``as_dict`` gave.
+        """Read the dict that ``as_dict`` made.
 
         Raises:
-            DataError: naming ``where``, if something is missing or of another kind.
+            DataError: naming ``where``, if an entry is missing or of a wrong type.
         """
         try:
             meta, data = content["meta"], content["meta"]["data"]
@@ -148,10 +148,10 @@ def load_newest(store: CheckpointStore, warn: Callable[[str], None]) -> Checkpoi
 
 
 def load_chosen(store: CheckpointStore, which: Which = "last") -> Checkpoint:
-    """A checkpoint to use. The last one of a run that was finished with patience stands for its best one.
+    """Load a checkpoint for use. If a run finished with patience, ``last`` loads its best one.
 
     Raises:
-        DataError: if there is none such, or it is damaged.
+        DataError: if it does not exist or is damaged.
     """
     checkpoint = Checkpoint.read(store.load(which), store.folder)
     chosen = checkpoint.state.chosen_step if which == "last" else 0
@@ -159,7 +159,7 @@ def load_chosen(store: CheckpointStore, which: Which = "last") -> Checkpoint:
 
 
 def store_of(folder: Path) -> CheckpointStore:
-    """The checkpoints of a run that is used, in its ``checkpoints`` folder.
+    """The store of an existing ``checkpoints`` folder, for reading.
 
     Raises:
         DataError: if there are none.

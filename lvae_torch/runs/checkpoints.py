@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there, written while training goes on.
+"""Stores checkpoints as whole files or not at all; a thread writes them while training goes on.
 
 checkpoints/step_00001000.pt      torch.save of tensors, numbers, text, lists and dicts
 checkpoints/step_00001000.json    its size and sha256; without this manifest a checkpoint does not count
@@ -22,14 +22,14 @@ OURS = re.compile(r"step_(\d{8,})(\.again)?(\.json|\.pt)(\.tmp)?")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of a whole checkpoint."""
+    """Facts about a whole checkpoint."""
 
     step: int
     size: int
     sha256: str
     is_best: bool
     again: bool = False
-    """The file is step_*.again.pt: a step that is saved twice leaves its first file alone until the new one counts."""
+    """Whether the file is step_*.again.pt: saving a step twice keeps the first file until the second is whole."""
 
     @property
     def file(self) -> str:
@@ -46,13 +46,13 @@ class CheckpointStore:
         self._error: BaseException | None = None
 
     def save(self, step: int, state: dict[str, Any], is_best: bool = False) -> None:
-        """Take a snapshot of ``state`` and write it in the background; waits for the write before this one.
+        """Take a snapshot of ``state`` and write it in the background, after waiting for the previous write.
 
-        Tuples come back as lists, dicts of any kind as plain ones.
+        Loading returns tuples as lists, and all dicts as plain ones.
 
         Raises:
-            DataError: if that earlier write failed, for instance because the disk is full.
-            TypeError: for a value that could be written but not loaded again without running code.
+            DataError: if the previous write failed, for instance because the disk is full.
+            TypeError: for a value that cannot be loaded without running code.
         """
         self.wait()
         snapshot = on_cpu(state, "state")
@@ -72,10 +72,10 @@ class CheckpointStore:
         self.wait()
 
     def wait(self) -> None:
-        """Until everything saved is on disk.
+        """Wait until everything saved is on disk.
 
         Raises:
-            DataError: if it could not be written.
+            DataError: if the write failed.
         """
         if self._writer is not None:
             self._writer.join()
@@ -85,12 +85,12 @@ class CheckpointStore:
             raise error
 
     def load_newest(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
-        """The newest whole checkpoint; None if the run has none yet.
+        """Load the newest whole checkpoint; None if the run has none yet.
 
-        Damaged ones above it are named and renamed to ``*.damaged``, once there is a whole one to go on from.
+        Newer, damaged ones are reported, and renamed to ``*.damaged`` once a whole one is found.
 
         Raises:
-            DataError: if there are checkpoints and all are damaged; they are left as they are.
+            DataError: if all checkpoints are damaged; they are left as they are.
         """
         damaged: list[Path] = []
         for path in self._manifests():
@@ -110,10 +110,10 @@ class CheckpointStore:
         return None
 
     def load(self, which: Which) -> dict[str, Any]:
-        """A checkpoint by step, or the last or best one; files are left as they are.
+        """Load a checkpoint by step, or the last or best one, without changing any file.
 
         Raises:
-            DataError: if there is none such, or it is damaged.
+            DataError: if it does not exist or is damaged.
         """
         manifests = self._manifests()
         if which == "last":
@@ -121,7 +121,7 @@ class CheckpointStore:
         elif which == "best":
             known = [(path, _manifest_or_none(path)) for path in manifests]
             wanted = [path for path, manifest in known if manifest is not None and manifest.is_best][:1]
-            # One that cannot be read may be the best: then it is what must be told.
+            # An unreadable one may be the best; then loading it reports the damage.
             wanted = wanted or [path for path, manifest in known if manifest is None][:1]
         else:
             wanted = [path for path in manifests if _step(path) == which]
@@ -137,7 +137,7 @@ class CheckpointStore:
             ) from error
 
     def digest(self, step: int) -> str:
-        """The sha256 of a checkpoint as its manifest has it; empty if there is none."""
+        """The sha256 of a checkpoint from its manifest; empty if it has no manifest."""
         manifest = _manifest_or_none(self._manifest_path(step))
         return "" if manifest is None else manifest.sha256
 
@@ -145,11 +145,11 @@ class CheckpointStore:
         return self.folder / f"step_{step:08d}.json"
 
     def _ours(self) -> list[Path]:
-        """What this store wrote or began to write; other files in the folder are none of its business."""
+        """The files that this store wrote or began to write; it leaves other files in the folder alone."""
         return [path for path in self.folder.glob("step_*") if OURS.fullmatch(path.name)]
 
     def _manifests(self) -> list[Path]:
-        """Newest first."""
+        """All manifests, newest first."""
         return sorted((path for path in self._ours() if path.suffix == ".json"), key=_step, reverse=True)
 
     def _load(self, manifest_path: Path) -> dict[str, Any]:
@@ -191,14 +191,14 @@ class CheckpointStore:
         return Manifest(step, hashing.size, hashing.digest.hexdigest(), is_best, again)
 
     def _tidy(self) -> None:
-        """Delete what is no longer kept, now that the new checkpoint is on disk, and what kills left behind."""
+        """Delete old checkpoints, now that the new one is on disk, and remains of killed writes."""
         known = [(path, _manifest_or_none(path)) for path in self._manifests()]
         whole = [manifest for _, manifest in known if manifest is not None]
         best = [manifest for manifest in whole if manifest.is_best][:1]
         kept = {manifest.step for manifest in whole[: self.keep] + best}
-        unreadable = {_step(path) for path, manifest in known if manifest is None}  # for load_newest to name
+        unreadable = {_step(path) for path, manifest in known if manifest is None}  # load_newest reports them
         files = {manifest.file for manifest in whole if manifest.step in kept}
-        # The manifest first (.json < .pt): a checkpoint without one does not count.
+        # Delete the manifest first (.json < .pt): without one a checkpoint does not count.
         for path in sorted(self._ours(), key=lambda path: path.suffix):
             is_kept = _step(path) in kept if path.suffix == ".json" else path.name in files
             if not is_kept and _step(path) not in unreadable:
@@ -212,7 +212,7 @@ def _step(path: Path) -> int:
 
 
 def _manifest(path: Path) -> Manifest:
-    """Raises DataError unless it is the manifest of the step in its name."""
+    """Read a manifest; raises DataError if it does not belong to the step in its name."""
     try:
         manifest = Manifest(**read_json(path))
     except TypeError as error:
@@ -230,7 +230,7 @@ def _manifest_or_none(path: Path) -> Manifest | None:
 
 
 def _damage(path: Path, manifest: Manifest) -> str:
-    """What is wrong with a file; empty if it is as it was written."""
+    """What is wrong with the file; empty if it matches its manifest."""
     try:
         size = path.stat().st_size
         if size != manifest.size:

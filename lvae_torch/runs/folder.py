@@ -1,4 +1,4 @@
-"""The folder of one run: what lies where, who may write, and how the run is doing."""
+"""The folder of one run: its files, its lock and its status."""
 
 import os
 import socket
@@ -61,7 +61,7 @@ class RunFolder:
 
     @property
     def has_checkpoints(self) -> bool:
-        """Whether anything was ever saved, be it damaged since; what a kill left half written does not count."""
+        """Whether a checkpoint was ever saved, even if it is damaged now; half-written ones do not count."""
         return any(path.suffix in {".json", ".damaged"} for path in self.checkpoints.glob("step_*.json*"))
 
     @property
@@ -73,17 +73,17 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process; the system lets go when it ends, however it ends.
+        """Hold the run's lock for this process; the system releases it however the process ends.
 
         Raises:
-            CfgError: naming host and process that hold it.
+            CfgError: naming the host and process that hold the lock.
             DataError: if the folder cannot be written.
         """
         with held(self.lock_file, self.path, "Wait for it, stop it, or choose another run.name."):
             yield
 
     def write_status(self, state: RunState, step: int, message: str = "") -> None:
-        """Replace ``status.json``, which wrappers read: torchrun hides exit statuses."""
+        """Replace ``status.json``, which wrapper scripts read because torchrun hides exit statuses."""
         write_json(
             self.status_json,
             {

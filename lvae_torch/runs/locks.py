@@ -1,4 +1,4 @@
-"""Locks that the system itself lets go of when their process ends, however it ends."""
+"""File locks, which the system releases when their process ends, however it ends."""
 
 import fcntl
 import os
@@ -13,18 +13,18 @@ from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.files import make_folder
 
 PATIENCE = 180.0
-"""Seconds to wait for another host's lock: NFS 4 keeps that of a crashed one until its lease ends, mostly for 90."""
+"""Seconds to wait for a lock of another host: NFS 4 keeps the lock of a crashed host for its lease, often 90 s."""
 
 
 @contextmanager
 def held(lock_file: Path, what: Path, remedy: str) -> Iterator[None]:
-    """Hold ``lock_file``, which stands for ``what``.
+    """Hold ``lock_file``, which protects ``what``.
 
     Args:
-        remedy: what to do where another process holds it.
+        remedy: advice for the message if another process holds the lock.
     Raises:
-        CfgError: naming host and process that hold it. Those of this host are believed at once.
-        DataError: if the folder cannot be written, or knows no locks.
+        CfgError: naming the host and process that hold it: at once on this host, else after a wait.
+        DataError: if the folder cannot be written, or its file system has no locks.
     """
     try:
         make_folder(lock_file.parent)

@@ -9,16 +9,16 @@ from lvae_torch.files import check_name
 
 
 class RunSection(Section):
-    """[run]: which run this is, and where."""
+    """[run]: name, place, seed and device of a run."""
 
     name: str
     """Name of the run and of its folder; the same name continues the same run."""
     runs: str = "runs"
-    """Folder of all runs."""
+    """Folder that holds all runs."""
     seed: Int = 42
-    """Everything random follows from it: initial weights, order of the data, noise."""
+    """Seed of everything random: initial weights, order of the data, noise."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes a GPU if there is one."""
+    """Device to compute on; auto uses a GPU if there is one."""
 
     @field_validator("name")
     @classmethod

@@ -1,4 +1,4 @@
-"""One state as a file: what ``torch.save`` writes, hashed on the way, and read back without running code."""
+"""A state as a file: written by ``torch.save``, hashed while it is written, and read without running code."""
 
 import hashlib
 import pickle
@@ -13,18 +13,18 @@ from torch import Tensor
 from lvae_torch.errors import DataError
 
 MUST_BE_FINITE = ("model", "ema", "optimizer")
-"""Parts of a state from which training could not go on otherwise, for no step changes what is NaN."""
+"""Parts of a state that must not hold NaN, because training could never recover from it."""
 
 
 def read_safely(path: Path) -> dict[str, Any]:
-    """The dict of tensors, numbers and texts that ``torch.save`` wrote; no code in the file is run.
+    """Read a dict of tensors, numbers and texts that ``torch.save`` wrote; no code in the file is run.
 
     Raises:
-        DataError: if it is anything else, or not there.
+        DataError: if the file is missing or anything else.
     """
     state = None
     try:
-        if zipfile.is_zipfile(path):  # as torch.save has written since 2020; older files are bare pickles
+        if zipfile.is_zipfile(path):  # torch.save has written zip files since 2020, bare pickles before
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path}: refused; it is no checkpoint of this program.") from error
@@ -34,26 +34,26 @@ def read_safely(path: Path) -> dict[str, Any]:
 
 
 def save_state(state: dict[str, Any], file: "HashingFile") -> None:
-    """Write what ``on_cpu`` gave.
+    """Write a state that ``on_cpu`` returned.
 
     Raises:
         OSError: if the disk is full or broken.
     """
     try:
         torch.save(state, file)  # type: ignore[arg-type]  # write and flush are all it uses
-    except RuntimeError as error:  # torch hides a full disk behind an error of its own
+    except RuntimeError as error:  # torch raises its own error for a full disk
         if isinstance(cause := error.__context__, OSError):
             raise cause from error
         raise
 
 
 def on_cpu(value: Any, name: str) -> Any:
-    """A copy that later training cannot change; tuples become lists, and dicts of any kind plain ones.
+    """Copy a value to the CPU, so that later training cannot change it; tuples become lists, dicts plain ones.
 
     Raises:
-        TypeError: by ``name``, for what a safe load would refuse.
+        TypeError: naming the value by ``name``, if a safe load would refuse it.
     """
-    # Exact types: a numpy float is a float too, but its pickle is refused by weights_only.
+    # Compare exact types: a NumPy float is a float too, but weights_only refuses its pickle.
     if value is None or type(value) in (bool, int, float, str):
         return value
     match value:
@@ -67,7 +67,7 @@ def on_cpu(value: Any, name: str) -> Any:
 
 
 def bytes_of(value: Any) -> int:
-    """What the tensors in ``value`` take."""
+    """Size of all tensors in ``value``."""
     match value:
         case Tensor():
             return value.nbytes
@@ -79,7 +79,7 @@ def bytes_of(value: Any) -> int:
 
 
 def not_finite(state: Mapping[str, Any]) -> str:
-    """The first of its weights and moments that holds NaN or infinity, by name; empty if none does."""
+    """Name of the first weight or moment that holds NaN or infinity; empty if all are finite."""
     return next((name for part in MUST_BE_FINITE for name in _not_finite(state.get(part), part)), "")
 
 

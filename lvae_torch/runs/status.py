@@ -1,4 +1,4 @@
-"""``status.json``, kept true however a run ends."""
+"""Keeps ``status.json`` correct however a run ends."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,13 +12,13 @@ from lvae_torch.runs.folder import RunFolder, RunState
 def kept_status(
     folder: RunFolder, processes: Processes, step: Callable[[], int], finish_saving: Callable[[], None]
 ) -> Iterator[None]:
-    """Inside a run is ``running``, afterwards ``finished``, ``preempted`` or ``failed``; rank 0 writes.
+    """The status is ``running`` inside, and afterwards ``finished``, ``preempted`` or ``failed``; rank 0 writes.
 
     Args:
-        step: gives the steps taken so far.
-        finish_saving: waits until what was saved is on disk.
+        step: returns the number of steps taken so far.
+        finish_saving: waits until everything saved is on disk.
     Raises:
-        LostRank: in place of whatever the loss of another rank raised here.
+        LostRank: in place of the error that the loss of another rank raised here.
     """
 
     def write(state: RunState, message: str = "") -> None:

@@ -1,1 +1,1 @@
-"""[synthesis]: a trained run in use."""
+"""[synthesis]: uses a trained run; every mode is one file in ``modes``."""

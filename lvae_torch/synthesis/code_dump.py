@@ -1,4 +1,4 @@
-"""The codes of a whole dataset as a dataset: what a prior is trained on, by the same loop as any model on images."""
+"""Writes the codes of a whole dataset as a new dataset, on which a prior is trained like any other model."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,14 +14,14 @@ from lvae_torch.synthesis.codes import CodeSource, Grid, code_grid
 from lvae_torch.synthesis.parts import Arrays, Parts
 from lvae_torch.synthesis.session import OWNER, Batch, Session
 
-MOST_CODES = 2**16  # that a dump can tell apart
+MOST_CODES = 2**16  # a dump stores codes in at most 16 bits
 
 
 def check_code_dump(session: Session, source: CodeSource, dataset: str) -> tuple[Grid, int]:
-    """(grid, number of codes) that ``write_code_dump`` would write.
+    """(grid, number of codes) that ``write_code_dump`` will write.
 
     Raises:
-        CfgError: if the model has no codes or too many, or a dump of that name holds something else.
+        CfgError: if the model has no codes or too many, or a dump of that name holds images.
     """
     found = code_grid(session.model)
     if found is None:
@@ -41,10 +41,11 @@ def check_code_dump(session: Session, source: CodeSource, dataset: str) -> tuple
 def write_code_dump(session: Session, source: CodeSource, dataset: str) -> dict[str, object]:
     """Encode all ``source.splits`` into the dump ``dataset``: images (1, h, w) whose levels are the codes.
 
-    Codes are written in parts first; an interrupted mode goes on after its last whole part, and the dump appears whole.
+    Codes are first written in parts: an interrupted mode continues after the last whole part, and the dump appears
+    only when it is whole.
 
     Raises:
-        CfgError: if the model has no codes or too many, or a dump of that name holds something else.
+        CfgError: if the model has no codes or too many, or a dump of that name holds images.
     """
     grid, n_codes = check_code_dump(session, source, dataset)
     encoded = {split: _encode(session, split, images) for split, images in source.splits.items()}
@@ -60,7 +61,7 @@ def write_code_dump(session: Session, source: CodeSource, dataset: str) -> dict[
 
 
 def _encode(session: Session, split: str, images: Images) -> tuple[Parts, int]:
-    """This rank's parts of one split, under ``codes/<split>``, and how many parts there are in all."""
+    """Write this rank's parts of a split below ``codes/<split>``; return the parts and their number over all ranks."""
     identity = {**session.identity, "split": split, "n_images": len(images.indices)}
     of_split = replace(session, out=session.out / "codes" / split, identity=identity, given_images=images)
     size = session.options.shard_size
@@ -73,7 +74,7 @@ def _encode(session: Session, split: str, images: Images) -> tuple[Parts, int]:
 
 
 def _codes(session: Session, batches: Iterable[Batch]) -> Arrays:
-    """(n, h, w, 1), as dumps have images."""
+    """Codes (n, h, w, 1), in the axis order of dumps."""
     pieces = [session.model(x, posterior_mean).latents[0].z.movedim(1, -1).cpu().numpy() for _, x in batches]
     return {"codes": np.concatenate(pieces)}
 

@@ -1,4 +1,4 @@
-"""Models whose one latent layer is of codes (VQ-VAE), and the trained priors that draw codes for them."""
+"""Models whose only latent layer holds codes (VQ-VAE), and trained priors that draw codes for them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from lvae_torch.errors import CfgError, DataError
 from lvae_torch.models.contract import Latent, Model, Source
 from lvae_torch.models.sources import given_latents, prior_mean, prior_sample
 
-COLDEST = 1e-3  # stands for temperature 0, at which the likeliest code is certain
+COLDEST = 1e-3  # replaces temperature 0, which would divide by zero
 
 Grid = tuple[int, int, int]
-"""Shape of an image in codes, (1, h, w)."""
+"""Shape (1, h, w) of the map of codes."""
 
 
 @dataclass(frozen=True)
 class CodeSource:
-    """The images that ``[synthesis] codes_to`` asks for codes of, and where dumps lie."""
+    """The images to encode for ``[synthesis] codes_to``, and the folder of dumps."""
 
     dumps: Path
     splits: Mapping[str, Images]
     labels: Mapping[str, np.ndarray | None]
-    """Class of each image of a split, where the dump has them."""
+    """Class of each image of a split; None if the dump has no classes."""
 
 
 def code_grid(model: Model) -> tuple[Grid, int] | None:
-    """Shape of an image in codes, and how many codes there are; None if the model has another kind of latents."""
+    """Shape of the map of codes, and number of codes; None if the model has other latents."""
     latents: tuple[Latent, ...] = model(None, prior_mean, n=1).latents if len(model.latent_shapes()) == 1 else ()
     if len(latents) != 1 or not isinstance(latents[0].prior, UniformCodes):
         return None
@@ -41,25 +41,25 @@ def code_grid(model: Model) -> tuple[Grid, int] | None:
 
 @dataclass(frozen=True)
 class CodePrior:
-    """A model trained on codes, in place of the uniform prior."""
+    """A model trained on codes, which replaces the uniform prior."""
 
     model: Model
     n_codes: int
     identity: Mapping[str, Any]
-    """Its run and step."""
+    """Run and step of the prior."""
 
     def source(self, n: int, temperature: float) -> Source:
-        """Codes of ``n`` images."""
+        """A source that gives codes drawn for ``n`` images."""
         likelihood = self.model(None, prior_sample(()), n=n).likelihood
         return given_latents([codes_of(likelihood.sample(temperature=max(temperature, COLDEST)), self.n_codes)])
 
 
 def check_prior(model: Model, run: str, prior: str, image_shape: Grid, n_levels: int) -> None:
-    """Refuse a prior run that models something else than the codes of this run's ``model``.
+    """Check that a prior run models codes like those of this run's ``model``.
 
     Raises:
         CfgError: if the model has no codes.
-        DataError: naming both runs.
+        DataError: naming both runs, if their maps of codes differ.
     """
     grid = code_grid(model)
     if grid is None:

@@ -1,4 +1,4 @@
-"""Results in parts: each written whole by one rank, so that an interrupted mode goes on where it stopped."""
+"""Results in parts: one rank writes each part as a whole, so an interrupted mode continues where it stopped."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Parts:
-    """Numbered files of named arrays in one folder; each says which fingerprint it belongs to."""
+    """Numbered files of named arrays in one folder; each file records its fingerprint."""
 
     folder: Path
     fingerprint: str
@@ -27,7 +27,7 @@ class Parts:
         return self.folder / f"part_{j:05d}.{self.format}"
 
     def prepare(self, count: int) -> None:
-        """Remove what belongs to other results; one rank does this before any begins."""
+        """Remove parts of other results; one rank calls this before any rank writes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         wanted = {self.path(j) for j in range(count) if self.is_done(j)}
         for path in self.folder.glob("part_*"):
@@ -35,7 +35,7 @@ class Parts:
                 path.unlink()
 
     def is_done(self, j: int) -> bool:
-        """Whether part j is there, whole, and of this fingerprint."""
+        """Whether part j exists, is whole and has this fingerprint."""
         try:
             return self.path(j).is_file() and self._fingerprint_of(j) == self.fingerprint
         except DataError:
@@ -56,7 +56,7 @@ class Parts:
         """The arrays of part j.
 
         Raises:
-            DataError: naming the file, if it is missing, damaged or of other results.
+            DataError: naming the file, if it is missing, damaged or belongs to other results.
         """
         arrays = read_part(self.path(j), keep_fingerprint=True)
         told = arrays.pop("fingerprint", None) if self.format == "npz" else self._fingerprint_of(j)
@@ -78,7 +78,7 @@ class Parts:
 
 
 def read_part(path: Path, keep_fingerprint: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of a part file, ``.npz`` or ``.safetensors``; never runs code that a file may hold.
+    """The arrays of a part file, ``.npz`` or ``.safetensors``; no code in the file is run.
 
     Raises:
         DataError: naming the file, if it is missing or damaged.

@@ -1,4 +1,4 @@
-"""The section of inference: what ``python -m lvae_torch.synthesize`` does with a trained run."""
+"""The [synthesis] section."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -22,60 +22,60 @@ Temperature = Annotated[
 
 
 class SynthesisSection(Section):
-    """[synthesis]: what ``python -m lvae_torch.synthesize`` does with a trained run. May always be overridden."""
+    """[synthesis]: options of ``python -m lvae_torch.synthesize``; they can always be overridden."""
 
     mode: ModeName | TupleOf[ModeName] = "reconstruction"
     """One mode, or several in a list."""
     checkpoint: str = "last"
-    """last (the best, of a run that was finished with [val] patience), best, or the number of a step."""
+    """last (the best one if the run finished with [val] patience), best, or the number of a step."""
     use_ema: bool = True
-    """Use the averaged weights, where the run has them."""
+    """Use the averaged weights, if the run has them."""
     split: str | None = None
-    """Split to read; None for [data] val_split, or train_split in div_stats."""
+    """Split to read; None uses [data] val_split, or train_split in div_stats."""
     limit: Count | Fraction = 0
-    """Read only N images, or this share of the split, spread evenly over it; 0 for all."""
+    """Read only N images, or this fraction of the split, spread evenly; 0 reads all."""
     batch_size: PositiveInt = 100
-    """Images per pass."""
+    """Images in one pass."""
     seed: Int = 0
-    """Of all noise in this mode."""
+    """Seed of all noise in the mode."""
     n_images: PositiveInt = 64
-    """generation: how many."""
+    """generation: number of images."""
     columns: PositiveInt = 8
-    """Columns of picture grids; layer_inspection and progressive draw as many rows."""
+    """Columns of picture grids, and rows in layer_inspection and progressive."""
     temperature: Temperature = 1.0
-    """Factor on prior stds where z is drawn from p: a number (0 for the mean), one per layer (top first), or
+    """Factor on the stds of the prior: a number (0 gives the mean), one per layer (top first), or
     ('linear', top, bottom)."""
     temperatures: TupleOf[Temperature] = ()
-    """generation: several settings instead, as temperature takes them; each gets images of its own."""
+    """generation: a list of settings in the form of temperature; each gets its own images."""
     draw: Literal["mean", "sample", "mode"] = "mean"
-    """What is shown of p(x|z)."""
+    """Show the mean of p(x|z), a sample or the mode."""
     output_temperature: Positive = 1.0
-    """draw = sample: of p(x|z)."""
+    """Temperature of p(x|z) with draw = sample."""
     save_singles: bool = False
-    """generation, reconstruction, decoding: write each image as a PNG of its own too."""
+    """generation, reconstruction, decoding: also write each image to its own PNG file."""
     save_targets: bool = False
-    """reconstruction: write each original as a PNG of its own too."""
+    """reconstruction: also write each original to its own PNG file."""
     keep_fraction: Fraction | None = None
-    """reconstruction, encoding: keep this share of all variates (latent channels), by their KL in div_stats, and leave
-    the others to the prior; None keeps all."""
+    """reconstruction, encoding: keep this fraction of all variates (latent channels), those with the largest KL in
+    div_stats, and draw the others from the prior; None keeps all."""
     pairs: PositiveInt = 32
-    """reconstruction: pairs in the picture."""
+    """reconstruction: number of pairs in the picture."""
     iw_samples: Annotated[Int, Field(ge=1, le=10_000)] = 100
-    """likelihood: K."""
+    """likelihood: samples K of the importance-weighted bound."""
     chunk: PositiveInt = 500
-    """likelihood: images times samples in one pass; bounds the memory."""
+    """likelihood: images times samples in one pass; it bounds the memory."""
     shard_format: Literal["safetensors", "npz"] = "safetensors"
-    """encoding: file format."""
+    """encoding: format of the files."""
     shard_size: PositiveInt = 1000
-    """encoding, div_stats: images per file, in whole batches; an interrupted mode goes on after the last whole file."""
+    """encoding, div_stats: images per file, in whole batches; an interrupted mode resumes after the last whole file."""
     shard_dtype: Literal["float32", "float16"] = "float32"
-    """encoding: of latents and posteriors; float16 halves the files."""
+    """encoding: type of latents and posteriors; float16 halves the size of the files."""
     source: str | None = None
-    """decoding: folder of encodings; None for this run's own."""
+    """decoding: folder of encodings; None uses those of this run."""
     codes_to: str | None = None
-    """encoding, where latents are codes: write those of both splits as a dump of this name, to train a prior on."""
+    """encoding of codes: write the codes of both splits as a dump of this name, to train a prior on."""
     prior_run: str | None = None
-    """generation, where latents are codes: the run that draws them, trained on this one's; None for uniform codes."""
+    """generation from codes: run that draws the codes, trained on the codes of this run; None draws uniform codes."""
 
     @field_validator("codes_to", "prior_run")
     @classmethod

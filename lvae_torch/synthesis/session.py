@@ -1,4 +1,4 @@
-"""What every inference mode works with."""
+"""The session: everything that an inference mode works with."""
 
 import hashlib
 import json
@@ -23,30 +23,32 @@ from lvae_torch.synthesis.section import SynthesisSection
 from lvae_torch.synthesis.singles import SINGLES, TARGETS, single_names
 
 Batch = tuple[np.ndarray, Tensor]
-"""Which images of the split these are, (b,), and the images as x, (b, C, H, W)."""
-OWNER = ("run", "step", "weights", "trained_on")  # what of an identity says which model a file is of
+"""Indices of images in the split, (b,), and the images as x, (b, C, H, W)."""
+OWNER = ("run", "step", "weights", "trained_on")  # keys of an identity that determine the model
 
 
 @dataclass(frozen=True)
 class Session:
-    """A trained model, what to do with it, and where results go. The noise of part j never depends on the ranks."""
+    """A trained model, options, images and the folder for results. Noise does not depend on the number of ranks."""
 
     model: Model
     options: SynthesisSection
     processes: Processes
     out: Path
     identity: Mapping[str, Any]
-    """Run, checkpoint and data: everything a number must be read with."""
+    """Run, checkpoint and data, which are written beside every result."""
     given_images: Images | None = None
     labels: np.ndarray | None = None
     """Class of each image of the split, where the dump has them."""
+    label_names: Sequence[str] = ()
+    """Of the classes, or of the columns where an image has several labels."""
     steps_per_epoch: int = 1
     names: Sequence[str] | None = None
-    """File name of each image of the split, where the dump has them."""
+    """File name of each image of the split; None if the dump has no names."""
     prior: CodePrior | None = None
-    """The run that ``[synthesis] prior_run`` names."""
+    """The prior over codes from ``[synthesis] prior_run``."""
     code_source: CodeSource | None = None
-    """What ``[synthesis] codes_to`` is to hold codes of."""
+    """The images to encode for ``[synthesis] codes_to``."""
 
     @property
     def images(self) -> Images:
@@ -59,12 +61,12 @@ class Session:
 
     @property
     def n_dims(self) -> int | None:
-        """Pixel values of an image, for bits per dimension; None where there are none."""
+        """C * H * W, the divisor of bits per dimension; None if the likelihood has no bits per dimension."""
         return self.model.n_dims
 
     @cached_property
     def latent_shapes(self) -> tuple[Shape, ...]:
-        """Shape of each z without the batch, top layer first, for modes that cannot do without.
+        """Shape of each z without the batch dimension, top layer first, for modes that need latents.
 
         Raises:
             CfgError: if the model has no latents.
@@ -74,7 +76,7 @@ class Session:
         return shapes
 
     def batches(self, size: int, mode: str) -> Iterator[tuple[int, np.ndarray, Tensor]]:
-        """(j, indices, x) of this rank's batches of the split; torch's generator is seeded for each."""
+        """Yield (j, indices, x) of this rank's batches; torch's generator is seeded for each."""
         for j, indices in self.images.batches(size, self.processes):
             yield j, indices, self.x_at(indices, mode, j)
 
@@ -82,16 +84,16 @@ class Session:
         return self.images.n_batches(size)
 
     def posterior_batches(self) -> Iterator[tuple[int, Batch]]:
-        """(b, batch) of this rank's batches; a mode that draws its latents first draws those that encoding stores."""
+        """Yield (b, batch) of this rank; if a mode draws latents first, it draws the same ones as encoding."""
         for b in range(self.processes.rank, self.n_batches(self.options.batch_size), self.processes.world):
             yield b, self._posterior_batch(b)
 
     def n_shards(self, n_images: int) -> int:
-        """Of ``n_images`` each, or fewer: a shard is a whole number of batches, at least one."""
+        """Number of shards of at most ``n_images`` images; a shard is a whole number of batches, at least one."""
         return -(-self.n_batches(self.options.batch_size) // self._batches_per_shard(n_images))
 
     def shards(self, n_images: int) -> Iterator[tuple[int, Iterator[Batch]]]:
-        """(j, its batches) of this rank's shards of the split; batches as ``posterior_batches`` has them."""
+        """Yield (j, batches) of this rank's shards, with batches as in ``posterior_batches``."""
         size, count = self._batches_per_shard(n_images), self.n_batches(self.options.batch_size)
         for j in range(self.processes.rank, self.n_shards(n_images), self.processes.world):
             yield j, map(self._posterior_batch, range(j * size, min((j + 1) * size, count)))
@@ -105,12 +107,12 @@ class Session:
         return indices, self.x_at(indices, "posterior", b)
 
     def x_at(self, indices: np.ndarray, *key: int | str) -> Tensor:
-        """Images as x on the device; what is drawn after them follows from the seed and ``key``."""
+        """Images as x on the device; later draws depend only on the seed and ``key``."""
         seed_everything(*key, self.options.seed)
         return self.images.at(indices, self.processes.device)
 
     def picture_of(self, likelihood: Likelihood, *key: int | str) -> Tensor:
-        """What ``[synthesis] draw`` shows of p(x|z), (B, C, H, W); with a ``key``, a sample follows from it alone."""
+        """Mean, mode or sample of p(x|z), as ``[synthesis] draw`` says, (B, C, H, W); ``key`` seeds the sample."""
         if key:
             seed_everything("picture", *key, self.options.seed)
         match self.options.draw:
@@ -122,13 +124,13 @@ class Session:
 
     @cached_property
     def single_names(self) -> Sequence[str] | None:
-        """What the picture of each image of the split is called; None where its number must do."""
+        """Name of the picture of each image of the split; None if pictures are named by number."""
         return None if self.names is None else single_names(self.names)
 
     def parts(
         self, count: int, *options: str, file_format: Format = "npz", said: Mapping[str, object] | None = None
     ) -> Parts:
-        """This mode's result files: those of the same model, data, ``options`` and ``said`` stay, others go."""
+        """The mode's result files; files of another model, data, ``options`` or ``said`` are removed."""
         parts = Parts(self.out, self.fingerprint(*options, said=said), file_format)
         if self.processes.is_main:
             parts.prepare(count)
@@ -139,16 +141,16 @@ class Session:
         return parts
 
     def fingerprint(self, *options: str, said: Mapping[str, object] | None = None) -> str:
-        """Tells results of the same model, data, options and ``said`` from all others."""
+        """A hash of the model, the data, these options and ``said``."""
         chosen = {key: getattr(self.options, key) for key in (*options, "seed", "use_ema")}
         whole = {**self.identity, **chosen, **(said or {})}
         return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
 
     def check_belongs(self, other: Mapping[str, Any], path: Path, remedy: str) -> None:
-        """Refuse what was made with another model.
+        """Check that a file was made with this model.
 
         Raises:
-            DataError: naming ``path``, both models, and the ``remedy``.
+            DataError: naming ``path``, both models and the ``remedy``, if not.
         """
         theirs, ours = ([str(identity.get(key, "?")) for key in OWNER] for identity in (other, self.identity))
         if theirs != ours:
@@ -161,6 +163,6 @@ def _told(owner: Sequence[str]) -> str:
 
 
 def n_rounds(session: Session, n: int, size: int) -> Iterator[tuple[int, int]]:
-    """(j, count) of this rank's parts of ``n`` things in parts of ``size``."""
+    """Yield (j, count) of this rank's parts, if ``n`` items are divided into parts of ``size``."""
     for j in range(session.processes.rank, -(-n // size), session.processes.world):
         yield j, min(size, n - j * size)

@@ -1,4 +1,4 @@
-"""What is shown and kept of x: grids of images, or scatter plots of points of the plane."""
+"""Shows and stores x: images as grids, points of the plane as scatter plots."""
 
 from pathlib import Path
 
@@ -20,12 +20,12 @@ def are_points(x: Tensor) -> bool:
 
 
 def stored(x: Tensor) -> dict[str, np.ndarray]:
-    """x, (n, C, H, W), for a part file: ``images``, uint8 (n, H, W, 3); or ``points``, float32 (n, 2)."""
+    """Convert x, (n, C, H, W), for a part file: ``images``, uint8 (n, H, W, 3), or ``points``, float32 (n, 2)."""
     return {"points": _plane(x)} if are_points(x) else {"images": to_uint8(x)}
 
 
 def save_first(path: Path, parts: Parts, n: int, columns: int) -> None:
-    """A picture of what the parts hold of ``stored``: the first images, up to 16 rows; or all points."""
+    """Save a picture of parts that hold ``stored``: the first images, up to 16 rows, or all points."""
     first = parts.read(0)
     wanted, name = (n, "points") if "points" in first else (min(n, MOST_ROWS * columns), "images")
     found = [first[name]]
@@ -39,7 +39,7 @@ def save_first(path: Path, parts: Parts, n: int, columns: int) -> None:
 
 
 def save_shown(path: Path, x: Tensor, columns: int) -> None:
-    """A picture of x, (n, C, H, W)."""
+    """Save a picture of x, (n, C, H, W)."""
     if are_points(x):
         draw_points(path, {"": _plane(x)})
     else:
@@ -47,7 +47,7 @@ def save_shown(path: Path, x: Tensor, columns: int) -> None:
 
 
 def save_pairs(path: Path, x: Tensor, shown: Tensor, pairs_per_row: int) -> None:
-    """A picture of x, (n, C, H, W), beside what is shown for it."""
+    """Save a picture of x, (n, C, H, W), beside its reconstructions ``shown``."""
     if are_points(x):
         draw_points(path, {"data": _plane(x), "reconstructions": _plane(shown)})
     else:
@@ -55,7 +55,7 @@ def save_pairs(path: Path, x: Tensor, shown: Tensor, pairs_per_row: int) -> None
 
 
 def save_point_samples(path: Path, x: Tensor, with_noise: Tensor, means: Tensor) -> None:
-    """Points x, (n, 2, 1, 1), beside samples of p(x|z) and its means, z drawn from the prior."""
+    """Save points x, (n, 2, 1, 1), beside samples of p(x|z) and its means for z from the prior."""
     clouds = {"data": x, "samples with decoder noise": with_noise, "samples without": means}
     draw_points(path, {name: _plane(points) for name, points in clouds.items()})
 

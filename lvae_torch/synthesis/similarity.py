@@ -1,4 +1,4 @@
-"""How alike two images are: PSNR and SSIM, per image."""
+"""Similarity of two images: PSNR and SSIM, per image."""
 
 from functools import partial
 
@@ -11,16 +11,16 @@ K1, K2 = 0.01, 0.03
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of images (B, C, H, W) in [0, 1], in dB, (B,); infinite where they are equal."""
+    """Peak signal-to-noise ratio of images (B, C, H, W) in [0, 1], in dB, (B,); infinite if they are equal."""
     return -10 * torch.log10(((x - y) ** 2).flatten(1).mean(dim=1))
 
 
 def ssim(x: Tensor, y: Tensor, zero_padded: bool = False) -> Tensor:
-    """Structural similarity (Wang et al. 2004) of images (B, C, H, W) in [0, 1], (B,).
+    """Structural similarity of images (B, C, H, W) in [0, 1], (B,) (Wang et al. 2004, Eq. 13).
 
-    Gaussian window of 11 pixels and sigma 1.5, K = 0.01 and 0.03, windows wholly inside the image, colours averaged;
-    for images below 11 pixels the window shrinks to the largest odd size that fits. ``zero_padded`` is what
-    Efficient-VDVAE reports: a window around every pixel, and zeros beyond the border.
+    It uses a Gaussian window of 11 pixels with sigma 1.5, K = 0.01 and 0.03, windows inside the image, and the mean
+    over colours. For images below 11 pixels the window shrinks to the largest odd size that fits. ``zero_padded``
+    gives the value that Efficient-VDVAE reports: a window around every pixel, with zeros beyond the border.
     """
     size = WINDOW if zero_padded else min(WINDOW, *(side - 1 + side % 2 for side in x.shape[-2:]))
     blur = partial(_blur, window=_gaussian(size, x), padding=size // 2 if zero_padded else 0)

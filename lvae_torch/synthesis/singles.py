@@ -1,4 +1,4 @@
-"""Images as files of their own."""
+"""Saves images as single files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,12 +13,12 @@ SINGLES, TARGETS = "singles", "targets"
 def save_singles(
     folder: Path, numbers: Sequence[int], images: Tensor, names: Sequence[str] | Mapping[int, str] | None = None
 ) -> None:
-    """Write each of ``images``, (B, C, H, W) in [0, 1], in its own size, as ``<names[number]>.png`` or its number."""
+    """Write each of ``images``, (B, C, H, W) in [0, 1], unscaled to ``<names[number]>.png`` or ``<number>.png``."""
     for number, pixels in zip(numbers, to_uint8(images), strict=True):
         save_png(folder / f"{f'{number:06d}' if names is None else names[number]}.png", pixels)
 
 
 def single_names(names: Sequence[str]) -> list[str]:
-    """Names of files, which may lie in folders -> of their pictures, in one folder, without suffix, no two alike."""
+    """Turn file names, which may contain folders, into distinct names for pictures in one folder, without suffix."""
     stems = [PurePosixPath(name.replace("/", "_")).stem for name in names]
     return stems if len(set(stems)) == len(stems) else [f"{i:06d}_{stem}" for i, stem in enumerate(stems)]

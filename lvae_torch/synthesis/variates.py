@@ -1,7 +1,7 @@
-"""Variates: the channels of latent maps (the units of latent vectors), and which of them are worth keeping.
+"""Variates, which are channels of latent maps or units of latent vectors, and the choice of those to keep.
 
-``div_stats`` measures what each tells of the images; ``[synthesis] keep_fraction`` keeps those that tell most, and
-leaves the others to the prior (Hazami et al. 2022, Efficient-VDVAE).
+``div_stats`` measures the KL of each variate. ``[synthesis] keep_fraction`` keeps those with the largest KL and draws
+the others from the prior (Efficient-VDVAE, Hazami et al. 2022, https://arxiv.org/abs/2203.13751).
 """
 
 import json
@@ -29,66 +29,66 @@ def variate_kl(latent: Latent) -> Tensor:
 
 
 def bits_per_element(kl: Sequence[float], shapes: Sequence[Shape]) -> list[float]:
-    """Mean KL of each layer in nats -> bits per element of its z."""
+    """Convert the mean KL of each layer from nats to bits per element of its z."""
     return [bits_per_dim(layer, math.prod(shape)) for layer, shape in zip(kl, shapes, strict=True)]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Which variates are kept, a mask (Z,) for each layer, top first."""
+    """The variates to keep: a mask (Z,) for each layer, top first."""
 
     masks: tuple[np.ndarray, ...]
 
     @classmethod
     def largest(cls, bits: Sequence[np.ndarray], fraction: float) -> "Kept":
-        """Of all layers together, the ``fraction`` with the largest ``bits``, (Z,) each: those above its quantile."""
+        """Keep the ``fraction`` of all variates with the largest ``bits``, (Z,) per layer: those above the quantile."""
         threshold = np.quantile(np.concatenate(bits), 1 - fraction)
         return cls(tuple(layer > threshold for layer in bits))
 
     @classmethod
     def of_channels(cls, channels: Sequence[Sequence[int]], shapes: Sequence[Shape]) -> "Kept":
-        """Those with the numbers ``channels``, by layer."""
+        """Keep the variates with the indices ``channels``, by layer."""
         return cls(tuple(np.isin(np.arange(shape[0]), kept) for kept, shape in zip(channels, shapes, strict=True)))
 
     @property
     def everything(self) -> bool:
-        """Whether nothing is left out."""
+        """Whether all variates are kept."""
         return all(mask.all() for mask in self.masks)
 
     @property
     def channels(self) -> list[list[int]]:
-        """Numbers of the kept ones, by layer."""
+        """Indices of the kept variates, by layer."""
         return [np.flatnonzero(mask).tolist() for mask in self.masks]
 
     def broadcastable(self, shapes: Sequence[Shape], device: torch.device) -> list[Tensor]:
-        """Masks to multiply z with, (Z, 1, 1), or (Z,) in fully-connected models."""
+        """Masks that broadcast to z: (Z, 1, 1), or (Z,) in fully-connected models."""
         return [
             torch.from_numpy(mask).to(device).view(-1, *[1] * (len(shape) - 1))
             for mask, shape in zip(self.masks, shapes, strict=True)
         ]
 
     def source(self, shapes: Sequence[Shape], device: torch.device) -> Source:
-        """q where kept, p elsewhere."""
+        """A source that draws kept variates from q and others from p."""
         return posterior_sample if self.everything else masked(self.broadcastable(shapes, device))
 
 
 def statistics_path(session: Session) -> Path:
-    """Where ``div_stats`` leaves its result."""
+    """File in which ``div_stats`` stores its result."""
     return session.out.parent / "div_stats" / "div_stats.npz"
 
 
 def write_statistics(session: Session, bits: Sequence[np.ndarray]) -> None:
-    """``bits.i``: mean KL of each variate of layer i, bits per element, (Z,); ``belongs_to``: which model's, JSON."""
+    """Write ``bits.i``, (Z,): mean KL of each variate of layer i in bits per element; and ``belongs_to``, JSON."""
     arrays = {f"bits.{i}": layer for i, layer in enumerate(bits)}
     with atomic_write(statistics_path(session)) as file:
         np.savez(file, allow_pickle=False, belongs_to=np.array(json.dumps(session.identity)), **arrays)
 
 
 def kept_variates(session: Session) -> Kept:
-    """Those that ``[synthesis] keep_fraction`` keeps by the statistics of ``div_stats``; all where it is None.
+    """The variates that ``[synthesis] keep_fraction`` keeps by the statistics of ``div_stats``; all if it is None.
 
     Raises:
-        DataError: if there are no such statistics, or they are of another model.
+        DataError: if the statistics are missing or belong to another model.
     """
     fraction = session.options.keep_fraction
     if fraction is None:

@@ -1,1 +1,1 @@
-"""The Python door: a trained run for people and programs."""
+"""The Python interface to trained runs."""

@@ -1,4 +1,4 @@
-"""The model card of a bundle: what it is, what it was trained on, and what was measured, with the commands."""
+"""The model card of a bundle: model, training data, and measured numbers with the commands that measure them."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,11 @@ MEASURED = {
     "reconstruction": ("-ELBO", "nelbo"),
     "likelihood": ("-log p(x), importance-weighted bound", "nll_bound"),
 }
-"""Modes whose results say how good a model is: what they measure, and under which name."""
+"""Modes whose results belong on the card: a label, and the key of the number in the results."""
 
 
 def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder) -> str:
-    """The card as Markdown, with the front matter that model hubs read."""
+    """The card as Markdown, with front matter for model hubs."""
     on, section = run.trained_on, run.settings.model
     latents = ", ".join("x".join(map(str, shape)) for shape in run.latent_shapes) or "none"
     n_parameters = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
@@ -53,7 +53,7 @@ def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder) -> 
 
 
 def _measured(run: TrainedRun, folder: RunFolder) -> str:
-    """What the run's own results say of these weights."""
+    """A table of the run's results that were measured with these weights."""
     rows = []
     for mode, (what, key) in MEASURED.items():
         found = _results(folder.synthesis(mode) / "metrics.json")

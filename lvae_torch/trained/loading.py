@@ -1,4 +1,4 @@
-"""From a run's name, its folder or a bundle to a trained run; and models without one."""
+"""Loads a trained run by name, folder or bundle; builds new models."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributed.processes import Processes, choose_device
 from lvae_torch.elbo.evaluation import take_statistics
 from lvae_torch.errors import CfgError, DataError, say
-from lvae_torch.files import NAME, check_name
+from lvae_torch.files import NAME
 from lvae_torch.hparams import Settings, check_same_model, load, model_section, to_cfg
 from lvae_torch.models.contract import Model
 from lvae_torch.runs.bundle import SETTINGS, Bundle, is_bundle
@@ -28,16 +28,16 @@ def load_run(
     weights: Literal["averaged", "raw"] = "averaged",
     runs: str | Path = "runs",
 ) -> TrainedRun:
-    """A trained run, ready to use.
+    """Load a trained run for use.
 
     Args:
         run: a run's name, its folder, or the folder of a bundle (``lvae export``).
-        checkpoint: ``last`` is the best one of a run that was finished with patience; or the number of a step.
-        weights: the averaged ones, where the run has them, or those that training left.
-        runs: the folder of all runs, where a name is given.
+        checkpoint: ``last`` (the best one if the run finished with patience), ``best``, or the number of a step.
+        weights: ``averaged`` uses the moving average if the run has one; ``raw`` uses the trained weights.
+        runs: the folder that holds all runs, used if ``run`` is a name.
     Raises:
-        CfgError: if there is no such run.
-        DataError: if it has no such checkpoint, or a file of it is damaged.
+        CfgError: if the run does not exist.
+        DataError: if the checkpoint does not exist, or a file is damaged.
     """
     asked = [f"run.device={device}", f"synthesis.checkpoint={checkpoint}", f"synthesis.use_ema={weights != 'raw'}"]
     settings, where = find_run(run, asked, runs)
@@ -51,26 +51,26 @@ def build_model(
     section: Mapping[str, Any] | None = None,
     **keys: Any,
 ) -> Model:
-    """A new model of a family, its keys as in ``[model]`` of a cfg: ``build_model("vae", (1, 28, 28), levels=2)``.
+    """Build a new model, with keys as in ``[model]`` of a cfg: ``build_model("vae", (1, 28, 28), levels=2)``.
 
     Args:
         image_shape: (C, H, W).
-        levels: values a pixel can have: 2 for binary images, 256 for 8 bits; 0 for values that have none.
-        section: keys whose names are taken here, such as ``{"levels": [8, 4, 4]}`` of a VQ-VAE.
+        levels: pixel levels: 2 for binary images, 256 for 8 bits; 0 for continuous values.
+        section: keys that share a name with an argument, such as ``{"levels": [8, 4, 4]}`` of a VQ-VAE.
     Raises:
-        CfgError: listing all that is wrong.
+        CfgError: listing all problems.
     """
     channels, height, width = image_shape
     return model_section(family, {**keys, **(section or {})}).build((channels, height, width), levels)
 
 
 def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = "runs") -> tuple[Settings, Path]:
-    """The settings of a run as it was trained, with overrides on top, and the folder of its weights.
+    """The settings that a run was trained with, with overrides applied, and the folder of its weights.
 
     Args:
         run: a run's name or folder, a bundle, or the .cfg file of a run.
     Raises:
-        CfgError: if there is none of these, or something in it is wrong.
+        CfgError: if none of these exists, or its settings are wrong.
     """
     path = Path(run).expanduser()
     if path.suffix == ".cfg":
@@ -79,12 +79,14 @@ def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = 
     if is_bundle(path):
         name = [f"run.name={path.resolve().name}"] if NAME.fullmatch(path.resolve().name) else []
         return load(_settings_in(path), [*name, f"run.runs={str(runs)!r}", *overrides]), path
-    folder = path if (path / SETTINGS).is_file() else RunFolder(Path(runs), check_name(str(run), "the run")).path
+    is_name = NAME.fullmatch(str(run)) is not None
+    folder = path if (path / SETTINGS).is_file() or not is_name else RunFolder(Path(runs), str(run)).path
     if not (folder / SETTINGS).is_file():
         raise CfgError(
-            f"{run}: neither a .cfg file, a run ({folder / SETTINGS} does not exist) nor a bundle. Train it."
+            f"{run}: neither a .cfg file, a run ({folder / SETTINGS} does not exist) nor a bundle. Name a run in "
+            f"{runs}, a run's folder or a bundle; or train it first."
         )
-    # The folder may have been moved since: what is asked for by its place is found at its place.
+    # The folder may have been moved, so its place overrides the name and folder in its settings.
     at = [f"run.runs={str(folder.resolve().parent)!r}", f"run.name={folder.resolve().name}"]
     return load(folder / SETTINGS, [*at, *overrides]), folder
 
@@ -96,11 +98,11 @@ def _settings_in(bundle: Path) -> Path:
 
 
 def open_run(settings: Settings, where: Path, processes: Processes) -> TrainedRun:
-    """The model of a run or bundle on its device, with the checkpoint and weights that ``[synthesis]`` asks for.
+    """Load the model of a run or bundle to its device, with the checkpoint and weights that ``[synthesis]`` selects.
 
     Raises:
-        DataError: if there is no such checkpoint, or a file is damaged.
-        CfgError: if the weights are of another model.
+        DataError: if the checkpoint does not exist, or a file is damaged.
+        CfgError: if the weights belong to another model.
     """
     bundle = _bundle_of(settings, where) if is_bundle(where) else _from_checkpoint(settings, where)
     on = bundle.trained_on
@@ -149,7 +151,7 @@ def _bundle_of(settings: Settings, folder: Path) -> Bundle:
 
 
 def _take_statistics(run: TrainedRun, processes: Processes) -> None:
-    """The batch norm statistics that the run is evaluated with; those of training where its data is not there."""
+    """Re-estimate the batch norm statistics; keep the running averages if the training data is missing."""
     data, train = run.settings.data, run.settings.train
     try:
         dump = open_dump(data)

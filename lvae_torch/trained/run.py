@@ -1,8 +1,8 @@
-"""A trained run for people and programs: what one can do with it.
+"""A trained run in Python.
 
 run = lvae_torch.load_run("quickstart")        # a run's name or folder, or a bundle
 x = run.images(limit=16)                       # (16, 3, 28, 28) in [0, 1]
-z = run.encode(x)                              # one tensor a layer, top layer first
+z = run.encode(x)                              # one tensor per layer, top layer first
 again, samples = run.decode(z), run.sample(16, temperature=0.8)
 log_p = run.log_likelihood(x, samples=100)     # nats, (16,)
 """
@@ -33,7 +33,7 @@ from lvae_torch.synthesis.section import Temperature
 from lvae_torch.synthesis.temperatures import per_layer
 
 Picture = Literal["mean", "mode", "sample"]
-"""What is shown of p(x | z)."""
+"""The picture of p(x | z): its mean, its mode, or a sample."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,18 @@ class Elbo:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A trained model and what it is of. Images are (B, C, H, W) floats in [0, 1]; any number of them.
+    """A trained model with its settings. Images are floats (B, C, H, W) in [0, 1], with any number B.
 
-    ``seed`` makes the draws of a call repeatable and leaves torch's own generator alone; without it, they come from
-    that generator.
+    ``seed`` makes the draws of a call repeatable and does not change torch's generator; without a seed, draws come
+    from that generator.
     """
 
     settings: Settings
-    """As it was trained."""
+    """The settings of the training."""
     model: Model
     """In evaluation mode, on ``device``."""
     step: int
-    """Training steps behind the weights."""
+    """Training steps that led to the weights."""
     is_averaged: bool
     """Whether the weights are the moving average."""
     trained_on: TrainedOn
@@ -76,17 +76,17 @@ class TrainedRun:
 
     @property
     def latent_shapes(self) -> tuple[Shape, ...]:
-        """Shape of each z without the batch, top layer first."""
+        """Shape of each z without the batch dimension, top layer first."""
         return self.model.latent_shapes()
 
     def images(self, split: str | None = None, limit: int = 0) -> Tensor:
         """Images of the run's dataset as the model sees them, (N, C, H, W).
 
         Args:
-            split: of the dump; the run's validation split if not given.
-            limit: that many, spread evenly over the split, which may be sorted; 0 for all.
+            split: a split of the dump; the run's validation split if not given.
+            limit: number of images, spread evenly over the split; 0 for all.
         Raises:
-            DataError: if there is no dump, or no such split.
+            DataError: if the dump or the split is missing.
         """
         dump = open_dump(self.settings.data)
         chosen = dump.split(split or self.settings.data.val_split)
@@ -94,10 +94,10 @@ class TrainedRun:
         return images.at(images.indices, self.device)
 
     def preprocess_of(self, dump: Dump) -> Preprocess:
-        """What makes the images of a dump those that the run was trained on.
+        """The preprocessing of the run, for a dump.
 
         Raises:
-            DataError: if they have another shape or other levels.
+            DataError: if shape or levels differ from the images that the run was trained on.
         """
         on = self.trained_on
         if dump.image_shape != on.image_shape:
@@ -112,22 +112,22 @@ class TrainedRun:
 
     @torch.no_grad()
     def encode(self, x: Tensor, draw: bool = False, seed: int | None = None) -> list[Tensor]:
-        """Latents of images: posterior means, or samples with ``draw``; one (B, ...) a layer, top layer first."""
+        """Latents of images: posterior means, or samples with ``draw``; one (B, ...) per layer, top layer first."""
         passes = self._passes(x, posterior_sample if draw else posterior_mean, seed)
         return _joined([[latent.z for latent in out.latents] for out in passes])
 
     @torch.no_grad()
     def posteriors(self, x: Tensor) -> list[Posterior]:
-        """q(z_i | z_above, x) of each layer, top layer first, where the layers above take their posterior means."""
+        """q(z_i | z_above, x) of each layer, top layer first, with posterior means in the layers above."""
         passes = [out.latents for out in self._passes(x, posterior_mean, None)]
         return [_joined_posterior([latents[i].encoded for latents in passes]) for i in range(len(passes[0]))]
 
     @torch.no_grad()
     def decode(self, latents: Sequence[Tensor], show: Picture = "mean", seed: int | None = None) -> Tensor:
-        """Images of given latents, top layer first, as ``encode`` returns them: (B, C, H, W).
+        """Decode latents, top layer first, as ``encode`` returns them, to images (B, C, H, W).
 
         Raises:
-            ValueError: if they are not latents of this model.
+            ValueError: if shapes or number of the latents do not fit the model.
         """
         parts = zip(*(z.split(self._size) for z in self._checked_latents(latents)), strict=True)
         with self._noise(seed):
@@ -135,7 +135,7 @@ class TrainedRun:
 
     @torch.no_grad()
     def sample(self, n: int, temperature: Temperature = 1.0, show: Picture = "mean", seed: int | None = None) -> Tensor:
-        """``n`` images from the prior, (n, C, H, W).
+        """Draw ``n`` images from the prior, (n, C, H, W).
 
         Args:
             temperature: factor on the prior's stds: a number, one for each layer (top first), or
@@ -149,20 +149,20 @@ class TrainedRun:
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, draw: bool = True, show: Picture = "mean", seed: int | None = None) -> Tensor:
-        """Images through the latents and back, (B, C, H, W); posterior means instead of samples without ``draw``."""
+        """Encode and decode images, (B, C, H, W), with posterior samples, or means if ``draw`` is False."""
         passes = self._passes(x, posterior_sample if draw else posterior_mean, seed)
         return torch.cat([_shown(out, show) for out in passes])
 
     @torch.no_grad()
     def elbo(self, x: Tensor, seed: int | None = None) -> Elbo:
-        """The ELBO of images, by image and layer, nats."""
+        """The ELBO of each image, with its KL per layer, in nats."""
         with self._noise(seed):
             terms = [elbo_terms(p, self.model(p, posterior_sample)) for p in self._on_levels(x).split(self._size)]
         return Elbo(torch.cat([t.nll for t in terms]), torch.cat([t.kl for t in terms]))
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, samples: int = 100, seed: int | None = None) -> Tensor:
-        """Importance-weighted lower bound on log p(x) with that many samples, nats, (B,), float64."""
+        """Importance-weighted lower bound on log p(x) with ``samples`` samples, nats, (B,), float64."""
         chunk = self.settings.synthesis.chunk
         with self._noise(seed):
             return torch.cat([iw_bound(self.model, p, samples, chunk) for p in self._on_levels(x).split(self._size)])
@@ -186,11 +186,11 @@ class TrainedRun:
             yield
 
     def _checked(self, x: Tensor) -> Tensor:
-        """x on the device.
+        """Check x and move it to the device.
 
         Raises:
-            TypeError: if it is no tensor of floats.
-            ValueError: if it has another shape than the model's images, or values outside [0, 1].
+            TypeError: if x is not a tensor of floats.
+            ValueError: if x has another shape than the model's images, or values outside [0, 1].
         """
         if not isinstance(x, Tensor) or not x.is_floating_point():
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
@@ -204,10 +204,10 @@ class TrainedRun:
         return x
 
     def _on_levels(self, x: Tensor) -> Tensor:
-        """The same for likelihoods, which are of pixel levels only.
+        """The same for likelihoods, which need values on the pixel levels.
 
         Raises:
-            ValueError: if there are values between the levels.
+            ValueError: if x has values between the levels.
         """
         x, n_levels = self._checked(x), self.trained_on.n_levels
         if self.model.in_bits:

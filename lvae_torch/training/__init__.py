@@ -1,1 +1,1 @@
-"""[optimizer] and [train]: the loop, the step, and what a run shows of itself."""
+"""[optimizer] and [train]: the training loop, the step, the log and the summary."""

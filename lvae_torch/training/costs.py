@@ -1,4 +1,4 @@
-"""What a model costs, found by running it without numbers: arithmetic, and memory kept for the backward pass."""
+"""FLOPs of a model and its memory for the backward pass, measured on tensors without data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,10 +23,10 @@ COUNTED_BATCH = 2
 
 
 def flops_per_image(model: Model, image_shape: ImageShape) -> tuple[int, int]:
-    """Multiply-adds (2 FLOP each) of convolutions and matrix products: forward alone, and with the backward pass.
+    """FLOP (2 per multiply-add) of convolutions and matrix products: forward alone, and forward with backward.
 
     Args:
-        model: on the meta device.
+        model: a model on the meta device.
     """
     model.train()
     x = torch.empty(COUNTED_BATCH, *image_shape, device="meta")
@@ -38,16 +38,16 @@ def flops_per_image(model: Model, image_shape: ImageShape) -> tuple[int, int]:
 
 
 def kept_for_backward(build: Callable[[], Model], image_shape: ImageShape) -> dict[Switches, int]:
-    """Bytes that stay alive after the forward pass, per image, for each way to set the switches."""
+    """Bytes per image that stay alive after the forward pass, for each setting of the switches."""
     kept: dict[Switches, int] = {}
-    with FakeTensorMode():  # tensors with shape and type, but no numbers; autocast works on them as on real ones
+    with FakeTensorMode():  # tensors without data; unlike on the meta device, autocast works
         model = build().train()
         for activation_checkpointing in (False, True):
             if activation_checkpointing:
                 model.rematerialize()
             for precision in PRECISIONS:
                 one = _alive(model, torch.empty(1, *image_shape), precision)
-                if precision != "float32":  # weights in half precision are kept too, but do not grow with the batch
+                if precision != "float32":  # subtract the half-precision weights, which are kept once
                     one = _alive(model, torch.empty(2, *image_shape), precision) - one
                 kept[activation_checkpointing, precision] = one
     return kept
@@ -58,17 +58,17 @@ def _alive(model: Model, x: Tensor, precision: str) -> int:
     with _Allocations() as allocations, half:
         loss = elbo_terms(x, model(x, posterior_sample)).nelbo.mean()
         alive = allocations.alive()
-    assert loss.requires_grad  # it keeps all of that until here
+    assert loss.requires_grad  # keeps the graph alive until here
     return alive
 
 
 class _Allocations(TorchDispatchMode):
-    """Every storage made while it is entered."""
+    """Records every storage that is allocated inside the context."""
 
     def __init__(self) -> None:
         super().__init__()
         self._made: dict[int, tuple[StorageWeakRef, int]] = {}
-        self._given: set[int] = set()  # weights and images: results that are views of them are not new
+        self._given: set[int] = set()  # weights and images; views of them are not new storages
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self._given |= {s._cdata for s in _storages((args, kwargs)) if s._cdata not in self._made}
@@ -79,7 +79,7 @@ class _Allocations(TorchDispatchMode):
         return out
 
     def alive(self) -> int:
-        """Bytes of those that somebody still holds."""
+        """Bytes of the recorded storages that are still in use."""
         return sum(n_bytes for storage, n_bytes in self._made.values() if not storage.expired())
 
 

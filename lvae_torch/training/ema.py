@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights: the model that is evaluated and used."""
+"""The exponential moving average of the weights, which evaluation and inference use."""
 
 from copy import deepcopy
 
@@ -10,9 +10,9 @@ from lvae_torch.training.flat import FlatParameters
 
 
 class Ema:
-    """A copy of ``model`` in evaluation mode whose weights trail it.
+    """A copy of ``model`` in evaluation mode, whose weights follow those of ``model`` as a moving average.
 
-    Batch norm's running statistics are averaged like weights: those of one step belong to that step's weights.
+    Batch norm's running statistics are averaged too, so that they fit the averaged weights.
     """
 
     def __init__(self, model: Model, decay: float, is_aged: bool = False) -> None:
@@ -23,12 +23,12 @@ class Ema:
         self.is_aged = is_aged
 
     def decay_at(self, step: int) -> float:
-        """Short at first, so that random initial weights are soon forgotten."""
+        """The decay after ``step``; small at first, so that random initial weights soon lose their influence."""
         return self.decay if self.is_aged else min(self.decay, (1 + step) / (10 + step))
 
     @torch.no_grad()
     def update(self, flat: FlatParameters, step: int, ok: Tensor | None = None) -> None:
-        """Move a little towards the weights after ``step``; not at all where a scalar ``ok`` is false."""
+        """Move towards the weights after ``step``; not at all where a scalar ``ok`` is false."""
         share = 1 - self.decay_at(step)
         weight = self.flat.vector.new_tensor(share) if ok is None else ok.to(self.flat.vector.dtype) * share
         self.flat.vector.lerp_(flat.vector, weight)

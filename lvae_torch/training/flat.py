@@ -1,7 +1,7 @@
-"""All trainable parameters of a model as one vector, and what else it keeps as one vector of each type.
+"""All trainable parameters of a model as one vector, and its buffers as one vector per dtype.
 
-A deep ladder has a thousand small tensors; one step of optimizer, EMA, clipping and skipping then costs a
-thousand kernel launches each. Every such update is element-wise, so it does the same to one long vector.
+A deep ladder has a thousand small tensors, so optimizer, EMA, clipping and skipping would launch a thousand kernels
+each. These updates are element-wise, so one kernel on one long vector gives the same result.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,21 +25,21 @@ class FlatParameters:
             for parameter, view in zip(parameters, _views(self.vector.grad, parameters), strict=True):
                 parameter.grad = view
         self.buffers = _flat_buffers(model)
-        """Batch norm's running statistics and the like: one vector of each dtype, which the model's are views of."""
+        """One vector per dtype; the model's buffers, such as batch norm's running statistics, are views of them."""
 
     def pieces(self, vector: Tensor) -> list[Tensor]:
-        """``vector``, one number per trainable one, as views shaped like the parameters, in their order."""
+        """Views of ``vector``, which has the size of ``self.vector``, shaped and ordered like the parameters."""
         return _views(vector, self._parameters)
 
     @property
     def gradient(self) -> Tensor:
-        """The gradient of all parameters, in their order; zero it in place, so that they keep their views."""
+        """The gradient of all parameters, in their order; zero it in place, because the parameters hold views of it."""
         assert self.vector.grad is not None, "built with_gradient=False"
         return self.vector.grad
 
 
 def _flat_buffers(model: nn.Module) -> list[Tensor]:
-    """Makes the buffers of ``model`` views of one vector of each dtype; constants, which no state has, stay alone."""
+    """Make the buffers in the model's state dict views of one vector per dtype; other buffers are constants."""
     kept = model.state_dict().keys()
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for name, buffer in model.named_buffers():
@@ -49,9 +49,9 @@ def _flat_buffers(model: nn.Module) -> list[Tensor]:
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    """One vector of what all hold, which they are views of from now on.
+    """Copy all tensors into one vector and make them views of it.
 
-    Each stays the tensor it was, with a count of its own of what is written into it, which the backward pass compares.
+    Tensor objects and their version counters, which autograd checks, are kept.
     """
     first = tensors[0]
     vector = torch.empty(sum(tensor.numel() for tensor in tensors), dtype=first.dtype, device=first.device)
@@ -62,7 +62,7 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _views(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
-    """Consecutive pieces of ``vector``, each with the shape and memory format of its model tensor."""
+    """Consecutive pieces of ``vector`` with the shapes and memory formats of the tensors ``like``."""
     views, offset = [], 0
     for tensor in like:
         views.append(vector.as_strided(tensor.shape, tensor.stride(), offset))

@@ -1,4 +1,4 @@
-"""What a training run shows of itself: numbers and pictures, to every reporter at once."""
+"""Sends the numbers and pictures of a training run to all reporters."""
 
 import resource
 import time
@@ -25,22 +25,22 @@ from lvae_torch.training.meter import Reading
 
 @dataclass
 class TrainingWatch:
-    """The loop's watcher: turns readings and evaluations into named scalars and image grids."""
+    """The watcher of the loop: turns readings and evaluations into named scalars and image grids."""
 
     reporter: Reporter
     model: Model
-    """The model that is evaluated."""
+    """The model that evaluation uses."""
     pictures: Tensor | None
     """Images to reconstruct, (B, C, H, W) in [0, 1]; None for no pictures."""
     seed: int
     last: Evaluation | None = None
 
     def begins(self, step: int) -> None:
-        """Training goes on from ``step``."""
+        """Training begins or continues at ``step``."""
         self._since, self._counted = time.monotonic(), step
 
     def logged(self, step: int, reading: Reading, learning_rate: float, images_per_step: int) -> None:
-        """Means since the last log line."""
+        """Report the means since the last log line."""
         nelbo = reading.nelbo
         values = {
             "train/loss": reading.loss,
@@ -61,20 +61,20 @@ class TrainingWatch:
         self.reporter.scalars(step, values)
 
     def evaluated(self, step: int, evaluation: Evaluation, seconds: float) -> None:
-        """The validation split, which took so long, with a grid of samples and one of reconstructions."""
+        """Report an evaluation that took ``seconds``, with a grid of samples and one of reconstructions."""
         start, self.last = time.monotonic(), evaluation
         self.reporter.scalars(step, {f"val/{k}": v for k, v in evaluation.scalars(self.model.n_dims).items()})
         for i, kl in enumerate(evaluation.units.kl):
             self.reporter.histogram(step, f"val/kl_units/{i:02d}", kl.flatten().cpu().numpy())
         if self.pictures is not None:
             self._show(step, self.pictures)
-        self._since += seconds + time.monotonic() - start  # evaluation is no part of the training speed
+        self._since += seconds + time.monotonic() - start  # leave evaluation out of the training speed
 
     @torch.no_grad()
     def _show(self, step: int, x: Tensor) -> None:
-        seed_everything("pictures", self.seed)  # the same noise each time, so that pictures of two steps compare
+        seed_everything("pictures", self.seed)  # the same noise at every step, for comparison
         was_training = self.model.training
-        self.model.eval()  # looking changes no statistic
+        self.model.eval()  # leave the running statistics unchanged
         reconstruction = self.model(x, posterior_sample).likelihood.mean()
         at_full_width = prior_sample([1.0] * len(self.model.latent_shapes()))
         samples = self.model(None, at_full_width, n=x.shape[0]).likelihood.mean()
@@ -93,10 +93,10 @@ class TrainingWatch:
 def training_reporters(
     folder: RunFolder, start_step: int, total_steps: int, settings_text: str, hparams: Mapping[str, str | float]
 ) -> list[Reporter]:
-    """TensorBoard, ``metrics.jsonl`` and the console, going on from ``start_step``.
+    """Reporters to TensorBoard, ``metrics.jsonl`` and the console, which continue from ``start_step``.
 
     Args:
-        hparams: what TensorBoard lists beside the run, by ``section.key``.
+        hparams: hyperparameters that TensorBoard lists beside the run, by ``section.key``.
     """
     tensorboard = TensorBoardReporter(folder.tensorboard, start_step)
     tensorboard.hparams(settings_text, hparams)
@@ -117,7 +117,7 @@ def listed(**sections: Section) -> dict[str, str | float]:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Most memory this process has held on ``device``, in GiB."""
+    """Peak memory of this process on ``device``, in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

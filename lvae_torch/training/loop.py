@@ -1,4 +1,4 @@
-"""The loop: evaluate, save, stop or step, until the last step. Calling it again after a stop continues the same run."""
+"""The training loop: evaluate, save, stop or step. Calling it again after a stop continues the same run."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -23,13 +23,13 @@ from lvae_torch.training.step import TrainStep
 
 @dataclass(frozen=True)
 class Plan:
-    """When things happen, in steps."""
+    """The schedule of a run, in steps."""
 
     seed: int
     steps: int
     log_every: int
     evaluate_every: int
-    """0: only at the end."""
+    """0 evaluates only at the end."""
     checkpoint_every: int
     max_skips_in_a_row: int = 100
     patience: int = 0
@@ -37,7 +37,7 @@ class Plan:
 
     @classmethod
     def of(cls, seed: int, train: TrainSection, val: ValSection, optimizer: OptimizerSection) -> "Plan":
-        """From sections whose epochs were resolved."""
+        """Make a plan from sections in which epochs are already converted to steps."""
         return cls(
             seed,
             steps=whole(train.steps),
@@ -50,7 +50,7 @@ class Plan:
 
 
 class Watcher(Protocol):
-    """Who is told what happened, on rank 0."""
+    """Receives the events of the loop, on rank 0."""
 
     def begins(self, step: int) -> None: ...
 
@@ -61,28 +61,28 @@ class Watcher(Protocol):
 
 @dataclass
 class Run:
-    """A run and everything it works with."""
+    """A run and the objects it works with."""
 
     state: State
     plan: Plan
     train_step: TrainStep
     evaluate: Callable[[bool], Evaluation]
-    """Whether this is the last one -> the likelihood of the validation split."""
+    """Evaluates the validation split; the argument says whether this is the last evaluation."""
     store: CheckpointStore
     about: About
-    """Settings, data and versions, kept in every checkpoint."""
+    """Settings, data and versions, which every checkpoint records."""
     watcher: Watcher
     processes: Processes
     stop: StopRequest
 
 
 def fit(run: Run, batches: Iterable[Tensor]) -> None:
-    """Train from ``run.state.step`` to ``run.plan.steps``, or until patience ends; ``batches`` never end.
+    """Train from ``run.state.step`` to ``run.plan.steps``, or until patience runs out; ``batches`` is endless.
 
     Raises:
-        CfgError: if the run has taken more steps already.
-        Preempted: after a signal, on every rank at the same step, with everything saved.
-        NumericalError: if too many steps in a row had no finite gradient.
+        CfgError: if the run has already taken more steps.
+        Preempted: after a signal, on every rank at the same step, when everything is saved.
+        NumericalError: if the gradients of too many steps in a row were not finite.
     """
     state, plan = run.state, run.plan
     if state.step > plan.steps:
@@ -95,7 +95,7 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
         is_best = _evaluate_if_due(run)
         is_done = state.step == plan.steps or has_lost_patience(run)
         is_new = saved_at != state.step
-        # An evaluation of a restored step is saved too, so that a kill does not repeat it.
+        # Save an evaluation of a restored step too, so that it is not repeated after a kill.
         evaluated_again = not is_new and state.evaluated_at != evaluated_before
         if is_best or evaluated_again or (is_new and (is_done or state.step % plan.checkpoint_every == 0)):
             save(run, is_best)
@@ -103,10 +103,10 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
         if is_done:
             _choose_best(run)
             return
-        state.chosen_step = 0  # of a finished run that was told to go on
+        state.chosen_step = 0  # a finished run continues, so its choice no longer holds
         run.stop.ask()
         raw = next(images)
-        seed_everything("train", plan.seed, run.processes.rank, state.step)  # a resumed step draws what it would have
+        seed_everything("train", plan.seed, run.processes.rank, state.step)  # a resumed step draws the same noise
         run.train_step(raw, state.step)
         state.step += 1
         if state.step % plan.log_every == 0 or state.step == plan.steps:
@@ -117,32 +117,32 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
 
 
 def has_lost_patience(run: Run) -> bool:
-    """Whether the evaluations have not become better for too long. All ranks have the same numbers, so they agree."""
+    """Whether patience has run out. All ranks have the same numbers, so they agree."""
     return 0 < run.plan.patience <= run.state.evaluations_since_best
 
 
 def save(run: Run, is_best: bool = False) -> None:
-    """Put everything the run needs into a checkpoint of the current step; rank 0 writes."""
+    """Save a checkpoint of the current step; rank 0 writes it."""
     run.train_step.meter.share(run.processes)
     if run.processes.is_main:
         run.store.save(run.state.step, run.train_step.checkpoint(run.state, run.about).as_dict(), is_best)
 
 
 def _save_before_leaving(run: Run) -> None:
-    """All ranks leave after the save: torchrun gives those of a node little time once the first of them has ended."""
+    """Save, and let all ranks wait: once one has ended, torchrun soon kills the others of its node."""
     save(run)
     run.store.wait()
     run.processes.barrier()
 
 
 def restore(run: Run, checkpoint: Checkpoint) -> None:
-    """Continue from what ``save`` kept."""
+    """Continue from a checkpoint that ``save`` wrote."""
     run.train_step.restore(checkpoint)
     run.state = checkpoint.state
 
 
 def _evaluate_if_due(run: Run) -> bool:
-    """Evaluate where the plan says so, once per step also over restarts. Whether this is the best so far."""
+    """Evaluate if the plan says so, at most once per step even after restarts; return whether it is the best so far."""
     state, plan = run.state, run.plan
     is_last = state.step == plan.steps
     is_due = is_last or (plan.evaluate_every > 0 and state.step % plan.evaluate_every == 0)
@@ -150,7 +150,7 @@ def _evaluate_if_due(run: Run) -> bool:
         return False
     start = time.monotonic()
     try:
-        evaluation = run.evaluate(is_last and not plan.patience)  # with patience, the chosen weights come last
+        evaluation = run.evaluate(is_last and not plan.patience)  # with patience, _choose_best is last
     except Preempted:
         _save_before_leaving(run)
         raise
@@ -165,14 +165,14 @@ def _evaluate_if_due(run: Run) -> bool:
 
 
 def _choose_best(run: Run) -> None:
-    """Where the plan has patience, evaluate the best weights as the finished run's own, once also over restarts.
+    """With patience, evaluate the best weights as those of the finished run, once even after restarts.
 
-    The last checkpoint keeps the weights of its step, to train on from, and names the step of the best.
+    The last checkpoint keeps the weights of its own step, to continue from, and names the best step.
     """
     state = run.state
     if run.plan.patience == 0 or state.best_step == 0 or state.chosen_step == state.best_step:
         return
-    run.store.wait()  # the best checkpoint may still be on its way
+    run.store.wait()  # the best checkpoint may still be written
     run.processes.barrier()
     start = time.monotonic()
     with run.train_step.evaluated_with(_best_weights(run)):

@@ -1,4 +1,4 @@
-"""What happened since the last log line, as one vector that stays on the device."""
+"""Sums of losses and norms since the last log line, in one vector that stays on the device."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from lvae_torch.elbo.bounds import Terms
 
 @dataclass(frozen=True)
 class Reading:
-    """Means over the steps since the last reading, over all ranks; in nats per image."""
+    """Means over all ranks and all steps since the last reading, in nats per image."""
 
     loss: float
     nll: float
@@ -25,7 +25,7 @@ class Reading:
     """Steps skipped since the run began."""
     skipped_in_a_row: int
     extras: Mapping[str, float]
-    """What only some families have, under the names it has in every report."""
+    """Numbers of some families, under their names in reports."""
 
     @property
     def nelbo(self) -> float:
@@ -33,16 +33,16 @@ class Reading:
 
 
 class Meter:
-    """Adds up the terms of each step. Reading is the only moment when the host waits for the device."""
+    """Sums up the terms of each step. Only ``read`` makes the host wait for the device."""
 
     def __init__(self, n_layers: int, device: torch.device) -> None:
         self.n_layers = n_layers
         self.sums = torch.zeros(n_layers + 4, device=device)  # loss, nll, kl..., gradient norm, number of steps
-        self.skips = torch.zeros(2, device=device)  # since the run began, in a row
-        self.extras: list[str] = []  # names of what ``sums`` has beside these; the first step tells
+        self.skips = torch.zeros(2, device=device)  # since the run began, and in a row
+        self.extras: list[str] = []  # names of further entries of ``sums``, known from the first step
 
     def add(self, loss: Tensor, terms: Terms, grad_norm: Tensor, ok: Tensor) -> None:
-        """One step; a skipped one (``ok`` false) counts as skipped and leaves the means alone."""
+        """Add one step; a skipped one (``ok`` false) is counted but does not enter the means."""
         extras = terms.extras
         if not self.extras and extras:
             self.extras, self.sums = list(extras), torch.cat([self.sums, self.sums.new_zeros(len(extras))])
@@ -54,28 +54,28 @@ class Meter:
 
     @property
     def skipped_in_a_row(self) -> Tensor:
-        """Steps skipped since the last one taken, a scalar on the device."""
+        """Number of skipped steps since the last one taken, a scalar on the device."""
         return self.skips[1]
 
     def share(self, processes: Processes) -> None:
-        """Give every rank the mean of all ranks, so that one rank's numbers speak for all."""
+        """Average the sums over all ranks, so that every rank has the same numbers."""
         processes.sum_(self.sums).div_(processes.world)
 
     def read(self, processes: Processes) -> Reading:
-        """Means since the last call, and begin anew."""
+        """Return the means since the last call, and reset the sums."""
         self.share(processes)
         sums = self.sums.tolist()
         loss, nll, *kl, grad_norm, count = sums[: self.n_layers + 4]
         skipped, in_a_row = self.skips.tolist()
         self.sums.zero_()
-        n = count or math.nan  # of skipped steps alone there is no mean
+        n = count or math.nan  # if all steps were skipped, the means are NaN
         return Reading(
             loss / n, nll / n, tuple(v / n for v in kl), grad_norm / n, int(count), int(skipped), int(in_a_row),
             dict(zip(self.extras, (v / n for v in sums[self.n_layers + 4 :]), strict=True)),
         )  # fmt: skip
 
     def skipped(self) -> int:
-        """Steps skipped since the run began; waits for the device."""
+        """Number of steps skipped since the run began; waits for the device."""
         return int(self.skips[0])
 
     def state_dict(self) -> dict[str, Any]:

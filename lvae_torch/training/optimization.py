@@ -1,6 +1,7 @@
-"""Optimizers, learning-rate schedules, and the step that undoes itself where the gradient was bad."""
+"""Builds optimizer and learning rate, and undoes a step if its gradient was bad."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,29 +17,28 @@ LearningRate = Callable[[int], float]
 
 
 def make_optimizer(section: OptimizerSection, flat: FlatParameters, block_weights: Sequence[Tensor] = ()) -> Optimizer:
-    """The section's optimizer over the flat vector. The learning rate is set at each step.
+    """Make the section's optimizer over the flat vector. Each step sets the learning rate.
 
     Args:
-        block_weights: what decays alone under ``weight_decay_on = blocks``: views of the flat vector.
+        block_weights: the only weights that decay if ``weight_decay_on = blocks``; views of the flat vector.
     """
     on_all = section.weight_decay if section.weight_decay_on == "all" else 0.0
-    optimizer = new_optimizer(section.name, flat.vector, section.betas, section.eps, on_all)
+    options: dict[str, Any] = {"betas": section.betas, "eps": section.eps, "weight_decay": on_all}
+    optimizer = new_optimizer(section.name, flat.vector, **options)
     if section.weight_decay_on == "blocks":
         decay_before_steps(optimizer, block_weights, section.weight_decay)
     return optimizer
 
 
-def new_optimizer(
-    name: str, vector: Tensor, betas: tuple[float, float], eps: float, weight_decay: float = 0.0
-) -> Optimizer:
-    """A torch optimizer over ``vector``, whose moments are there before the first step."""
+def new_optimizer(name: str, vector: Tensor, **options: Any) -> Optimizer:
+    """Make a torch optimizer over ``vector`` whose moments exist before the first step; ``options`` are torch's own."""
     kind: Callable[..., Optimizer] = OPTIMIZERS[name]
-    # On a GPU, capturable keeps the step counter on the device, out of the host's sight; on a CPU, one fused pass over
-    # the weights costs half of the seven that it replaces.
+    # On a GPU, capturable keeps the step counter on the device. On a CPU, one fused pass over the weights takes half
+    # the time of the seven passes that it replaces.
     on_cpu: dict[str, bool] = {"fused": True} if name in FUSED else {"foreach": False}
     how = {"capturable": True, "foreach": False} if vector.is_cuda else on_cpu
-    optimizer = kind([vector], lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, **how)
-    # torch makes the moments at the first step; a checkpoint or a skipped first step needs them before.
+    optimizer = kind([vector], lr=0.0, **options, **how)
+    # torch creates the moments in the first step, but checkpoints and skipped steps need them earlier.
     optimizer.step()  # learning rate 0, gradient 0
     for state in optimizer.state.values():
         for tensor in state.values():
@@ -47,7 +47,10 @@ def new_optimizer(
 
 
 def decay_before_steps(optimizer: Optimizer, weights: Sequence[Tensor], rate: float) -> None:
-    """Decoupled weight decay (Loshchilov & Hutter 2019) of these weights, views of the optimizer's vector, only."""
+    """Apply decoupled weight decay to these weights only, which are views of the optimizer's vector.
+
+    See Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101.
+    """
 
     def decay(optimizer: Optimizer, args: object, kwargs: object) -> None:
         torch._foreach_mul_(list(weights), 1 - float(optimizer.param_groups[0]["lr"]) * rate)
@@ -56,7 +59,7 @@ def decay_before_steps(optimizer: Optimizer, weights: Sequence[Tensor], rate: fl
 
 
 def learning_rate(section: OptimizerSection, total_steps: int) -> LearningRate:
-    """Step -> learning rate: a linear warm-up, then the section's schedule."""
+    """Make the function step -> learning rate: a linear warm-up, then the section's schedule."""
     warmup_steps, period = whole(section.warmup_steps), whole(section.decay_steps)
     start = max(warmup_steps, whole(section.decay_start))
     length = max(1, (whole(section.decay_end) or total_steps) - start)
@@ -78,9 +81,9 @@ def learning_rate(section: OptimizerSection, total_steps: int) -> LearningRate:
 
 
 class GuardedStep:
-    """``optimizer.step()`` that leaves no trace where ``ok`` is false, decided on the device: nothing waits for it.
+    """``optimizer.step()`` that changes nothing if ``ok`` is false; the host does not wait for ``ok``.
 
-    On a CPU ``ok`` is known already, so looking at it costs less than undoing the step.
+    On a CPU ``ok`` is already known, so reading it is cheaper than undoing the step.
     """
 
     def __init__(self, optimizer: Optimizer, flat: FlatParameters) -> None:
@@ -96,7 +99,7 @@ class GuardedStep:
 
     @torch.no_grad()
     def step_and_undo(self, ok: Tensor) -> None:
-        """The step, taken back where ``ok`` is false, with nothing read back from the device."""
+        """Take the step, and undo it if ``ok`` is false, without reading from the device."""
         tensors = [self.flat.vector.data, *self.optimizer.state[self.flat.vector].values()]
         before = [t.clone() for t in tensors]
         self.optimizer.step()
@@ -104,6 +107,6 @@ class GuardedStep:
 
 
 def keep_where(ok: Tensor, tensors: list[Tensor], before: list[Tensor]) -> None:
-    """Put ``before`` back into ``tensors`` where the scalar ``ok`` is false. NaN in what is dropped does no harm."""
+    """Put ``before`` back into ``tensors`` if the scalar ``ok`` is false; NaNs in the dropped values do no harm."""
     for tensor, old in zip(tensors, before, strict=True):
         torch.where(ok, tensor, old, out=tensor)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: what is left of the peak after the warm-up. One line each in the table at the end."""
+"""Learning-rate schedules after the warm-up; the table at the end has one line each."""
 
 import math
 from collections.abc import Callable
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fall:
-    """A step after the warm-up, and what the ``[optimizer]`` section says of the way from there."""
+    """A step after the warm-up, with the options of ``[optimizer]`` that schedules use."""
 
     base: float
-    """The peak."""
+    """Peak learning rate."""
     final: float
     since: int
     """Steps since the fall began."""
     done: float
-    """Share of the fall that is done, 0 to 1."""
+    """Completed share of the fall, 0 to 1."""
     rate: float
     """Factor of the exponential schedules per ``period`` steps."""
     period: int
@@ -32,7 +32,7 @@ def constant(fall: Fall) -> float:
 
 
 def cosine(fall: Fall) -> float:
-    """Half a cosine from the peak to the end (Loshchilov & Hutter 2017)."""
+    """Half a cosine from the peak to the final rate (SGDR, https://arxiv.org/abs/1608.03983, Eq. 5)."""
     return fall.final + (fall.base - fall.final) * 0.5 * (1 + math.cos(math.pi * fall.done))
 
 
@@ -55,12 +55,12 @@ def exponential(fall: Fall) -> float:
 
 
 def staircase(fall: Fall) -> float:
-    """The exponential one, which holds for a whole period and then falls at once."""
+    """The exponential schedule in steps: constant for a period, then down at once."""
     return max(fall.final, fall.base * fall.rate ** (fall.since // fall.period))
 
 
 def noam(fall: Fall) -> float:
-    """1/sqrt(step) after the warm-up (Vaswani et al. 2017), scaled to the peak at its end."""
+    """Proportional to 1/sqrt(step), with the peak at the end of the warm-up (Vaswani et al. 2017, Eq. 3)."""
     start = max(1, fall.warmup_steps)
     return fall.base * math.sqrt(start / max(start, fall.step))
 

@@ -23,42 +23,42 @@ from lvae_torch.training.schedules import SCHEDULES
 
 
 class OptimizerSection(Section):
-    """[optimizer]: how gradients become steps."""
+    """[optimizer]: optimizer, learning rate, and treatment of large gradients."""
 
     name: Annotated[str, AfterValidator(one_of(OPTIMIZERS))] = "adamax"
-    """Which of PyTorch's optimizers."""
+    """The optimizer, from torch.optim."""
     learning_rate: Positive = 3e-4
     """Peak learning rate."""
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.999)
-    """Decay of the first and second moments."""
+    """Decay rates of the first and second moments."""
     eps: Positive = 1e-8
-    """Added where a moment divides."""
+    """Small number added to the denominator of the update."""
     weight_decay: NonNegative = 0.0
-    """Weight decay: an L2 penalty; decoupled with adamw, and where only blocks decay."""
+    """Weight decay: an L2 penalty; decoupled with adamw or weight_decay_on = blocks."""
     weight_decay_on: Literal["all", "blocks"] = "all"
-    """All weights, or only the convolutions inside blocks (efficient_vdvae, vdvae)."""
+    """Decay all weights, or only convolutions inside blocks (efficient_vdvae, vdvae)."""
     schedule: Annotated[str, AfterValidator(one_of(SCHEDULES))] = "constant"
-    """How the learning rate goes on after the warm-up. cosine_chained: as Efficient-VDVAE's PyTorch program has it."""
+    """Schedule of the learning rate after the warm-up; cosine_chained is that of Efficient-VDVAE's PyTorch program."""
     warmup_steps: Steps = 0
-    """Steps of linear rise to the peak; also '2 epochs'."""
+    """Number of steps of linear rise to the peak, or '2 epochs'."""
     warmup_from_zero: bool = False
     """Begin the warm-up at rate 0, as the programs of both very deep VAEs do; False: at 1 / (warmup_steps + 1)."""
     decay_start: Steps = 0
-    """Where the fall begins, if that is later than the warm-up's end."""
+    """Step at which the fall begins, if later than the end of the warm-up."""
     decay_end: Steps = 0
-    """cosine, cosine_chained, linear: where the fall ends; 0 for the last step."""
+    """cosine, cosine_chained, linear: step at which the fall ends; 0 for the last step."""
     final_learning_rate: NonNegative = 0.0
-    """Where cosine and linear end, and below which exponential and staircase never fall."""
+    """Final value of cosine and linear, and lower limit of exponential and staircase."""
     decay_rate: Annotated[Float, Field(gt=0, le=1)] = 0.5
-    """exponential, staircase: factor per decay_steps."""
+    """exponential, staircase: factor on the learning rate per decay_steps."""
     decay_steps: PositiveSteps = 100_000
-    """exponential, staircase: steps per factor; the staircase falls once in so many."""
+    """exponential, staircase: steps per factor decay_rate; staircase falls once per this many steps."""
     clip_norm: Positive | None = None
-    """Scale gradients down to this global norm; None leaves them."""
+    """Scale gradients with a larger global norm down to this norm; None does not clip."""
     skip_norm: Positive | None = None
-    """Skip steps whose gradient norm is above this; None skips only those that are not finite."""
+    """Skip steps whose gradient norm is above this; None skips only gradients that are not finite."""
     max_skips_in_a_row: PositiveInt = 100
-    """After this many skipped steps in a row, take one clipped to skip_norm; where gradients are not finite, stop."""
+    """After this many skipped steps in a row, take one clipped to skip_norm; stop if gradients are not finite."""
 
     def problems(self) -> Iterator[str]:
         if self.final_learning_rate > self.learning_rate:
@@ -72,34 +72,34 @@ class OptimizerSection(Section):
 
 
 class TrainSection(Section):
-    """[train]: how long, how many at once, and with which switches."""
+    """[train]: length of training, batch size, precision, checkpoints."""
 
     steps: PositiveSteps = 100_000
-    """Steps in all, or '250 epochs'; raise it to continue a finished run."""
+    """Total number of steps, or '250 epochs'; raise it to continue a finished run."""
     initial_run: str | None = None
-    """Begin with this run's weights (the averaged ones, if it has them), for fine-tuning; None begins anew."""
+    """Run whose weights (averaged ones, if it has them) to begin with, for fine-tuning; None draws new weights."""
     batch_size: PositiveInt = 64
-    """Images per step, over all processes together."""
+    """Images per step over all processes together."""
     accumulate: PositiveInt = 1
-    """Parts in which each process computes its share of a batch, to save memory."""
+    """Number of parts in which each process computes its share of a batch; more parts save memory."""
     ema_decay: Fraction = 0.999
-    """Decay of the moving average of the weights, which is what gets evaluated; 0 for none."""
+    """Decay of the moving average of the weights, which is evaluated and used; 0 for no average."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 runs the networks in half precision (for GPUs); likelihood and KL stay in float32."""
+    """bfloat16 runs the networks in half precision (for GPUs); likelihood and KL stay float32."""
     compile: bool = False
-    """torch.compile the model: pays on GPUs, not on CPUs."""
+    """Use torch.compile: faster on GPUs, not on CPUs."""
     channels_last: bool = True
-    """Memory format of images and weights; the faster one nearly everywhere."""
+    """Use the channels-last memory format for images and weights; nearly always faster."""
     activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass: saves memory, takes about a third more time."""
     sync_batch_norm: bool = False
-    """Batch statistics over all GPUs instead of each process's own."""
+    """Compute batch norm statistics over all GPUs instead of in each process."""
     log_every: PositiveSteps = 100
     """Steps between log lines."""
     checkpoint_every: PositiveSteps = 1000
     """Steps between checkpoints."""
     keep_checkpoints: PositiveInt = 2
-    """How many of the newest to keep, beside the best."""
+    """How many of the newest checkpoints to keep, beside the best."""
     timeout_minutes: Positive = 30.0
     """How long processes wait for one another before they give up."""
 
@@ -109,7 +109,7 @@ class TrainSection(Section):
 
     @property
     def total_steps(self) -> int:
-        """``steps`` as a number, once epochs were resolved."""
+        """``steps`` as a number; epochs must be converted to steps before."""
         return whole(self.steps)
 
     @field_validator("initial_run")

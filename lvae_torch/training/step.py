@@ -1,4 +1,4 @@
-"""One training step, with nothing read back from the device."""
+"""One training step, in which the host never waits for the device."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,14 +24,14 @@ from lvae_torch.training.section import OptimizerSection
 
 @dataclass
 class TrainStep:
-    """Raw uint8 batch -> updated weights. A step with a bad gradient changes no weight, moment, statistic or average.
+    """Updates the weights from a raw uint8 batch. A bad gradient changes no weight, moment, statistic or average.
 
-    It counts as skipped.
+    Such a step counts as skipped.
     """
 
     section: OptimizerSection
     model: nn.Module
-    """As it is called: wrapped in DDP or compiled, if it is."""
+    """The model to call: ``bare``, or a DDP, compiled or synchronised wrapper of it."""
     bare: Model
     flat: FlatParameters
     ema: Ema | None
@@ -42,19 +42,19 @@ class TrainStep:
     preprocess: Callable[[Tensor], Tensor]
     """Raw batch -> x in [0, 1], with this step's augmentation and binarization."""
     accumulate: int = 1
-    """Parts in which a batch is computed."""
+    """Number of parts in which a batch is computed."""
     autocast: AbstractContextManager[object] | None = None
 
     def __post_init__(self) -> None:
         self._guarded = GuardedStep(self.optimizer, self.flat)
 
     def __call__(self, raw: Tensor, step: int) -> None:
-        """Train on raw, (b, H, W, C), this rank's share of the global batch of ``step``."""
+        """Train on ``raw``, (b, H, W, C), this rank's share of the global batch of ``step``."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         buffers = [vector.clone() for vector in self.flat.buffers]
         loss, terms = self._backward(raw, step)
-        # DDP has averaged the gradients over ranks, so all ranks see one norm and decide alike.
+        # DDP has averaged the gradients, so all ranks see the same norm and decide alike.
         norm = get_total_norm([self.flat.gradient])
         ok = self._accepts(norm)
         if limits := [limit for limit in (self.section.clip_norm, self.section.skip_norm) if limit is not None]:
@@ -67,9 +67,9 @@ class TrainStep:
             self.ema.update(self.flat, step, ok)
 
     def _accepts(self, norm: Tensor) -> Tensor:
-        """Whether to take the step: a gradient of too large a norm is skipped, unless all of late were.
+        """Whether to take the step: too large a gradient norm is skipped, unless too many steps in a row were.
 
-        It is then taken at the length ``skip_norm``: weights that no step changes would give such gradients for ever.
+        The step is then clipped to ``skip_norm``: without any change of the weights the gradients would stay large.
         """
         if self.section.skip_norm is None:
             return norm.isfinite()
@@ -77,7 +77,7 @@ class TrainStep:
         return (norm < self.section.skip_norm) | (is_stuck & norm.isfinite())  # NaN < s is false
 
     def checkpoint(self, state: State, about: About) -> Checkpoint:
-        """Everything that training changes, with what it is of."""
+        """A checkpoint of everything that training changes."""
         ema = None if self.ema is None else self.ema.model.state_dict()
         moments, meter = self.optimizer.state_dict(), self.meter.state_dict()
         is_aged = self.ema is not None and self.ema.is_aged
@@ -85,12 +85,12 @@ class TrainStep:
 
     @property
     def evaluated(self) -> Model:
-        """The model that is evaluated and used."""
+        """The model that evaluation and inference use."""
         return self.bare if self.ema is None else self.ema.model
 
     @contextmanager
     def evaluated_with(self, weights: Weights) -> Iterator[None]:
-        """Inside, the model that is evaluated has these weights."""
+        """Inside, ``evaluated`` has these weights."""
         own = {name: tensor.clone() for name, tensor in self.evaluated.state_dict().items()}
         self.evaluated.load_state_dict(weights)
         try:
@@ -99,15 +99,15 @@ class TrainStep:
             self.evaluated.load_state_dict(own)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Put back what ``checkpoint`` took; an EMA switched on since begins at the weights."""
+        """Restore everything from ``checkpoint``; an EMA that was switched on since begins at the weights."""
         self.bare.load_state_dict(checkpoint.model)
         if self.ema is not None:
             self.ema.model.load_state_dict(checkpoint.weights())
             self.ema.is_aged = checkpoint.ema_is_aged
         if checkpoint.optimizer is not None:
-            # Moments from the checkpoint; betas, weight decay and what suits this device from today's settings.
+            # Take the moments from the checkpoint; betas, weight decay and device options from today's settings.
             (ours,), (saved,) = self.optimizer.state_dict()["param_groups"], checkpoint.optimizer["param_groups"]
-            groups = [ours | {"lr": saved["lr"]}]  # of the last step: a checkpoint made before the next one says so too
+            groups = [ours | {"lr": saved["lr"]}]  # so that saving again at once gives the same checkpoint
             self.optimizer.load_state_dict({"state": checkpoint.optimizer["state"], "param_groups": groups})
         self.meter.load_state_dict(checkpoint.meter)
 
@@ -126,7 +126,7 @@ class TrainStep:
         return torch.stack(losses).mean(), Terms.joined(all_terms)
 
     def _no_sync_before(self, last: bool) -> AbstractContextManager[object]:
-        """Ranks exchange gradients once, with the last part of an accumulated batch."""
+        """Let ranks exchange gradients only in the last part of an accumulated batch."""
         if isinstance(self.model, DistributedDataParallel) and not last:
             return self.model.no_sync()
         return nullcontext()

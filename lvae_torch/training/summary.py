@@ -1,4 +1,4 @@
-"""What came out of a training run, as a table."""
+"""The results of a training run, as a table."""
 
 import math
 
@@ -14,7 +14,7 @@ from lvae_torch.training.section import TrainSection
 
 
 def training_summary(run: Run, train: TrainSection, section: DataSection, data: RunData, folder: RunFolder) -> str:
-    """What came out, as a table: the numbers, what they were measured on, and where everything is."""
+    """A table of the results, the data they were measured on, and the run's folder."""
     ended = f" of {run.plan.steps:,}: ended by [val] patience = {run.plan.patience}" if has_lost_patience(run) else ""
     rows = [("run", str(folder.path)), ("steps", f"{run.state.step:,}{ended}")]
     if skipped := run.train_step.meter.skipped():
@@ -31,7 +31,7 @@ def training_summary(run: Run, train: TrainSection, section: DataSection, data: 
 def _evaluation_rows(
     evaluation: Evaluation, n_dims: int | None, train: TrainSection, section: DataSection, data: RunData
 ) -> list[tuple[str, str]]:
-    """The likelihood with everything a reader must know to compare it."""
+    """Rows of the likelihood, with everything needed to compare it."""
 
     def nats(value: float) -> str:
         return f"{value:.2f} nats" + (f" ({bits_per_dim(value, n_dims):.4f} bits/dim)" if n_dims else "")
@@ -63,7 +63,7 @@ def _binarized(section: DataSection) -> str:
 
 
 def _rows_of_some_families(evaluation: Evaluation, n_values: int) -> list[tuple[str, str]]:
-    """Penalties beside the likelihood, the usage of codes; of models without latents the nats of one value."""
+    """Rows of some families: penalties, usage of codes, and for models without latents the nats per dimension."""
     terms = {name: value for name, value in evaluation.extras.items() if name.startswith("penalty/")}
     rows = [(name, f"{value:.4f}") for name, value in evaluation.extras.items() if name not in terms]
     if evaluation.extras:

@@ -1,4 +1,4 @@
-"""[train]: the switches around a model, and what they ask of the processes."""
+"""Applies the switches of [train] to a model, and checks that they fit the processes."""
 
 from contextlib import AbstractContextManager
 
@@ -13,10 +13,10 @@ from lvae_torch.training.section import TrainSection
 
 
 def check_processes(section: TrainSection, processes: Processes) -> None:
-    """Hold the global batch and the switches against the processes there are.
+    """Check the global batch and the switches against the number and kind of processes.
 
     Raises:
-        CfgError: if the batch cannot be shared out evenly, or a switch needs GPUs.
+        CfgError: if the batch cannot be divided evenly, or a switch needs GPUs.
     """
     batch, parts = section.batch_size, processes.world * section.accumulate
     if batch % parts:
@@ -36,7 +36,7 @@ def place(section: TrainSection, model: Model, device: torch.device) -> None:
 
 
 def as_called(section: TrainSection, bare: Model, processes: Processes) -> nn.Module:
-    """``bare`` with the section's switches around it."""
+    """``bare`` with the section's switches applied, in DDP if there are several processes."""
     if section.activation_checkpointing:
         bare.rematerialize()
     model: nn.Module = bare
@@ -51,5 +51,5 @@ def as_called(section: TrainSection, bare: Model, processes: Processes) -> nn.Mo
 
 
 def autocast(section: TrainSection, device: torch.device) -> AbstractContextManager[object] | None:
-    """Half precision for the networks, where the section asks for it."""
+    """The context for half precision; None for full precision."""
     return torch.autocast(device.type, torch.bfloat16) if section.precision == "bfloat16" else None

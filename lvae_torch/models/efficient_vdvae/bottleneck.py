@@ -1,4 +1,4 @@
-"""Convolutions and the bottleneck cell of Efficient-VDVAE (Hazami et al. 2022). Shapes: B batch, C channels, H, W."""
+"""Convolutions and the bottleneck cell of Efficient-VDVAE (Hazami et al. 2022)."""
 
 from typing import Literal
 
@@ -10,10 +10,10 @@ Kernel = int | tuple[int, int]
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution whose output has 1 / stride of its input's size, also where the kernel is even.
+    """A convolution whose output is 1 / stride the size of its input, for odd and even kernels.
 
-    Kernel minus stride rows and columns of zeros go around x; where that is odd, the ``extra`` one comes first (top
-    and left) or last. Weights are Glorot uniform times ``gain`` and biases zero; without a gain both are torch's own.
+    It pads x with kernel - stride rows and columns of zeros; if that is odd, the ``extra`` one comes first (top and
+    left) or last. Weights start Glorot-uniform times ``gain``, biases at zero; ``gain`` None keeps torch's defaults.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class SameConv2d(nn.Conv2d):
 
 
 class Bottleneck(nn.Module):
-    """Convolutions n_in -> n_mid -> ... -> n_mid -> n_out, a SiLU before each; no norms. Several inputs are joined.
+    """Convolutions n_in -> n_mid -> ... -> n_mid -> n_out, each after a SiLU, without normalisation.
 
-    The first and last have kernel 1 (or ``kernel``, without ``pointwise_ends``), the ``inner_layers`` between them
-    ``kernel``. The input is added where ``residual``.
+    The ``inner_layers`` convolutions in the middle have kernel ``kernel``; the first and the last have kernel 1 if
+    ``pointwise_ends``. Several inputs are concatenated. ``residual`` adds the input to the output.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Bottleneck(nn.Module):
         self.residual = residual
         self.conv = nn.ModuleList(
             [
-                SameConv2d(n_in, n_mid, end, gain=None, extra="last"),  # as published: torch's initial weights, padding
+                SameConv2d(n_in, n_mid, end, gain=None, extra="last"),  # as published: torch's default weights
                 *(SameConv2d(n_mid, n_mid, kernel) for _ in range(inner_layers)),
                 SameConv2d(n_mid, n_out, end, gain=last_gain),
             ]

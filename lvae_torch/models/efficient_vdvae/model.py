@@ -1,7 +1,7 @@
-"""Efficient-VDVAE (Hazami, Mama and Thurairatnam 2022): a very deep VAE of bottleneck cells without normalisation.
+"""Efficient-VDVAE (Hazami, Mama and Thurairatnam 2022, https://arxiv.org/abs/2203.13751).
 
-Bottom-up stages leave skip maps; top-down stages, in reverse order, hold several latent layers each, all of which read
-the one skip map of their partner stage. Shapes: B batch, W width, Z latent channels, h and w height and width.
+A very deep VAE of bottleneck cells without normalisation. Each bottom-up stage outputs a skip map; all latent layers
+of its partner, a top-down stage, read that map. Shapes: B batch, W width, Z latent channels, h and w height and width.
 """
 
 import math
@@ -20,29 +20,29 @@ from lvae_torch.models.efficient_vdvae.stages import Cells, DownStage, UpStage, 
 from lvae_torch.models.geometry import Size, crop_to, pad_to, padded_size
 from lvae_torch.models.likelihoods.heads import Head
 
-LOG2_STD = SmoothScale("std", math.log(2))  # as published: zero stands for 1
-LEAK = 0.1  # of the leaky ReLU behind the convolutions that change the resolution
+LOG2_STD = SmoothScale("std", math.log(2))  # as published: output 0 gives std 1
+LEAK = 0.1  # slope of the leaky ReLU after convolutions that change the resolution
 
 
 @dataclass(frozen=True)
 class Style:
-    """What all blocks of a model have in common."""
+    """Options that all blocks of a model share."""
 
     pointwise_ends: bool = True
-    """Kernel 1 in the first and last convolution of each cell; otherwise the stage's own."""
+    """Use kernel 1 in the first and last convolution of each cell; otherwise the stage's kernel."""
     stable_init: bool = True
-    """Shrink the last convolution of residual cells by the square root of the number of latent layers, at first."""
+    """Initialise the last convolution of residual cells smaller by the square root of the number of latent layers."""
     zero_prior_init: bool = False
-    """Begin with priors that do not depend on what is above them."""
+    """Begin with priors that do not depend on the layers above."""
     latent_scale: SmoothScale = LOG2_STD
     residual_posterior: bool = False
-    """Let posteriors be corrections of their priors: means add, stds multiply."""
+    """Make each posterior a correction of its prior: means add, stds multiply."""
     stem_kernel: Kernel = 1
     head_kernel: Kernel = 1
 
 
 class Pool(nn.Module):
-    """Height and width shrink by ``stride``."""
+    """Divide height and width by ``stride``."""
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Pool(nn.Module):
 
 
 class Unpool(nn.Module):
-    """Height and width grow to ``size``; then every place adds a learned value of its own."""
+    """Enlarge to ``size``, then add a learned value at each position."""
 
     def __init__(self, n_in: int, n_out: int, size: Size) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Unpool(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual cells."""
+    """A sequence of residual cells."""
 
     def __init__(self, style: Style, stage: UpStage, gain: float) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class UpBlock(nn.Module):
 
 
 class LinkBlock(nn.Module):
-    """Residual cells, whose output is also left as a skip map before it is pooled."""
+    """Residual cells that output a skip map and a pooled map."""
 
     def __init__(self, style: Style, stage: UpStage, gain: float, next_width: int) -> None:
         super().__init__()
@@ -91,14 +91,14 @@ class LinkBlock(nn.Module):
 
 
 class BottomUpStage(nn.ModuleList):
-    """Blocks of one width; ``next_width`` is that of the stage above."""
+    """Blocks of one width; ``next_width`` is the width of the stage above."""
 
     def __init__(self, style: Style, stage: UpStage, gain: float, next_width: int) -> None:
         super().__init__([UpBlock(style, stage, gain) for _ in range(stage.n_blocks - 1)])
         self.append(LinkBlock(style, stage, gain, next_width))
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """What goes on, and the skip map."""
+        """The input of the next stage, and the skip map."""
         *blocks, link = self
         for block in blocks:
             h = block(h)
@@ -106,7 +106,7 @@ class BottomUpStage(nn.ModuleList):
 
 
 class TopDownBlock(nn.Module):
-    """One latent layer: prior from above, posterior from above and beside, then z joins the stream."""
+    """One latent layer: the prior from y, the posterior from y and the skip map; then z is added to y."""
 
     def __init__(self, style: Style, stage: DownStage, gain: float, z_gain: float, unpool: nn.Module) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class TopDownBlock(nn.Module):
 
 
 class TopDownStage(nn.ModuleList):
-    """Blocks of one width, the first of which unpools what comes from a stage of ``width_above``, where it must."""
+    """Blocks of one width; if ``stage.stride`` > 1, the first unpools maps of ``width_above`` channels to ``size``."""
 
     def __init__(
         self, style: Style, stage: DownStage, gain: float, z_gain: float, width_above: int, size: Size
@@ -151,7 +151,7 @@ class TopDownStage(nn.ModuleList):
         super().__init__(TopDownBlock(style, stage, gain, z_gain, unpool) for unpool in unpools)
 
     def forward(self, first: int, y: Tensor, skip: Tensor | None, source: Source) -> tuple[Tensor, list[Latent]]:
-        """``first``: how many latent layers lie above."""
+        """``first`` is the number of latent layers above this stage."""
         latents: list[Latent] = []
         for i, block in enumerate(self, start=first):
             y, latent = block(i, y, skip, source)
@@ -167,7 +167,7 @@ def residual_cells(style: Style, width: int, cells: Cells, gain: float) -> nn.Se
 
 
 class EfficientVDVAE(Model):
-    """``up`` stages run from the image to the coarsest maps, ``down`` stages back; latents come out top-down."""
+    """``up`` stages run from the image to the coarsest maps, ``down`` stages back; latents are listed top first."""
 
     blocks = (UpBlock, LinkBlock, TopDownBlock)
 
@@ -181,8 +181,8 @@ class EfficientVDVAE(Model):
         span: float | None = None,
         padding: int | None = None,
     ) -> None:
-        """``span``: networks see span * x - 1 instead of x. ``padding``: rows and columns of zeros on each side of what
-        they see; None for as few as make the coarsest maps whole. The likelihood is of the image alone.
+        """``span``: the networks see span * x - 1 instead of x. ``padding``: rows and columns of zeros on each side of
+        their input; None takes as few as the coarsest scale needs. The likelihood covers only the image.
 
         Raises:
             CfgError: naming every stage that does not fit its neighbours, its partner or the image.
@@ -211,7 +211,7 @@ class EfficientVDVAE(Model):
         self.output_conv = SameConv2d(down[-1].width, head.n_params, style.head_kernel)
 
     def encode(self, x: Tensor) -> Features:
-        """Skip maps in the order of the top-down stages, each (B, W, h, w).
+        """One skip map per top-down stage, in their order, each (B, W, h, w).
 
         Raises:
             ValueError: if x has another shape than the model was built for.
@@ -226,7 +226,7 @@ class EfficientVDVAE(Model):
         return tuple(reversed(skips))
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
-        """The one top-down pass; ``n`` images where there are no features."""
+        """The top-down pass; without features it generates ``n`` images."""
         y = self.top_h.expand(batch_size(features, n), -1, -1, -1)
         latents: list[Latent] = []
         for k, stage in enumerate(self.down):
@@ -244,12 +244,12 @@ class EfficientVDVAE(Model):
         )
 
     def block_weights(self) -> list[Tensor]:
-        """Kernels of cells, pooling and unpooling: the weights that decay where the reference has weight decay."""
+        """Kernels of cells, pooling and unpooling: the weights that the reference decays."""
         inside = [m for m in self.modules() if isinstance(m, Bottleneck | Pool | Unpool)]
         return [conv.weight for m in inside for conv in m.modules() if isinstance(conv, SameConv2d)]
 
     def _canvas(self) -> Size:
-        """Height and width of what the networks see."""
+        """Height and width of the networks' input."""
         _, height, width = self.image_shape
         if self.padding is None:
             return padded_size((height, width), self.coarsest)

@@ -1,7 +1,7 @@
 """The ``[model]`` section of ``family = efficient_vdvae``, and the model it describes.
 
-A *scale* is how many times smaller than the image (with its padding) a map is, in each direction: scale 8 of 32x32
-images are maps of 4x4. Keys of one value per scale run from fine to coarse, whatever the tower.
+A *scale* says how many times smaller than the (padded) image a map is in each direction: with 32x32 images, maps at
+scale 8 are 4x4. Lists with one value per scale run from fine to coarse in both towers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,79 +20,79 @@ T = TypeVar("T")
 PerScale: TypeAlias = T | TupleOf[T]
 """One value for all scales, or one per scale."""
 PerStage: TypeAlias = T | TupleOf[T | TupleOf[T]]
-"""The same, or for a scale one value per stage, in the order in which the pass runs through them."""
+"""The same, or for a scale a list with one value per stage, in the order of the pass."""
 Kernel = PositiveInt | tuple[PositiveInt, PositiveInt]
 MIXTURE = "discretized_logistic_mixture"
 
 
 class EfficientVDVAESection(LikelihoodSection):
-    """[model]: a very deep VAE. The defaults are the published CIFAR-10 baseline."""
+    """[model]: Efficient-VDVAE, a very deep VAE. The defaults are the published CIFAR-10 baseline."""
 
     has_block_weights: ClassVar[bool] = True
 
     family: Literal["efficient_vdvae"] = "efficient_vdvae"
-    """Which kind of model; the other keys of this section depend on it."""
+    """Kind of model; the other keys of this section depend on it."""
     scales: TupleOf[PositiveInt] = (1, 2, 4, 8, 32)
-    """How many times smaller than the image the maps are: from 1 up, each a multiple of the one before."""
+    """How many times smaller than the image the maps are: begins with 1, each a multiple of the one before."""
     bottom_up: TupleOf[TupleOf[PositiveInt]] = ((1,) * 12, (1,) * 7, (1,) * 7, (1,) * 4, (1,) * 3)
-    """Per scale, fine to coarse: blocks of each stage, in the order of the way up. Each stage leaves a skip."""
+    """Per scale, fine to coarse: number of blocks of each stage, in the order of the way up. Each stage has a skip."""
     top_down: TupleOf[TupleOf[PositiveInt]] = (
         *((1,) * 3, (1,) * 4, (1,) * 7),
         *((1, 5, *(1,) * 5), (1, 11, *(1,) * 10)),
     )
-    """Per scale, coarse to fine: blocks, that is latent layers, of each stage on the way down; they share its skip."""
+    """Per scale, coarse to fine: number of blocks (latent layers) of each stage on the way down; they share a skip."""
     widths: PerScale[PositiveInt] = 384
     """Channels of the maps on the way up: one value, or one per scale, fine to coarse."""
     ratios: PerStage[Positive] = 0.25
-    """Width inside a cell as a share of the width around it: one value, one per scale, or in it one per stage."""
+    """Width inside a cell as a share of the width around it: one value, one per scale, or per scale one per stage."""
     kernels: PerStage[PositiveInt] = (3, 3, 3, 3, 1)
-    """Kernel size inside the cells; as ratios."""
+    """Kernel size inside the cells; same form as ratios."""
     cells: PerStage[PositiveInt] = 1
-    """Residual cells in each block; as ratios."""
+    """Residual cells in each block; same form as ratios."""
     inner_layers: PerStage[Count] = 2
-    """Convolutions between the first and the last of a cell; as ratios."""
+    """Convolutions between the first and the last one of a cell; same form as ratios."""
     z_channels: PerStage[PositiveInt] = 32
-    """Channels of each latent map; as ratios, stages in the order of the way down."""
+    """Channels of each latent map; same form as ratios, with stages in the order of the way down."""
     down_widths: PerScale[PositiveInt] | None = None
-    """Channels of the maps on the way down, and of the skips; None as on the way up."""
+    """Channels of the maps on the way down and of the skips; None takes widths."""
     down_ratios: PerStage[Positive] | None = None
-    """ratios on the way down; None as the partner stage, which left the skip."""
+    """ratios on the way down; None takes the value of the partner stage, which made the skip."""
     down_kernels: PerStage[PositiveInt] | None = None
-    """kernels on the way down; None as the partner stage."""
+    """kernels on the way down; None takes the value of the partner stage."""
     down_cells: PerStage[PositiveInt] | None = None
-    """cells on the way down; None as the partner stage."""
+    """cells on the way down; None takes the value of the partner stage."""
     down_inner_layers: PerStage[Count] | None = None
-    """inner_layers on the way down; None as the partner stage."""
+    """inner_layers on the way down; None takes the value of the partner stage."""
     pointwise_ends: bool = True
-    """Kernel 1 in the first and last convolution of a cell; otherwise the kernel of its inside."""
+    """Use kernel 1 in the first and last convolution of each cell; otherwise kernels."""
     stem_kernel: Kernel = 1
-    """Kernel of the first convolution, or (rows, columns)."""
+    """Kernel size of the first convolution, or (rows, columns)."""
     head_kernel: Kernel = 1
-    """Kernel of the last convolution, or (rows, columns)."""
+    """Kernel size of the last convolution, or (rows, columns)."""
     padding: Count | None = None
-    """Zeros on each side of what the networks see; None: as few as scales need. p(x|z) is of the image alone."""
+    """Zeros on each side of the networks' input; None takes as few as scales need. p(x|z) covers only the image."""
     latent_scale: Literal["std", "logstd"] = "std"
-    """What the networks give for z: std is log(1 + exp(beta r)) / beta of their output r, logstd is exp(beta r)."""
+    """Std of z from the network's output r: std gives log(1 + exp(beta r)) / beta, logstd gives exp(beta r)."""
     latent_beta: Positive = 0.6931472
-    """Gradient smoothing of z: that beta; below 1 it flattens the function."""
+    """The beta of latent_scale (gradient smoothing); values below 1 flatten the function."""
     residual_posterior: bool = False
-    """Posteriors as corrections of their priors: means add, stds multiply."""
+    """Make each posterior a correction of its prior: means add, stds multiply."""
     stable_init: bool = True
-    """Divide the last weights of each residual cell by the square root of the number of latent layers, at first."""
+    """Divide the initial weights of each residual cell's last convolution by sqrt(number of latent layers)."""
     zero_prior_init: bool = False
     """Begin with priors that do not depend on the latents above."""
     likelihood: LikelihoodName = MIXTURE
-    """p(x | z): bernoulli for binary data, the discretized ones for pixels, gaussian for values without levels."""
+    """p(x | z): bernoulli for binary data, the discretized ones for pixels, gaussian for continuous values."""
     n_mixtures: PositiveInt = 10
     """Components of the discretized mixture of logistics."""
     output_scale: Literal["std", "logstd"] = "std"
-    """The mixture's scales, as latent_scale."""
+    """How the scales of the mixture are computed; see latent_scale."""
     output_beta: Positive = 0.6931472
-    """Gradient smoothing of the mixture's scales."""
+    """The beta of output_scale."""
     min_log_scale: Float = -250.0
-    """Floor of the mixture's log scales, on the axis from -1 to 1; what no float can tell apart is one."""
+    """Smallest log scale of the mixture, with x on [-1, 1]; the limit of the float type is a floor too."""
     bins: Bins = "exact"
-    """With n_bits < 8: exact ones add up to 1; overlapping, as published, makes 5 bits about 0.04 bits/dim too good."""
+    """For n_bits < 8: exact bins sum to 1; overlapping ones, as published, make 5 bits 0.04 bits/dim too good."""
 
     def problems(self) -> Iterator[str]:
         n = len(self.scales)
@@ -135,7 +135,7 @@ class EfficientVDVAESection(LikelihoodSection):
             )
 
     def make(self, image_shape: ImageShape, n_levels: int, reference: bool = False) -> EfficientVDVAE:
-        """The model; ``reference`` keeps the original code's approximations in the likelihood."""
+        """Make the model; ``reference`` keeps the original code's approximations in the likelihood."""
         style = Style(
             pointwise_ends=self.pointwise_ends,
             stable_init=self.stable_init,
@@ -145,7 +145,7 @@ class EfficientVDVAESection(LikelihoodSection):
             stem_kernel=self.stem_kernel,
             head_kernel=self.head_kernel,
         )
-        # Binary images stay as they are; others are seen on the axis of the likelihood.
+        # The networks see binary images unchanged, and others on the axis of the likelihood.
         span = None if self.likelihood == "bernoulli" else _span(n_levels)
         head = _head(self, image_shape[0], n_levels, reference)
         model = EfficientVDVAE(image_shape, self.up_stages(), self.down_stages(), style, head, span, self.padding)
@@ -155,11 +155,11 @@ class EfficientVDVAESection(LikelihoodSection):
         return model
 
     def _stage_counts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Stages in each scale, fine to coarse, of both towers."""
+        """Number of stages in each scale, fine to coarse, for both towers."""
         return tuple(map(len, self.bottom_up)), tuple(map(len, reversed(self.top_down)))
 
     def up_stages(self) -> list[UpStage]:
-        """From the image to the coarsest maps."""
+        """The bottom-up stages, from the image to the coarsest maps."""
         widths, skips = self._widths("widths"), self._widths("down_widths")
         cells = self._cells("")
         return [
@@ -169,7 +169,7 @@ class EfficientVDVAESection(LikelihoodSection):
         ]
 
     def down_stages(self) -> list[DownStage]:
-        """From the coarsest maps to the image."""
+        """The top-down stages, from the coarsest maps to the image."""
         widths, cells = self._widths("down_widths"), self._cells("down_")
         z_channels = _spread(self.z_channels, self._stage_counts()[1])
         return [
@@ -179,7 +179,7 @@ class EfficientVDVAESection(LikelihoodSection):
         ]
 
     def _stride(self, k: int) -> int:
-        """From scale k to the next coarser one."""
+        """Stride from scale k to the next coarser one."""
         return self.scales[k + 1] // self.scales[k] if k + 1 < len(self.scales) else 1
 
     def _widths(self, key: str) -> list[int]:
@@ -187,7 +187,7 @@ class EfficientVDVAESection(LikelihoodSection):
         return [stages[0] for stages in _spread(self.widths if value is None else value, (1,) * len(self.scales))]
 
     def _cells(self, prefix: str) -> list[list[Cells]]:
-        """Of each stage in each scale, fine to coarse; stages in the order of their pass."""
+        """The cells of each stage, by scale from fine to coarse; stages in the order of the pass."""
         columns = [self._spread_key(key, prefix) for key in ("cells", "inner_layers", "ratios", "kernels")]
         return [[Cells(*values) for values in zip(*scale, strict=True)] for scale in zip(*columns, strict=True)]
 
@@ -199,7 +199,7 @@ class EfficientVDVAESection(LikelihoodSection):
 
 
 def _spread(value: Any, counts: Sequence[int]) -> list[list[Any]]:
-    """One value per stage in each scale, from one of the forms of ``PerStage``."""
+    """Expand a ``PerStage`` value to one value per stage in each scale."""
     per_scale = value if isinstance(value, tuple) else (value,) * len(counts)
     return [list(v) if isinstance(v, tuple) else [v] * n for v, n in zip(per_scale, counts, strict=True)]
 
@@ -226,7 +226,7 @@ def _head(section: EfficientVDVAESection, channels: int, n_levels: int, referenc
         "span": _span(n_levels),
         "bins": section.bins,
     }
-    # The original's approximations of other likelihoods are not known here.
+    # The original's approximations are implemented for this likelihood only.
     reference = reference and section.likelihood == MIXTURE
     return likelihood_head(
         section.likelihood, channels, n_levels, Options(section.n_mixtures, reference, mixture=mixture)

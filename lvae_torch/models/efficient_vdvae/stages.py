@@ -1,4 +1,4 @@
-"""The two towers of Efficient-VDVAE as plain values: what each stage is made of, and whether stages fit."""
+"""The two towers of Efficient-VDVAE as plain values, and the check that their stages fit together."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from lvae_torch.errors import CfgError
 
 @dataclass(frozen=True)
 class Cells:
-    """What the blocks of a stage are made of."""
+    """The residual cells in each block of a stage."""
 
     count: int = 1
-    """Residual cells in a block."""
+    """Cells per block."""
     inner_layers: int = 2
-    """Convolutions between the first and the last of a cell."""
+    """Convolutions between the first and the last one of a cell."""
     ratio: float = 0.25
-    """Width inside a cell, as a share of the width around it."""
+    """Width inside a cell as a share of the width around it."""
     kernel: int = 3
 
     def inner_width(self, width: int) -> int:
@@ -25,7 +25,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class UpStage:
-    """Bottom-up blocks of one resolution; the last of them makes the skip map, and pools where ``stride`` > 1."""
+    """Bottom-up blocks of one resolution; the last one makes the skip map, and pools if ``stride`` > 1."""
 
     width: int
     skip_width: int
@@ -36,7 +36,7 @@ class UpStage:
 
 @dataclass(frozen=True)
 class DownStage:
-    """Top-down blocks of one resolution, a latent layer each; the first of them unpools where ``stride`` > 1."""
+    """Top-down blocks of one resolution, one latent layer each; the first one unpools if ``stride`` > 1."""
 
     width: int
     z_channels: int
@@ -46,7 +46,7 @@ class DownStage:
 
 
 def check_towers(up: Sequence[UpStage], down: Sequence[DownStage]) -> None:
-    """Hold the stages against their neighbours and their partners: down stage i and up stage n - 1 - i.
+    """Check that stages fit their neighbours and their partners: down stage i belongs to up stage n - 1 - i.
 
     Raises:
         CfgError: naming every stage that does not fit, counted from 0.

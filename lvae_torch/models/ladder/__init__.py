@@ -1,1 +1,1 @@
-"""The Ladder VAE paper's fully-connected model, and the hierarchical VAE it is compared with."""
+"""The fully-connected Ladder VAE, and the hierarchical VAE that its paper compares it with."""

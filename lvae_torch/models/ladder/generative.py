@@ -1,7 +1,8 @@
-"""p(x, z) of the fully-connected ladder and of its bottom-up baseline: one generative model, two ways to infer.
+"""p(x, z) of the Ladder VAE and of its bottom-up baseline, which share one generative model.
 
-p(z) = N(z_L; 0, I) times p(z_i | z_{i+1}), and p(x | z_1); every map is an MLP with linear heads, every Gaussian
-diagonal with a softplus variance (Sonderby et al. 2016). Shapes: B batch, D latent units, W width, of one rung.
+p(x, z) = p(x | z_1) p(z_1 | z_2) ... p(z_{L-1} | z_L) N(z_L; 0, I). Every map is an MLP with linear heads, every
+Gaussian is diagonal with a softplus variance (Sonderby et al. 2016, https://arxiv.org/abs/1602.02282).
+Shapes of one rung: B batch, D latent units, W width.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,17 +30,17 @@ class RungSize:
 
     z_dim: int
     width: int
-    """Of both hidden layers of the MLP up into this rung, and of the one down out of it."""
+    """Width of both hidden layers of the MLP that leads up into this rung, and of the one that leads down from it."""
 
 
 def gaussian_head(style: DenseStyle, width: int, z_dim: int) -> nn.Sequential:
-    """(B, W) -> (B, 2D): linear heads of a mean and of a softplus variance, as one."""
+    """(B, W) -> (B, 2D): one linear layer for the mean and for the argument of the softplus variance."""
     bias = torch.cat([torch.zeros(z_dim), torch.ones(z_dim)])  # as published
     return nn.Sequential(*style.linear(width, 2 * z_dim, bias=bias))
 
 
 def gaussian_map(style: DenseStyle, n_in: int, width: int, z_dim: int) -> nn.Sequential:
-    """(B, n_in) -> (B, 2D), an MLP and its heads."""
+    """(B, n_in) -> (B, 2D): an MLP and its Gaussian head."""
     return nn.Sequential(MLP(style, n_in, width), gaussian_head(style, width, z_dim))
 
 
@@ -51,7 +52,7 @@ def top_down_maps(style: DenseStyle, sizes: Sequence[RungSize]) -> nn.ModuleList
 
 
 class GenerativeLadder(nn.Module):
-    """The one top-down pass of both families. ``sizes`` run bottom to top; latents come out top first."""
+    """The top-down pass of both families. ``sizes`` run bottom to top; latents are listed top first."""
 
     def __init__(self, image_shape: ImageShape, sizes: Sequence[RungSize], style: DenseStyle, head: Head) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class GenerativeLadder(nn.Module):
         self._likelihood = head.likelihood
 
     def forward(self, source: Source, n: int | None, posterior: Posterior | None = None) -> Output:
-        """``n`` images; ``posterior`` gives q(z_i | ...) where an image was encoded."""
+        """Pass ``n`` images down; ``posterior`` gives q(z_i | ...) if images were encoded."""
         n = batch_size(None, n)
         above: Tensor | None = None
         latents: list[Latent] = []
@@ -75,7 +76,7 @@ class GenerativeLadder(nn.Module):
             q = None if posterior is None else posterior(i, p, above)
             z = source(i, p, q)  #                                                                    (B, D)
             latents.append(Latent(z, p, q))
-            above = z.to(self.head.weight.dtype)  # latents are wide even where the network is not
+            above = z.to(self.head.weight.dtype)  # z is float32 even if the network is not
         params = self.head(self.mlp(above)).view(n, -1, *self.image_shape[1:])
         return Output(self._likelihood(params), tuple(latents))
 

@@ -1,7 +1,7 @@
-"""The hierarchical VAE that the Ladder VAE is measured against: the same generative model, inferred from the bottom up.
+"""The hierarchical VAE that the Ladder VAE is compared with: the same generative model, inferred from the bottom up.
 
-q(z_1 | x) times q(z_{i+1} | z_i): every rung is drawn from what was drawn below it, while p(z_i | z_{i+1}) needs the
-draw above. So a pass with images goes up first, drawing as the source says, and then down with these draws.
+q(z | x) = q(z_1 | x) q(z_2 | z_1) ... q(z_L | z_{L-1}) draws each rung from the draw below, while p(z_i | z_{i+1})
+needs the draw above. So a pass with images first goes up and draws, and then goes down with these draws.
 Shapes: B batch, D latent units of a rung.
 """
 
@@ -21,25 +21,25 @@ from lvae_torch.models.likelihoods.heads import Head
 
 @dataclass(frozen=True)
 class Drawn(DiagonalGaussian):
-    """q(z_i | z_{i-1}) after z_i was drawn from it, and the rung above was drawn from z_i."""
+    """q(z_i | z_{i-1}) after z_i was drawn from it and z_{i+1} was drawn given z_i."""
 
     z: Tensor  # (B, D)
 
     def rsample(self, temperature: float = 1.0) -> Tensor:
-        """The draw itself: there is no second one that the rung above would agree with."""
+        """The draw itself; z_{i+1} depends on it, so another draw would not fit."""
         return self.z
 
     def kl(self, p: DiagonalGaussian) -> Tensor:
         """log q - log p at the draw, element-wise.
 
-        The closed form would be wrong here, not just less noisy: given z_{i+1}, on which p depends, z_i no longer
-        follows q(z_i | z_{i-1}). The mean over draws is the KL's share of the ELBO; a single one can be negative.
+        The closed form would be wrong here: p depends on z_{i+1}, and given z_{i+1}, z_i no longer follows
+        q(z_i | z_{i-1}). The mean over draws is the KL term of the ELBO; a single value can be negative.
         """
         return self.log_prob(self.z) - p.log_prob(self.z)
 
 
 class HierarchicalVAE(Model):
-    """Stochastic rungs, each inferred from the one below. ``sizes`` run bottom to top; latents come out top first."""
+    """Stochastic rungs, each inferred from the one below. ``sizes`` run bottom to top; latents are listed top first."""
 
     blocks = (MLP,)
 
@@ -52,7 +52,7 @@ class HierarchicalVAE(Model):
         )
 
     def encode(self, x: Tensor) -> Features:
-        """All that does not depend on a draw: the parameters of q(z_1 | x), (B, 2D).
+        """The parameters of q(z_1 | x), (B, 2D); all else depends on a draw.
 
         Raises:
             ValueError: if x has another shape than the model was built for.
@@ -61,10 +61,10 @@ class HierarchicalVAE(Model):
         return (self.bottom_up[0](x.flatten(1)),)
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
-        """Up with draws, then the one top-down pass; ``n`` images where there are no features.
+        """Draw on the way up, then run the top-down pass; without features it generates ``n`` images.
 
-        The source is asked for a rung below the top twice: on the way up, where q stands in for the prior that nobody
-        knows yet, and on the way down, where a sample of q is the draw of the way up.
+        The source is called twice for each rung below the top: on the way up, where the prior is not known yet and q
+        takes its place, and on the way down, where a sample of q is the draw from the way up.
         """
         if features is None:
             return self.generative(source, n)
@@ -72,7 +72,7 @@ class HierarchicalVAE(Model):
         return self.generative(source, features[0].shape[0], lambda i, prior, z_above: posteriors[i])
 
     def _draw_upwards(self, params: Tensor, source: Source) -> tuple[DiagonalGaussian, ...]:
-        """q of each rung given the draw below it, top first; nothing is drawn at the top yet."""
+        """q of each rung given the draw below it, top first; the top itself is not drawn yet."""
         q = gaussian(params)  #                                                               q(z_1 | x)
         drawn: list[DiagonalGaussian] = []
         for i in range(len(self.bottom_up) - 1, 0, -1):
@@ -82,5 +82,5 @@ class HierarchicalVAE(Model):
         return (q, *reversed(drawn))
 
     def latent_shapes(self) -> tuple[tuple[int], ...]:
-        """(D,) of each latent, top rung first, whatever the image."""
+        """(D,) of each latent, top rung first."""
         return self.generative.latent_shapes

@@ -1,7 +1,7 @@
-"""The Ladder VAE (Sonderby et al. 2016), fully connected.
+"""The fully-connected Ladder VAE (Sonderby et al. 2016, https://arxiv.org/abs/1602.02282).
 
-A deterministic pass upwards gives every rung a Gaussian likelihood term N(mu_hat, var_hat); on the way down, the
-posterior is its product with what the rungs above say, so inference and generation share one top-down path.
+A deterministic upward pass gives every rung a Gaussian likelihood term N(mu_hat, var_hat). On the way down, the
+posterior is the product of this term and the prior, so inference and generation share one top-down path.
 Shapes: B batch, D latent units of a rung.
 """
 
@@ -19,7 +19,7 @@ from lvae_torch.models.likelihoods.heads import Head
 
 
 class LadderVAE(Model):
-    """A ladder of latent vectors. ``sizes`` run bottom to top, as papers list them; latents come out top first."""
+    """A ladder of latent vectors. ``sizes`` run bottom to top, as in papers; latents are listed top first."""
 
     blocks = (MLP,)
 
@@ -32,8 +32,8 @@ class LadderVAE(Model):
         narrow_upward: bool = False,
         share_top_down: bool = True,
     ) -> None:
-        """``narrow_upward`` passes mu_hat upwards instead of the hidden features; without ``share_top_down`` the
-        posterior has top-down maps of its own (both are options of the authors' code)."""
+        """``narrow_upward`` passes mu_hat upwards instead of the hidden features. Without ``share_top_down`` the
+        posterior has its own top-down maps. Both are options of the authors' code."""
         super().__init__(image_shape, head.in_bits)
         self.narrow_upward = narrow_upward
         self.generative = GenerativeLadder(image_shape, sizes, style, head)
@@ -61,19 +61,19 @@ class LadderVAE(Model):
         return tuple(reversed(features))
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
-        """The one top-down pass; ``n`` images where there are no features."""
+        """The top-down pass; without features it generates ``n`` images."""
         if features is None:
             return self.generative(source, n)
 
         def posterior(i: int, prior: DiagonalGaussian, z_above: Tensor | None) -> DiagonalGaussian:
             likelihood = gaussian(features[i])  #                                     N(mu_hat, var_hat)
             if z_above is None:
-                return likelihood  # nothing is merged at the top
+                return likelihood  # the top posterior is not merged with the prior
             from_above = prior if self.posterior_maps is None else gaussian(self.posterior_maps[i - 1](z_above))
             return likelihood.merge(from_above)
 
         return self.generative(source, features[0].shape[0], posterior)
 
     def latent_shapes(self) -> tuple[tuple[int], ...]:
-        """(D,) of each latent, top rung first, whatever the image."""
+        """(D,) of each latent, top rung first."""
         return self.generative.latent_shapes

@@ -6,29 +6,29 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-BATCH_NORM_MOMENTUM = 0.05  # with statistics of about the last 20 batches, models score as with re-estimated ones
+BATCH_NORM_MOMENTUM = 0.05  # about the last 20 batches: models score as well as with re-estimated statistics
 
 
 @dataclass(frozen=True)
 class DenseStyle:
-    """What all hidden layers of a fully-connected model have in common."""
+    """Options that all hidden layers of a fully-connected model share."""
 
     nonlinearity: Literal["leakyrelu", "tanh"] = "leakyrelu"
     leak: float = 0.1
-    """Slope of leakyrelu below zero; 0 is the plain rectifier."""
+    """Slope of leakyrelu below zero; 0 gives a ReLU."""
     use_batch_norm: bool = True
 
     def hidden(self, n_in: int, width: int) -> list[nn.Module]:
-        """Linear, batch norm if there is any, nonlinearity: (B, n_in) -> (B, width)."""
+        """Linear, batch norm if used, nonlinearity: (B, n_in) -> (B, width)."""
         gain = nn.init.calculate_gain("leaky_relu" if self.nonlinearity == "leakyrelu" else "tanh", self.leak)
         return [*self.linear(n_in, width, gain), self._activation()]
 
     def linear(self, n_in: int, n_out: int, gain: float = 1.0, bias: Tensor | None = None) -> list[nn.Module]:
-        """Linear and batch norm if there is any: (B, n_in) -> (B, n_out).
+        """Linear, batch norm if used: (B, n_in) -> (B, n_out).
 
-        ``gain`` is that of the Glorot-normal weights; ``bias``, (n_out,), the initial one where there is no batch norm.
+        ``gain`` scales the Glorot-normal weights; ``bias``, (n_out,), is the initial bias without batch norm.
         """
-        layer = nn.Linear(n_in, n_out, bias=not self.use_batch_norm)  # batch norm would cancel a bias, and has its own
+        layer = nn.Linear(n_in, n_out, bias=not self.use_batch_norm)  # batch norm cancels this bias and adds its own
         nn.init.xavier_normal_(layer.weight, gain)
         if self.use_batch_norm:
             return [layer, nn.BatchNorm1d(n_out, momentum=BATCH_NORM_MOMENTUM)]
@@ -36,7 +36,7 @@ class DenseStyle:
         return [layer]
 
     def _activation(self) -> nn.Module:
-        # In place: nothing in front of it needs its own output for the backward pass.
+        # In place is safe: no layer before it needs its own output in the backward pass.
         return nn.LeakyReLU(self.leak, inplace=True) if self.nonlinearity == "leakyrelu" else nn.Tanh()
 
 

@@ -14,20 +14,20 @@ from lvae_torch.models.likelihoods.heads import Head, LikelihoodName, Likelihood
 
 
 class DenseSection(LikelihoodSection):
-    """What the fully-connected ladder and its bottom-up baseline have in common: the generative model."""
+    """The keys that the ladder and its bottom-up baseline share: their generative model."""
 
     z_dims: TupleOf[PositiveInt] = (64, 32, 16, 8, 4)
-    """Latent units of each rung, bottom to top; as many entries as there are rungs."""
+    """Latent units of each rung, bottom to top; one entry per rung."""
     widths: TupleOf[PositiveInt] = (512, 256, 128, 64, 32)
-    """Hidden units of the MLPs up into each rung and down out of it, bottom to top."""
+    """Hidden units of the MLPs that lead into each rung (up) and out of it (down), bottom to top."""
     nonlinearity: Literal["leakyrelu", "tanh"] = "leakyrelu"
     """Activation of all hidden layers."""
     leak: Fraction = 0.1
     """Slope of leakyrelu below zero."""
     batch_norm: bool = True
-    """Batch normalisation of all hidden layers and of the linear heads of means and variances (never of x)."""
+    """Use batch normalisation in all hidden layers and in the linear heads of z (never in that of x)."""
     likelihood: LikelihoodName = "bernoulli"
-    """p(x | z): bernoulli for binary data; gaussian, whose variance is a softplus here, is a density."""
+    """p(x | z): bernoulli for binary data; gaussian is a density, here with a softplus variance."""
     n_mixtures: PositiveInt = 10
     """Components of the discretized mixture of logistics."""
 
@@ -42,17 +42,17 @@ class DenseSection(LikelihoodSection):
 
     @property
     def sizes(self) -> tuple[RungSize, ...]:
-        """Of each rung, bottom to top."""
+        """Size of each rung, bottom to top."""
         return tuple(RungSize(z, width) for z, width in zip(self.z_dims, self.widths, strict=True))
 
     @property
     def style(self) -> DenseStyle:
-        """What all layers have in common."""
+        """Options that all layers share."""
         return DenseStyle(self.nonlinearity, self.leak, self.batch_norm)
 
     def head(self, channels: int, n_levels: int) -> Head:
-        """The likelihood over ``channels`` colours."""
-        if self.likelihood == "gaussian":  # as every Gaussian of this paper: a softplus variance
+        """The likelihood for ``channels`` colours."""
+        if self.likelihood == "gaussian":  # a softplus variance, as in all Gaussians of this paper
             return Head(
                 GaussianLikelihood.n_params(channels),
                 lambda params: GaussianLikelihood(DiagonalGaussian.from_mean_and_softplus(params)),
@@ -62,10 +62,10 @@ class DenseSection(LikelihoodSection):
 
 
 class HierarchicalVAESection(DenseSection):
-    """[model]: the fully-connected VAE with several stochastic layers, inferred from the bottom up."""
+    """[model]: a fully-connected VAE with several stochastic layers, inferred from the bottom up."""
 
     family: Literal["hierarchical_vae"] = "hierarchical_vae"
-    """Which kind of model; the other keys of this section depend on it."""
+    """Kind of model; the other keys of this section depend on it."""
 
     def make(self, image_shape: ImageShape, n_levels: int) -> HierarchicalVAE:
         return HierarchicalVAE(image_shape, self.sizes, self.style, self.head(image_shape[0], n_levels))
@@ -75,11 +75,11 @@ class LadderSection(DenseSection):
     """[model]: the fully-connected Ladder VAE, with two options of the authors' code."""
 
     family: Literal["ladder"] = "ladder"
-    """Which kind of model; the other keys of this section depend on it."""
+    """Kind of model; the other keys of this section depend on it."""
     upward_input: Literal["features", "mean"] = "features"
-    """What goes up to the next rung's MLP: the hidden features, or only the narrow mean (authors' only_mu_up)."""
+    """Input of the next rung's MLP on the way up: the hidden features, or only the mean (authors' only_mu_up)."""
     share_top_down: bool = True
-    """One top-down path for prior and posterior; otherwise each its own (authors' ladder_share_params False)."""
+    """Share one top-down path between prior and posterior; False gives each its own (ladder_share_params False)."""
 
     def make(self, image_shape: ImageShape, n_levels: int) -> LadderVAE:
         return LadderVAE(

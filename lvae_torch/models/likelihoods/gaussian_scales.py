@@ -1,4 +1,7 @@
-"""Gaussian likelihoods with one standard deviation for all of x, whose network gives the means only."""
+"""Gaussian likelihoods with one standard deviation for all of x; the network outputs only the means.
+
+The optimal variance is from sigma-VAE (Rybkin et al. 2021, https://arxiv.org/abs/2006.13202).
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,12 +12,12 @@ from torch import Tensor, nn
 from lvae_torch.distributions import DiagonalGaussian, GaussianLikelihood
 from lvae_torch.distributions.precision import widened
 
-MOMENTUM = 0.01  # of the average that evaluation uses: the mean squared error of about the last 100 batches
-LEAST_VARIANCE = 1e-12  # of a batch that is reconstructed to the last digit
+MOMENTUM = 0.01  # evaluation uses the mean squared error averaged over about the last 100 batches
+LEAST_VARIANCE = 1e-12  # keeps the logarithm finite if a batch is reconstructed exactly
 
 
 class FixedScale:
-    """The standard deviation is given."""
+    """The standard deviation is a given number."""
 
     def __init__(self, std: float) -> None:
         self.log_std = math.log(std)
@@ -26,7 +29,7 @@ class FixedScale:
 
 
 class LearnedScale(nn.Module):
-    """The standard deviation is one more weight of the model."""
+    """The standard deviation is a learned parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,9 +42,9 @@ class LearnedScale(nn.Module):
 
 
 class OptimalScale(nn.Module):
-    """The variance is the batch's mean squared error, the likeliest there is (Rybkin et al. 2021, sigma-VAE).
+    """In training, the variance is the batch's mean squared error, which maximises the likelihood (sigma-VAE).
 
-    So in training; a trained model has one variance, the mean of the last batches', kept as batch norm keeps its own.
+    In evaluation it is a moving average over the last training batches, kept in a buffer as batch norm does.
     """
 
     variance: Tensor
@@ -58,7 +61,7 @@ class OptimalScale(nn.Module):
         return OptimalGaussian(DiagonalGaussian(mean, 0.5 * self.variance.log().expand_as(mean)), self)
 
     def variance_of(self, x: Tensor, mean: Tensor) -> Tensor:
-        """Mean squared error of a batch in training, which is remembered; else what is remembered."""
+        """The batch's mean squared error in training, which also updates the average; in evaluation the average."""
         if not self.training:
             return self.variance
         variance = ((x - mean) ** 2).mean().clamp(min=LEAST_VARIANCE)
@@ -71,7 +74,7 @@ class OptimalScale(nn.Module):
 
 @dataclass(frozen=True)
 class OptimalGaussian(GaussianLikelihood):
-    """N(x; mean, variance) whose variance, in training, waits for x."""
+    """N(x; mean, variance); in training the variance is computed when x is known."""
 
     scale: OptimalScale
 

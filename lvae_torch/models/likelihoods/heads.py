@@ -1,4 +1,4 @@
-"""p(x | z) at the end of a network: the one table of likelihoods, from which all families take their choices."""
+"""p(x | z) at the end of a network, and the table of likelihoods that all families choose from."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,42 +18,42 @@ from lvae_torch.models.likelihoods.row_slices import in_slices
 from lvae_torch.models.section import ModelSection
 
 GaussianStd = Positive | Literal["per_output", "learned", "optimal"]
-"""Where a Gaussian likelihood has its standard deviation from."""
+"""How a Gaussian likelihood gets its standard deviation."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """The likelihood's share of the network: how many channels it needs, and what it makes of them."""
+    """The last part of a network: the number of output channels, and the likelihood made from them."""
 
     n_params: int
     likelihood: Callable[[Tensor], Likelihood]
-    """Where it has weights of its own it is a module, and becomes part of the model that keeps it."""
+    """A likelihood with learned parameters is a module, and becomes part of the model that holds it."""
     in_bits: bool = True
-    """Whether it is a probability of pixel levels; of densities and other scores there are no bits per dimension."""
+    """Whether it is a probability of pixel levels; densities and other scores have no bits per dimension."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a section may say of its likelihood beside the name. Each likelihood reads what concerns it."""
+    """Options that a section gives its likelihood beside the name. Each likelihood reads those it needs."""
 
     n_mixtures: int = 10
     reference: bool = False
     """Keep the original code's approximations."""
     std: GaussianStd = "per_output"
-    """Of the Gaussian: a number, an output of the network for each value, or one for all."""
+    """Standard deviation of the Gaussian: a number, one network output per value, or one for all values."""
     mixture: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of ``LogisticMixture.from_params``."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One likelihood: which images it is for, and how its head is made."""
+    """One likelihood: the images it is for, and the function that makes its head."""
 
     make: Callable[[int, int, Options], Head]
     """(colours, pixel levels, options) -> head."""
     takes: Literal["binary", "levels", "any values"] = "levels"
     is_density: bool = False
-    """Whether it scores continuous values, as dequantized pixels are."""
+    """Whether it scores continuous values, such as dequantized pixels."""
 
 
 def _bernoulli(channels: int, n_levels: int, options: Options) -> Head:
@@ -104,10 +104,10 @@ LikelihoodName = Annotated[str, AfterValidator(one_of(LIKELIHOODS))]
 
 
 def likelihood_head(name: str, channels: int, n_levels: int, options: Options | None = None) -> Head:
-    """The named likelihood over ``channels`` colours of pixels with ``n_levels`` levels, 0 for none.
+    """The head of the named likelihood for ``channels`` colours with ``n_levels`` pixel levels (0: continuous).
 
     Raises:
-        CfgError: if there is no such likelihood, or it does not fit such pixels.
+        CfgError: if the likelihood is unknown or does not fit the pixels.
     """
     if name not in LIKELIHOODS:
         raise CfgError(f"[model] likelihood = {name!r} is none of {', '.join(LIKELIHOODS)}.")
@@ -117,7 +117,7 @@ def likelihood_head(name: str, channels: int, n_levels: int, options: Options | 
 
 
 def misfits(name: str, n_levels: int) -> Iterator[str]:
-    """Why the likelihood cannot score pixels of ``n_levels`` levels, 0 for none."""
+    """Yield the reason why the likelihood cannot score pixels of ``n_levels`` levels (0: continuous)."""
     takes = LIKELIHOODS[name].takes
     if takes != "any values" and n_levels < 2:
         yield f"likelihood = {name} needs pixels in levels, but this data has none; use gaussian"
@@ -129,17 +129,17 @@ def misfits(name: str, n_levels: int) -> Iterator[str]:
 
 
 def misplaced_std(std: GaussianStd, likelihood: str) -> Iterator[str]:
-    """What is wrong with a ``std`` that no Gaussian asked for."""
+    """Yield a problem if ``std`` is set but the likelihood is not Gaussian."""
     if std != "per_output" and likelihood != "gaussian":
         yield f"std = {std!r} is for likelihood = gaussian, not {likelihood}; leave it out"
 
 
 class LikelihoodSection(ModelSection):
-    """[model]: the section of a family that ends in one of ``LIKELIHOODS``."""
+    """[model]: the section of a family whose network ends in one of ``LIKELIHOODS``."""
 
     likelihood: LikelihoodName
-    """p(x | z). bernoulli for binary data, the discretized ones for pixels; gaussian is a density, and recon_sse a sum
-    of squared errors on [-1, 1]: neither has bits per dimension."""
+    """p(x | z): bernoulli for binary data, the discretized ones for pixels; gaussian (a density) and recon_sse (a sum
+    of squared errors on [-1, 1]) have no bits per dimension."""
 
     @property
     def is_density(self) -> bool:

@@ -1,7 +1,7 @@
-"""Likelihoods of large images, read from the network's output a few rows at a time.
+"""Likelihoods of large images, computed a few rows at a time to save memory.
 
-A mixture of logistics needs a dozen maps as large as its parameters while it computes; for an image of 1024x1024 they
-would be the largest thing of a whole step. Pixels are independent given the parameters, so rows can take turns.
+A mixture of logistics allocates a dozen maps as large as its parameters; for 1024x1024 images they would need more
+memory than the rest of the step. Pixels are independent given the parameters, so the rows can be computed in turns.
 """
 
 from collections.abc import Callable
@@ -16,22 +16,22 @@ from torch.autograd.graph import saved_tensors_hooks
 from lvae_torch.models.contract import Likelihood
 
 MakeLikelihood = Callable[[Tensor], Likelihood]  # (B, n_params, h, W) -> p(x | z) of these rows
-LARGE = 2**25  # numbers in the parameters, from which on rows take turns
-AT_ONCE = 2**21  # numbers in the parameters of the rows of one turn
+LARGE = 2**25  # parameters with more elements than this are computed in turns
+AT_ONCE = 2**21  # elements of the parameters in one turn
 
 
 def in_slices(make: MakeLikelihood, params: Tensor, large: int = LARGE, at_once: int = AT_ONCE) -> Likelihood:
-    """``make(params)``, or where params, (B, n_params, H, W), are large, the same row by row."""
+    """``make(params)``; if params, (B, n_params, H, W), are large, the same likelihood in turns of a few rows."""
     if params.numel() <= large:
         return make(params)
     height = params.shape[2]
-    # Without memory there is none to save: then one turn is for all.
+    # On the meta device there is no memory to save, so one turn computes all rows.
     return Sliced(make, params, rows=height if params.is_meta else max(1, at_once * height // params.numel()))
 
 
 @dataclass(frozen=True)
 class Sliced:
-    """A likelihood whose pixels are independent, ``rows`` rows at a time; values are those of the whole."""
+    """A likelihood with independent pixels, computed ``rows`` rows at a time; the values do not change."""
 
     make: MakeLikelihood
     params: Tensor  # (B, n_params, H, W)
@@ -57,7 +57,7 @@ class Sliced:
 
 
 class _SlicedLogProb(torch.autograd.Function):
-    """Each turn takes its gradient at once, while its maps are there: one map is kept, and nothing computed twice."""
+    """Each turn computes its gradient while its maps exist, so only one map is kept and nothing is recomputed."""
 
     @staticmethod
     def forward(ctx: Any, params: Tensor, x: Tensor, make: MakeLikelihood, rows: int) -> Tensor:
@@ -65,7 +65,7 @@ class _SlicedLogProb(torch.autograd.Function):
         log_probs = []
         for first in range(0, params.shape[2], rows):
             turn = slice(first, first + rows)
-            # A turn's maps are gone at its end: hooks that move or count what is kept have no business with them.
+            # Saved-tensor hooks (offloading, counting) must not see these temporaries.
             with torch.set_grad_enabled(gradient is not None), saved_tensors_hooks(_as_it_is, _as_it_is):
                 part = params[:, :, turn].detach().requires_grad_(gradient is not None)
                 log_prob = make(part).log_prob(x[:, :, turn])
@@ -79,7 +79,7 @@ class _SlicedLogProb(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None, None, None]:
-        """An image's parameters concern its own log probability only."""
+        """Scale each image's gradient: its parameters affect only its own log probability."""
         (gradient,) = ctx.saved_tensors
         return gradient * weights.to(gradient.dtype).view(-1, 1, 1, 1), None, None, None
 

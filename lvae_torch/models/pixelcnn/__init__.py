@@ -1,1 +1,1 @@
-"""PixelCNN and its gated form: priors over codes."""
+"""PixelCNN and gated PixelCNN, which serve as priors over codes."""

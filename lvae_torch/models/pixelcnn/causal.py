@@ -1,8 +1,8 @@
-"""Convolutions that look only at what comes before, row by row and from left to right (van den Oord et al. 2016).
+"""Convolutions that see only earlier positions in raster order (van den Oord et al. 2016).
 
-A masked convolution sees whole images in training. While an image is drawn, it is handed one new strip of a row at a
-time, and remembers the rows above that its kernel still reaches: nothing is computed twice.
-Shapes: B batch, C channels, k kernel size (odd), r = (k + 1) / 2 rows that a kernel of the whole half-plane has.
+In training, a masked convolution takes whole images. While images are drawn, it takes one strip of a row at a time
+and remembers the rows above that its kernel reaches, so nothing is computed twice.
+Shapes: B batch, C channels, k kernel size (odd), r = (k + 1) / 2 rows of a kernel (the own row and those above).
 """
 
 from collections.abc import Iterator
@@ -15,38 +15,38 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, layer_norm, pad
 
 Own = Literal["A", "B"]
-"""Whether a position may not (A) or may (B) see itself."""
+"""Mask A hides the position itself, mask B shows it."""
 
 
 def raster_mask(k: int, own: Own) -> Tensor:
-    """(r, k): all rows above, and the own row up to the middle."""
+    """Mask (r, k) that shows all rows above, and the own row up to the middle."""
     mask = torch.ones(k // 2 + 1, k, dtype=torch.bool)
     mask[-1] = horizontal_mask(k, own)[0]
     return mask
 
 
 def vertical_mask(k: int) -> Tensor:
-    """(r, k): all rows above, and the whole own row."""
+    """Mask (r, k) that shows all rows above, and the whole own row."""
     return torch.ones(k // 2 + 1, k, dtype=torch.bool)
 
 
 def horizontal_mask(k: int, own: Own) -> Tensor:
-    """(1, k): the own row up to the middle."""
+    """Mask (1, k) that shows the own row up to the middle."""
     columns = torch.arange(k)
     return (columns < k // 2 + int(own == "B")).unsqueeze(0)
 
 
 @dataclass
 class Place:
-    """The strip of a row that is being computed."""
+    """Position of the strip that is being computed."""
 
     row: int = 0
     first: int = 0
-    """Its first column."""
+    """First column of the strip."""
 
 
 class Memory:
-    """The last rows of a convolution's input, zeros around them, while images are drawn."""
+    """The last rows of a convolution's input, padded with zeros, while images are drawn."""
 
     def __init__(self, place: Place, n_rows: int, width: int, margin: int) -> None:
         self.place = place
@@ -54,13 +54,13 @@ class Memory:
         self.width = width
         self.margin = margin
         self._row = 0
-        self._rows: Tensor | None = None  # (B, C, n_rows, width + 2 margin); the last is the place's own
+        self._rows: Tensor | None = None  # (B, C, n_rows, width + 2 margin); the last row is the place's
 
     def put(self, strip: Tensor) -> Tensor:
-        """Write a strip, (B, C, 1, n), at the place; gives the rows, as far as a kernel over the strip reaches."""
+        """Write a strip, (B, C, 1, n), at the place; return the part of the rows that a kernel over it reaches."""
         if self._rows is None:
             self._rows = strip.new_zeros(*strip.shape[:2], self.n_rows, self.width + 2 * self.margin)
-        if self.place.row > self._row:  # one further down
+        if self.place.row > self._row:  # the next row has begun
             self._rows = pad(self._rows[:, :, 1:], (0, 0, 0, 1))
             self._row = self.place.row
         first, n = self.place.first, strip.shape[-1]
@@ -69,7 +69,7 @@ class Memory:
 
 
 class MaskedConv2d(nn.Module):
-    """A convolution with a mask over its kernel, whose last row is the position's own: same height and width out."""
+    """A convolution with a masked kernel that keeps height and width; the last kernel row is the position's own."""
 
     mask: Tensor
 
@@ -83,13 +83,13 @@ class MaskedConv2d(nn.Module):
         self.memory: Memory | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of whole images; or, inside ``drawing``, of the strip x, (B, C, 1, n), that comes next."""
+        """Convolve whole images x; inside ``drawing``, convolve the next strip x, (B, C, 1, n)."""
         n_rows, k = self.mask.shape
         seen = pad(x, (k // 2, k // 2, n_rows - 1, 0)) if self.memory is None else self.memory.put(x)
         return conv2d(seen, self.weight * self.mask, self.bias)
 
     def remember(self, strip: Tensor) -> None:
-        """Inside ``drawing``: put this, (B, C, 1, n), in place of what stood in for it."""
+        """Inside ``drawing``: replace the placeholder at the place by ``strip``, (B, C, 1, n)."""
         assert self.memory is not None, "outside of drawing there is nothing to remember"
         self.memory.put(strip)
 
@@ -104,9 +104,9 @@ class ChannelNorm(nn.LayerNorm):
 
 @contextmanager
 def drawing(network: nn.Module, width: int) -> Iterator[Place]:
-    """Inside, the masked convolutions of ``network`` take strips of images ``width`` wide, at the place that it gives.
+    """Inside, the masked convolutions of ``network`` take strips of images ``width`` wide, at the yielded place.
 
-    Rows come in their order, and the columns of a row in theirs.
+    Visit the rows in order, and the columns of each row in order.
     """
     place, convolutions = Place(), [m for m in network.modules() if isinstance(m, MaskedConv2d)]
     try:

@@ -1,7 +1,7 @@
-"""PixelCNN, plain and gated (van den Oord et al. 2016): p(x) as a product over positions, for codes or few levels.
+"""PixelCNN, plain and gated (van den Oord et al. 2016): p(x) is a product over positions, for codes or few levels.
 
-There are no latents: p(x) is exact, and -ELBO is -log p(x). Without an x to condition on, the likelihood is one that
-images are drawn from, position by position.
+There are no latents: p(x) is exact, and -ELBO is -log p(x). Without x, the model returns a likelihood from which
+images are drawn position by position.
 Shapes: B batch, E embedding, K levels.
 """
 
@@ -19,21 +19,21 @@ from lvae_torch.models.pixelcnn.networks import Above, GatedLayer, GatedNetwork,
 
 
 class PixelCNN(Model):
-    """An embedding of levels, and a network that sees at each position what comes before it."""
+    """An embedding of levels, and a network that sees only earlier positions."""
 
     blocks = (PlainBlock, GatedLayer)
 
     def __init__(
         self, image_shape: ImageShape, n_levels: int, n_embedding: int, network: PlainNetwork | GatedNetwork
     ) -> None:
-        """Images of one channel, ``image_shape`` (1, H, W)."""
+        """``image_shape`` is (1, H, W): images have one channel."""
         super().__init__(image_shape, in_bits=True)
         self.n_levels = n_levels
         self.embedding = nn.Embedding(n_levels, n_embedding)
         self.network = network
 
     def encode(self, x: Tensor) -> Features:
-        """Logits of each position given what comes before it, (B, K, H, W).
+        """Logits of each position given the earlier ones, (B, K, H, W).
 
         Raises:
             ValueError: if x has another shape than the model was built for.
@@ -42,13 +42,13 @@ class PixelCNN(Model):
         return (self.network(self.embedded(codes_of(x, self.n_levels))),)
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
-        """p(x) at the x that was encoded, or one to draw ``n`` images from; the source has nothing to choose."""
+        """p(x) at the encoded x, or a distribution to draw ``n`` images from; the source is not used."""
         if features is not None:
             return Output(Categorical.from_params(features[0], self.n_levels), ())
         return Output(Undrawn(self, batch_size(features, n)), ())
 
     def latent_shapes(self) -> tuple[()]:
-        """None."""
+        """Empty: the model has no latents."""
         return ()
 
     def embedded(self, codes: Tensor) -> Tensor:
@@ -58,10 +58,10 @@ class PixelCNN(Model):
 
     @torch.no_grad()
     def draw(self, n: int, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """``n`` images x, (n, 1, H, W); each position is computed once.
+        """Draw ``n`` images x, (n, 1, H, W); each position is computed once.
 
         Args:
-            noise: uniforms of that shape to draw them from.
+            noise: uniform numbers of that shape to draw from.
             temperature: divides the logits.
         """
         _, height, width = self.image_shape
@@ -86,23 +86,23 @@ class PixelCNN(Model):
 
 @dataclass(frozen=True)
 class Undrawn:
-    """p(x) before anything of x is known."""
+    """p(x) from which images are still to be drawn."""
 
     model: PixelCNN
     n: int
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Nats per image, (B,); x is (B, 1, H, W), on the levels."""
+        """Nats per image, (B,); x is (B, 1, H, W), with values on the levels."""
         return Categorical.from_params(self.model.encode(x)[0], self.model.n_levels).log_prob(x)
 
     def mean(self) -> Tensor:
-        """A draw, (n, 1, H, W): the mean over all images is none."""
+        """A draw, (n, 1, H, W), because the mean over all images is not an image."""
         return self.sample()
 
     def mode(self) -> Tensor:
-        """A draw too: nobody knows the likeliest image."""
+        """A draw, (n, 1, H, W), because the most probable image is not known."""
         return self.sample()
 
     def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """A draw, (n, 1, H, W); ``noise``: uniforms of that shape to draw it from; ``temperature`` divides logits."""
+        """A draw, (n, 1, H, W), from uniform ``noise`` of that shape if given; ``temperature`` divides the logits."""
         return self.model.draw(self.n, noise, temperature)

@@ -1,7 +1,8 @@
-"""The two networks of a PixelCNN: what each position's logits are made of. Shapes: B batch, E embedding, W width.
+"""The two networks that compute each position's logits: PixelCNN, and gated PixelCNN (van den Oord et al. 2016,
+https://arxiv.org/abs/1606.05328).
 
-A network has two ways to run: over whole images, and inside ``layers.causal.drawing`` position by position, where
-``logits_at`` and what it computes with are the same layers.
+A network runs over whole images, or inside ``causal.drawing`` position by position with the same layers
+(``logits_at``). Shapes: B batch, E embedding, W width.
 """
 
 import torch
@@ -18,7 +19,7 @@ from lvae_torch.models.pixelcnn.causal import (
 )
 
 Above = list[Tensor] | None
-"""What a row needs of the row above it, layer by layer, each (B, C, 1, row's width); None in the first row."""
+"""For each layer, the output that a row needs from the row above, (B, C, 1, row's width); None in the first row."""
 
 
 def head(width: int, out_width: int, n_levels: int) -> nn.Sequential:
@@ -33,7 +34,7 @@ def head(width: int, out_width: int, n_levels: int) -> nn.Sequential:
 
 
 class PlainBlock(nn.Module):
-    """x + a bottleneck of half the width around one masked convolution."""
+    """x + bottleneck(x): one masked convolution at half the width."""
 
     def __init__(self, width: int, kernel: int, dropout: float) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainNetwork(nn.Module):
-    """One convolution that may not see its own position, then residual blocks. It has the well-known blind spot."""
+    """A convolution that does not see its own position, then residual blocks. It has PixelCNN's known blind spot."""
 
     def __init__(
         self,
@@ -68,45 +69,45 @@ class PlainNetwork(nn.Module):
         self.head = head(width, out_width, n_levels)
 
     def forward(self, embedded: Tensor) -> Tensor:
-        """(B, E, H, W) -> logits (B, K, H, W), each of what comes before its position."""
+        """(B, E, H, W) -> logits (B, K, H, W), each computed from earlier positions."""
         return self.head(self.blocks(self.first(embedded)))
 
     def logits_at(self, unknown: Tensor, column: int, above: Above) -> Tensor:
-        """The place's logits, (B, K, 1, 1); ``unknown``, (B, E, 1, 1), stands there for what is not drawn yet."""
+        """Logits at the place, (B, K, 1, 1); ``unknown``, (B, E, 1, 1), is a placeholder for the value to draw."""
         return self(unknown)
 
     def settle(self, embedded: Tensor) -> None:
-        """What was drawn at the place, (B, E, 1, 1)."""
+        """Take in the embedding of the value drawn at the place, (B, E, 1, 1)."""
         self.first.remember(embedded)
 
     def settle_row(self, embedded: Tensor) -> Above:
-        """A whole row that was drawn, (B, E, 1, row's width); gives what the next one needs of it."""
+        """Take in a finished row, (B, E, 1, row's width); return what the next row needs from it."""
         return None
 
 
 class GatedLayer(nn.Module):
-    """A stack that sees all rows above, and one that sees its own row and what the other makes of the row above."""
+    """A vertical stack that sees all rows above, and a horizontal stack that sees its own row and the vertical one."""
 
     def __init__(self, n_in: int, width: int, kernel: int, own: Own, dropout: float) -> None:
-        """``own`` is A in the first layer only, which has neither norms nor a residual."""
+        """``own`` is A only in the first layer, which has no norms and no residual connection."""
         super().__init__()
         self.is_first = own == "A"
         self.norm_above = nn.Identity() if self.is_first else ChannelNorm(n_in)
         self.norm_row = nn.Identity() if self.is_first else ChannelNorm(n_in)
         self.vertical = MaskedConv2d(n_in, 2 * width, vertical_mask(kernel))
         self.horizontal = MaskedConv2d(n_in, 2 * width, horizontal_mask(kernel, own))
-        self.link = nn.Conv2d(2 * width, 2 * width, kernel_size=1, bias=False)  # no row above is as a row of zeros
+        self.link = nn.Conv2d(2 * width, 2 * width, kernel_size=1, bias=False)  # no bias: a missing row acts as zeros
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Conv2d(width, width, kernel_size=1))
 
     def forward(self, stacks: Tensor) -> Tensor:
-        """Both stacks, (2, B, n_in, H, W) -> (2, B, W, H, W)."""
+        """Map both stacks, (2, B, n_in, H, W) -> (2, B, W, H, W)."""
         v, h = stacks.unbind()
         v, rows = self.down(v)
         rows_above = pad(rows[:, :, :-1], (0, 0, 1, 0))
         return torch.stack([v, self.right(h, rows_above)])
 
     def down(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The vertical stack's output, and what the horizontal one is to see of it a row further down."""
+        """The vertical stack's output, and the features that the horizontal stack sees one row below."""
         rows = self.vertical(self.norm_above(v))
         return gate(rows), rows
 
@@ -118,7 +119,7 @@ class GatedLayer(nn.Module):
 
 
 class GatedNetwork(nn.Module):
-    """Gated layers straight on the embedding: deep enough, each position sees all that comes before it."""
+    """Gated layers directly on the embedding; with enough layers each position sees all earlier ones."""
 
     def __init__(
         self,
@@ -136,14 +137,14 @@ class GatedNetwork(nn.Module):
         self.head = head(width, out_width, n_levels)
 
     def forward(self, embedded: Tensor) -> Tensor:
-        """(B, E, H, W) -> logits (B, K, H, W), each of what comes before its position."""
+        """(B, E, H, W) -> logits (B, K, H, W), each computed from earlier positions."""
         stacks = torch.stack([embedded, embedded])
         for layer in self._layers:
             stacks = layer(stacks)
         return self.head(stacks[1])
 
     def logits_at(self, unknown: Tensor, column: int, above: Above) -> Tensor:
-        """The place's logits, (B, K, 1, 1); ``unknown``, (B, E, 1, 1), stands there for what is not drawn yet."""
+        """Logits at the place, (B, K, 1, 1); ``unknown``, (B, E, 1, 1), is a placeholder for the value to draw."""
         h = unknown
         for i, layer in enumerate(self._layers):
             h = layer.right(h, None if above is None else above[i][..., column : column + 1])
@@ -151,11 +152,11 @@ class GatedNetwork(nn.Module):
         return logits
 
     def settle(self, embedded: Tensor) -> None:
-        """What was drawn at the place, (B, E, 1, 1)."""
+        """Take in the embedding of the value drawn at the place, (B, E, 1, 1)."""
         self.first.horizontal.remember(embedded)
 
     def settle_row(self, embedded: Tensor) -> Above:
-        """A whole row that was drawn, (B, E, 1, row's width); gives what the next one needs of it."""
+        """Take in a finished row, (B, E, 1, row's width); return what the next row needs from it."""
         v, above = embedded, []
         for layer in self._layers:
             v, rows = layer.down(v)
@@ -168,6 +169,6 @@ class GatedNetwork(nn.Module):
 
 
 def gate(params: Tensor) -> Tensor:
-    """tanh(a) * sigmoid(b): (B, 2W, ...) -> (B, W, ...)."""
+    """The gated activation tanh(a) * sigmoid(b), Eq. 2: (B, 2W, ...) -> (B, W, ...)."""
     value, opening = params.chunk(2, dim=1)
     return torch.tanh(value) * torch.sigmoid(opening)

@@ -11,26 +11,26 @@ from lvae_torch.models.section import ModelSection
 
 
 class PixelCNNSection(ModelSection):
-    """[model]: an autoregressive model of codes (see vqvae), or of other images of one channel and few levels."""
+    """[model]: an autoregressive model of codes (see vqvae), or of other images with one channel and few levels."""
 
     family: Literal["pixelcnn"] = "pixelcnn"
-    """Which kind of model; the other keys of this section depend on it."""
+    """Kind of model; the other keys of this section depend on it."""
     gated: bool = False
-    """Gated layers in two stacks, without the blind spot of the plain residual blocks."""
+    """Use gated layers in two stacks, which have no blind spot, instead of plain residual blocks."""
     width: PositiveInt = 128
     """Channels of every feature map."""
     layers: PositiveInt = 9
-    """Residual blocks, or gated layers."""
+    """Number of residual blocks, or of gated layers."""
     embedding: PositiveInt = 64
-    """Length of the vector that stands for a level."""
+    """Length of the vector that represents a level."""
     first_kernel: PositiveInt = 7
-    """Kernel of the first convolution of a plain network; odd."""
+    """Kernel size of the first convolution of a plain network; odd."""
     kernel: PositiveInt = 3
-    """Kernel of all others; odd."""
+    """Kernel size of all other convolutions; odd."""
     out_width: PositiveInt = 512
     """Channels of the last hidden layer."""
     dropout: Fraction = 0.0
-    """Probability of dropping an activation inside a block in training."""
+    """Probability of dropping an activation inside a block during training."""
 
     def problems(self) -> Iterator[str]:
         for key in ("first_kernel", "kernel"):

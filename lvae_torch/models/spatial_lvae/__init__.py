@@ -1,1 +1,1 @@
-"""The convolutional Ladder VAE (addtt/ladder-vae-pytorch)."""
+"""The spatial LVAE, a convolutional Ladder VAE (addtt/ladder-vae-pytorch)."""

@@ -1,4 +1,4 @@
-"""Data-dependent initialisation (Salimans and Kingma 2016, as the spatial LVAE uses it)."""
+"""Data-dependent initialisation as in the spatial LVAE (Salimans and Kingma 2016, https://arxiv.org/abs/1602.07868)."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ Affine = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
 def draw_kaiming(model: nn.Module) -> None:
-    """Kaiming-normal weights and zero biases for every affine layer; norms and other parameters stay."""
+    """Draw Kaiming-normal weights and set zero biases in every affine layer; norms and other parameters stay."""
     for layer in affine_layers(model):
         nn.init.kaiming_normal_(layer.weight)
         if layer.bias is not None:
@@ -20,7 +20,7 @@ def draw_kaiming(model: nn.Module) -> None:
 def rescale_to_data(model: nn.Module, forward: Callable[[], object], scale: float = 0.1) -> None:
     """Give every output channel of every affine layer mean 0 and std ``scale`` over one batch.
 
-    ``forward`` runs that batch once; layers are corrected in the order they run, each seeing corrected inputs.
+    ``forward`` runs that batch once. Layers are corrected in the order they run, so each one sees corrected inputs.
     """
     hooks = [layer.register_forward_hook(_rescale(scale)) for layer in affine_layers(model)]
     try:

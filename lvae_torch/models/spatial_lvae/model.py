@@ -1,7 +1,7 @@
-"""The spatial ladder VAE: a bottom-up network of features, and a top-down ladder of latent maps beside it.
+"""The spatial ladder VAE: a bottom-up network of features, and a top-down ladder of latent maps.
 
-Like the Ladder VAE (Sonderby et al. 2016) posterior and prior share one top-down path; a learned merge of
-features takes the place of the precision-weighted product. Shapes: B batch, C width, Z latent channels.
+As in the Ladder VAE (Sonderby et al. 2016), posterior and prior share one top-down path; a learned merge of
+features replaces the precision-weighted product. Shapes: B batch, C width, Z latent channels.
 """
 
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ from lvae_torch.models.spatial_lvae.residual import BlockStyle, Merge, ResidualB
 
 @dataclass(frozen=True)
 class Stage:
-    """One latent layer and the deterministic blocks around it."""
+    """Sizes of one latent layer and of the deterministic blocks around it."""
 
     z_channels: int
     halvings: int
-    """How often height and width halve on the way up into this layer (and double on the way down out of it)."""
+    """How often height and width halve on the way up into this layer, and double on the way down out of it."""
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """What all layers of a spatial LVAE have in common."""
+    """Options that all layers of a spatial LVAE share."""
 
     style: BlockStyle
     blocks_per_layer: int = 2
@@ -45,7 +45,7 @@ class Ladder:
 
 
 class Rung(nn.Module):
-    """One layer of the top-down path: prior from above, posterior from above and beside, then z joins the stream."""
+    """One layer of the top-down path: the prior from above, the posterior from above and from x, then z."""
 
     def __init__(self, ladder: Ladder, stage: Stage, top_size: tuple[int, int] | None = None) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Rung(nn.Module):
         self.z_proj = nn.Conv2d(z_channels, style.channels, kernel_size=3, padding=1)
         self.skip = Merge(style) if ladder.use_skip and top_size is None else None
         if top_size is not None:
-            zeros = torch.zeros(1, 2 * z_channels, *top_size)  # a standard normal, until it is learned
+            zeros = torch.zeros(1, 2 * z_channels, *top_size)  # a standard normal at first
             self.top_prior = nn.Parameter(zeros, requires_grad=ladder.learn_top_prior)
         else:
             self.prior = nn.Conv2d(style.channels, 2 * z_channels, kernel_size=3, padding=1)
@@ -81,7 +81,7 @@ class Rung(nn.Module):
 
 
 class SpatialLVAE(Model):
-    """A ladder of latent maps. ``stages`` run bottom to top, as papers list them; latents come out top-down."""
+    """A ladder of latent maps. ``stages`` run bottom to top, as in papers; latents are listed top first."""
 
     blocks = (ResidualBlock,)
 
@@ -103,7 +103,7 @@ class SpatialLVAE(Model):
         self.stem = nn.Sequential(
             nn.Conv2d(image_shape[0], style.channels, kernel_size=5, stride=stride, padding=2),
             style.activation(),
-            ResidualBlock(style, gated=False),  # never gated: the published parameter counts have it so
+            ResidualBlock(style, gated=False),  # never gated: this matches the published parameter counts
         )
         self.bottom_up = nn.ModuleList(
             residual_tower(style, ladder.gated, ladder.blocks_per_layer, stage.halvings) for stage in stages
@@ -130,7 +130,7 @@ class SpatialLVAE(Model):
         return tuple(reversed(features))
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
-        """The one top-down pass; ``n`` images where there are no features."""
+        """The top-down pass; without features it generates ``n`` images."""
         n = batch_size(features, n)
         h: Tensor | None = None
         latents: list[Latent] = []
@@ -156,7 +156,7 @@ class SpatialLVAE(Model):
         return tuple(reversed(shapes))
 
     def initialize(self, x: Tensor, scale: float = 0.1) -> None:
-        """Data-dependent initialisation from one batch x, (B, C, H, W), if the settings ask for it."""
+        """Initialise from one batch x, (B, C, H, W), if ``data_dependent_init`` is set."""
         if not self.data_dependent_init:
             return
         was_training = self.training

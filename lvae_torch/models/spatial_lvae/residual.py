@@ -17,12 +17,12 @@ RESIDUAL_TYPES = ("bacdbacd", "bacdbac", "cabdcabd")
 
 @dataclass(frozen=True)
 class BlockStyle:
-    """What all residual blocks of a model have in common."""
+    """Options that all residual blocks of a model share."""
 
     channels: int
     nonlinearity: str = "elu"
     residual_type: str = "bacdbacd"
-    """The order inside: b batch norm, a activation, c convolution, d dropout."""
+    """Order of the layers: b batch norm, a activation, c convolution, d dropout."""
     use_batch_norm: bool = True
     dropout: float = 0.0
 
@@ -30,10 +30,10 @@ class BlockStyle:
         return NONLINEARITIES[self.nonlinearity](inplace=inplace)
 
     def layers(self) -> list[nn.Module]:
-        """The residual branch; b and d are left out where batch norm or dropout is off."""
+        """Layers of the residual branch, without b if batch norm is off and without d if dropout is off."""
         absent = ("" if self.use_batch_norm else "b") + ("" if self.dropout > 0 else "d")
         order = "".join(letter for letter in self.residual_type if letter not in absent)
-        # In place only behind a layer of the branch itself: the block's input is needed again for the sum.
+        # The first layer must not work in place: the sum needs the block's input.
         return [self._layer(letter, inplace=i > 0) for i, letter in enumerate(order)]
 
     def _layer(self, letter: str, inplace: bool) -> nn.Module:
@@ -49,7 +49,7 @@ class BlockStyle:
 
 
 class Gate(nn.Module):
-    """activation(A x) * sigmoid(B x), both 1x1 convolutions, as one of twice the width."""
+    """activation(A x) * sigmoid(B x); one 1x1 convolution of twice the width computes A x and B x."""
 
     def __init__(self, style: BlockStyle) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Gate(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + gate(branch(x)), same shape in and out; nothing after the sum."""
+    """x + gate(branch(x)), same shape in and out; there is no activation after the sum."""
 
     def __init__(self, style: BlockStyle, gated: bool) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class ResidualBlock(nn.Module):
 
 
 class Merge(nn.Module):
-    """Two feature maps into one: a 1x1 convolution of both, then (unless linear) a gated residual block."""
+    """Merges two feature maps: a 1x1 convolution of both, then (unless linear) a gated residual block."""
 
     def __init__(self, style: BlockStyle, linear: bool = False) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Merge(nn.Module):
 
 
 def residual_tower(style: BlockStyle, gated: bool, blocks: int, halvings: int = 0, up: bool = False) -> nn.Sequential:
-    """Residual blocks in a row; the first ``halvings`` of them halve (or with ``up``, double) height and width."""
+    """Residual blocks in a row; before each of the first ``halvings``, height and width halve (``up``: double)."""
     tower: list[nn.Module] = []
     for j in range(blocks):
         if j < halvings:

@@ -11,14 +11,14 @@ from lvae_torch.models.spatial_lvae.residual import BlockStyle
 
 
 class SpatialLVAESection(LikelihoodSection):
-    """[model]: a spatial ladder VAE. The defaults are what all published results of the family share."""
+    """[model]: a spatial ladder VAE. The defaults are those that all published results share."""
 
     family: Literal["spatial_lvae"] = "spatial_lvae"
-    """Which kind of model; the other keys of this section depend on it."""
+    """Kind of model; the other keys of this section depend on it."""
     z_channels: TupleOf[PositiveInt] = (32, 32, 32)
-    """Channels of each latent map, bottom to top; as many entries as there are latent layers."""
+    """Channels of each latent map, bottom to top; one entry per latent layer."""
     downsample: TupleOf[Count] = (1, 1, 1)
-    """How often height and width halve on entering each layer, bottom to top."""
+    """How often height and width halve on the way up into each layer, bottom to top."""
     initial_halving: bool = True
     """Halve the image once before the first layer."""
     n_filters: PositiveInt = 64
@@ -30,23 +30,23 @@ class SpatialLVAESection(LikelihoodSection):
     residual_type: Literal["bacdbacd", "bacdbac", "cabdcabd"] = "bacdbacd"
     """Order inside a residual block: b batch norm, a activation, c convolution, d dropout."""
     batch_norm: bool = True
-    """Batch normalisation inside the blocks."""
+    """Use batch normalisation inside the blocks."""
     dropout: Fraction = 0.2
-    """Probability of dropping a channel in training; 0 leaves dropout out."""
+    """Probability of dropping a channel during training; 0 for no dropout."""
     gated: bool = True
     """Gate each residual branch."""
     skip: bool = True
-    """Let the features of the layer above pass around z."""
+    """Let the features of the layer above bypass z (skip connection)."""
     merge: Literal["residual", "linear"] = "residual"
-    """How bottom-up and top-down features become the posterior's input."""
+    """How bottom-up and top-down features are merged into the posterior's input."""
     learn_top_prior: bool = True
-    """Learn mean and variance of the top prior; otherwise it is a standard normal."""
+    """Learn mean and variance of the top prior; False keeps a standard normal."""
     data_dependent_init: bool = True
     """Scale the initial weights so that every layer starts with outputs of std 0.1 on the first batch."""
     max_log_std: Positive | None = 10.0
-    """Bound on |log std| of priors and posteriors, against overflow; None for no bound."""
+    """Bound on |log std| of priors and posteriors, which prevents overflow; None for no bound."""
     likelihood: LikelihoodName = "bernoulli"
-    """p(x | z): bernoulli for binary data, the discretized ones for pixels, gaussian for values without levels."""
+    """p(x | z): bernoulli for binary data, the discretized ones for pixels, gaussian for continuous values."""
     n_mixtures: PositiveInt = 10
     """Components of the discretized mixture of logistics."""
 

@@ -1,1 +1,1 @@
-"""One latent vector: the VAE, and the VLAE, whose prior is an autoregressive flow."""
+"""Models with one latent vector: the VAE, and the VLAE, whose prior is an autoregressive flow."""

@@ -1,4 +1,4 @@
-"""The VAE (Kingma & Welling 2014): one latent vector, a network into it, a network out of it, and a prior.
+"""The VAE with one latent vector: encoder, decoder and prior (Kingma & Welling 2014, https://arxiv.org/abs/1312.6114).
 
 Shapes: B batch, D latent units.
 """
@@ -14,16 +14,16 @@ from lvae_torch.models.contract import Features, Latent, Model, Output, Prior, S
 from lvae_torch.models.likelihoods.heads import Head
 from lvae_torch.models.vae.networks import Block
 
-PriorOf = Callable[[Tensor], Prior]  # zeros (B, D) -> p(z) of B draws
+PriorOf = Callable[[Tensor], Prior]  # zeros (B, D) -> p(z) for B draws
 
 
 def standard_normal(zeros: Tensor) -> DiagonalGaussian:
-    """N(0, I) of so many draws, (B, D)."""
+    """N(0, I) for B draws; zeros is (B, D)."""
     return DiagonalGaussian(zeros, zeros)
 
 
 class VAE(Model):
-    """p(z) p(x | z), inferred by q(z | x): a VLAE with a flow for a prior, an ordinary VAE with N(0, I)."""
+    """p(z) p(x | z), inferred by q(z | x): a VAE if the prior is N(0, I), a VLAE if it is a flow."""
 
     blocks = (Block,)
 
@@ -54,7 +54,7 @@ class VAE(Model):
         return (self.encoder(x),)
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
-        """The one top-down pass; ``n`` images where there are no features."""
+        """The top-down pass; without features it generates ``n`` images."""
         weight = next(self.decoder.parameters())
         zeros = weight.new_zeros(batch_size(features, n), self.z_dim)
         p = self.prior(widened(zeros))  #                                                           p(z)
@@ -64,5 +64,5 @@ class VAE(Model):
         return Output(self.likelihood(params), (Latent(z, p, q),))
 
     def latent_shapes(self) -> tuple[tuple[int], ...]:
-        """(D,), whatever the image."""
+        """(D,), the shape of the one latent."""
         return ((self.z_dim,),)

@@ -1,4 +1,4 @@
-"""The networks of a VAE with one latent vector, for points and for images.
+"""Encoders and decoders of a VAE with one latent vector: dense ones, and convolutional ones for images.
 
 Shapes: B batch, D latent units, W width.
 """
@@ -14,7 +14,7 @@ from lvae_torch.models.geometry import crop_to, pad_to, padded_size
 
 
 class Block(nn.Sequential):
-    """An affine layer and a rectifier."""
+    """An affine layer and a ReLU."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer, nn.ReLU())
@@ -28,7 +28,7 @@ class Centred(nn.Module):
 
 
 class Padded(nn.Module):
-    """Zeros around images up to ``size``, (height, width)."""
+    """Pads images with zeros to ``size``, (height, width)."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Padded(nn.Module):
 
 
 class Cropped(nn.Module):
-    """The middle of images, of ``size``, (height, width)."""
+    """Crops images to their middle of ``size``, (height, width)."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -50,19 +50,19 @@ class Cropped(nn.Module):
 
 
 def dense_encoder(image_shape: ImageShape, widths: Sequence[int], z_dim: int) -> nn.Sequential:
-    """(B, C, H, W) -> (B, 2D), through hidden layers of these widths."""
+    """(B, C, H, W) -> (B, 2D), with hidden layers of these widths."""
     sizes = (prod(image_shape), *widths)
     return nn.Sequential(nn.Flatten(), *_hidden(sizes), nn.Linear(sizes[-1], 2 * z_dim))
 
 
 def dense_decoder(image_shape: ImageShape, widths: Sequence[int], z_dim: int, n_params: int) -> nn.Sequential:
-    """(B, D) -> (B, n_params, H, W), through the same widths the other way."""
+    """(B, D) -> (B, n_params, H, W), with hidden layers of these widths in reverse order."""
     sizes, out = (z_dim, *reversed(widths)), (n_params, *image_shape[1:])
     return nn.Sequential(*_hidden(sizes), nn.Linear(sizes[-1], prod(out)), nn.Unflatten(1, out))
 
 
 def convolutional_encoder(image_shape: ImageShape, widths: Sequence[int], z_dim: int) -> nn.Sequential:
-    """(B, C, H, W) -> (B, 2D): a convolution to the first width, one to each further width, halving the image."""
+    """(B, C, H, W) -> (B, 2D): a convolution to the first width, then one that halves the image per further width."""
     size = padded_image(image_shape, widths)
     first = Block(nn.Conv2d(image_shape[0], widths[0], kernel_size=3, padding=1))
     halving = [Block(nn.Conv2d(a, b, kernel_size=3, stride=2, padding=1)) for a, b in pairwise(widths)]
@@ -71,7 +71,7 @@ def convolutional_encoder(image_shape: ImageShape, widths: Sequence[int], z_dim:
 
 
 def convolutional_decoder(image_shape: ImageShape, widths: Sequence[int], z_dim: int, n_params: int) -> nn.Sequential:
-    """(B, D) -> (B, n_params, H, W): the way back, which begins with the last width but one and has it twice."""
+    """(B, D) -> (B, n_params, H, W): the way back; it uses the last width but one twice, and not the last."""
     size = padded_image(image_shape, widths)
     channels = tuple(reversed(widths[:-1]))
     start = (channels[0], *innermost(size, widths))
@@ -89,7 +89,7 @@ def convolutional_decoder(image_shape: ImageShape, widths: Sequence[int], z_dim:
 
 
 def padded_image(image_shape: ImageShape, widths: Sequence[int]) -> tuple[int, int]:
-    """Height and width that halve evenly once for each width but the first."""
+    """Height and width, padded so that they halve evenly once for each width but the first."""
     return padded_size(image_shape[1:], 2 ** (len(widths) - 1))
 
 

@@ -28,18 +28,18 @@ from lvae_torch.models.vae.networks import (
 
 
 class OneLatentSection(LikelihoodSection):
-    """What both have in common: all but the prior."""
+    """The keys that VAE and VLAE share: all but those of the prior."""
 
     z_dim: PositiveInt = 16
     """Latent units."""
     network: Literal["dense", "convolutional"] = "convolutional"
-    """Kind of both networks: fully connected (for points of the plane), or convolutional."""
+    """Kind of encoder and decoder: fully connected (for points of the plane), or convolutional."""
     widths: TupleOf[PositiveInt] = (32, 64, 128, 256)
-    """Hidden units, or channels, of each layer from x to z; each but the first of the channels halves the image."""
+    """Hidden units or channels of each layer from x to z; each convolution but the first halves the image."""
     likelihood: LikelihoodName = "recon_sse"
-    """p(x | z). recon_sse: a sum of squared errors on [-1, 1] instead, which has no bits per dimension."""
+    """p(x | z). recon_sse is a sum of squared errors on [-1, 1], which has no bits per dimension."""
     std: GaussianStd = "per_output"
-    """gaussian: one from the network for each value, one learned for all, the likeliest for the batch, or a number."""
+    """Std of gaussian: per_output from the network, one learned for all, the optimal one per batch, or a number."""
     n_mixtures: PositiveInt = 10
     """Components of the discretized mixture of logistics."""
 
@@ -51,12 +51,12 @@ class OneLatentSection(LikelihoodSection):
         yield from misplaced_std(self.std, self.likelihood)
 
     def head(self, image_shape: ImageShape, n_levels: int) -> Head:
-        """The likelihood over the image's colours."""
+        """The likelihood for the image's colours."""
         options = Options(self.n_mixtures, std=self.std)
         return likelihood_head(self.likelihood, image_shape[0], n_levels, options)
 
     def networks(self, image_shape: ImageShape, n_levels: int, head: Head) -> tuple[nn.Module, nn.Module]:
-        """Encoder and decoder; one seed gives a VAE and a VLAE the same weights."""
+        """Encoder and decoder; the same seed gives a VAE and a VLAE the same weights."""
         make_encoder, make_decoder = {
             "dense": (dense_encoder, dense_decoder),
             "convolutional": (convolutional_encoder, convolutional_decoder),
@@ -70,7 +70,7 @@ class VAESection(OneLatentSection):
     """[model]: a VAE with one latent vector and a standard normal prior."""
 
     family: Literal["vae"] = "vae"
-    """Which kind of model; the other keys of this section depend on it."""
+    """Kind of model; the other keys of this section depend on it."""
 
     def make(self, image_shape: ImageShape, n_levels: int) -> VAE:
         head = self.head(image_shape, n_levels)
@@ -78,14 +78,14 @@ class VAESection(OneLatentSection):
 
 
 class VLAESection(OneLatentSection):
-    """[model]: the same with an autoregressive-flow prior."""
+    """[model]: a VAE with one latent vector and an autoregressive-flow prior."""
 
     family: Literal["vlae"] = "vlae"
-    """Which kind of model; the other keys of this section depend on it."""
+    """Kind of model; the other keys of this section depend on it."""
     prior_widths: TupleOf[PositiveInt] = (512, 512)
-    """Hidden units of each layer of the prior's masked network."""
+    """Hidden units of each layer of the prior's MADE."""
     bound_log_scale: bool = True
-    """Keep the prior's scales within a factor e of one (a tanh); otherwise they are free."""
+    """Keep the prior's scales between 1/e and e by a tanh; False leaves them free."""
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()

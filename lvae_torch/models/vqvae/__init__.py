@@ -1,1 +1,1 @@
-"""Discrete codes: the VQ-VAE and its quantizers."""
+"""Models with discrete codes: the VQ-VAE and its quantizers."""

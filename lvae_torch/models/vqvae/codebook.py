@@ -1,6 +1,7 @@
-"""Codebooks of vector quantisation. Shapes: K codes, D numbers in each, N vectors to be encoded.
+"""Codebooks of vector quantisation. Shapes: K codes of D numbers each, N vectors to encode.
 
-What changes in the forward pass is a buffer, never a parameter: the buffers of a step that is skipped are put back.
+The forward pass changes only buffers, never parameters, because a skipped step restores the buffers.
+The moving averages are from van den Oord et al. 2017, https://arxiv.org/abs/1711.00937.
 """
 
 import torch
@@ -9,26 +10,26 @@ from torch import Tensor, nn
 
 
 def nearest(rows: Tensor, vectors: Tensor) -> Tensor:
-    """Index of the nearest of ``vectors``, (K, D), to each row, (N, D): int64 (N,); the lowest of several."""
+    """For each row, (N, D), the index of the nearest of ``vectors``, (K, D): int64 (N,); the lowest at a tie."""
     return distances_less_own_norm(rows, vectors).argmin(dim=1)
 
 
 def distances_less_own_norm(rows: Tensor, vectors: Tensor) -> Tensor:
-    """Squared distances less the rows' own squared norms, (N, K), as one matrix product.
+    """Squared distances minus the rows' squared norms, (N, K), as one matrix product.
 
-    Those norms would change no choice, and large ones would cost the digits that decide it.
+    Row norms are equal for all codes, so argmin ignores them; adding large ones would lose precision.
     """
     return torch.addmm((vectors**2).sum(dim=1), rows, vectors.T, alpha=-2)
 
 
 class Codebook(nn.Module):
-    """K vectors, and how long ago each was used."""
+    """K vectors, and how long each has been unused."""
 
     moves_by_gradient: bool
     idle: Tensor
 
     def __init__(self, n_codes: int, dim: int, restart_after: int) -> None:
-        """``restart_after``: steps without use after which a code begins anew at a vector of the batch; 0 for never."""
+        """``restart_after``: a code unused for this many steps restarts at a vector of the batch; 0 for never."""
         super().__init__()
         self.n_codes = n_codes
         self.dim = dim
@@ -37,18 +38,18 @@ class Codebook(nn.Module):
 
     @property
     def vectors(self) -> Tensor:
-        """(K, D)."""
+        """The code vectors, (K, D)."""
         raise NotImplementedError
 
     def start_at(self, vectors: Tensor) -> None:
-        """Begin with these, (K, D)."""
+        """Set the initial code vectors, (K, D)."""
         raise NotImplementedError
 
     @torch.no_grad()
     def learn(self, rows: Tensor, codes: Tensor) -> None:
-        """What a training step teaches beside gradients: ``codes``, (N,), were chosen for ``rows``, (N, D).
+        """Update without gradients after a training step that chose ``codes``, (N,), for ``rows``, (N, D).
 
-        Every rank takes part, and ends with the same codebook.
+        All ranks must call it; they end with the same codebook.
         """
         if self.restart_after:
             (counts,) = summed_over_ranks(indicators(codes, self.n_codes, rows.dtype).sum(dim=0))
@@ -64,12 +65,12 @@ class Codebook(nn.Module):
         self.idle.masked_fill_(dead, 0)
 
     def _put(self, where: Tensor, vectors: Tensor) -> None:
-        """``vectors``, (K, D), in place of those where the mask, (K, 1), is on."""
+        """Replace the code vectors by ``vectors``, (K, D), where the mask ``where``, (K, 1), is on."""
         raise NotImplementedError
 
 
 class LearnedCodebook(Codebook):
-    """Vectors that gradients move."""
+    """Code vectors that gradients move."""
 
     moves_by_gradient = True
     moved: Tensor
@@ -77,7 +78,7 @@ class LearnedCodebook(Codebook):
     def __init__(self, n_codes: int, dim: int, restart_after: int = 0) -> None:
         super().__init__(n_codes, dim, restart_after)
         self.weight = nn.Parameter(uniform_start(n_codes, dim))
-        self.register_buffer("moved", torch.zeros(n_codes, dim))  # what restarts have added
+        self.register_buffer("moved", torch.zeros(n_codes, dim))  # sum of the moves by restarts
 
     @property
     def vectors(self) -> Tensor:
@@ -92,7 +93,7 @@ class LearnedCodebook(Codebook):
 
 
 class EmaCodebook(Codebook):
-    """Vectors that are moving averages of what was encoded with them (van den Oord et al. 2017, appendix A.1)."""
+    """Code vectors that are moving averages of the encodings assigned to them (VQ-VAE paper, appendix A.1)."""
 
     moves_by_gradient = False
     averages: Tensor
@@ -102,7 +103,7 @@ class EmaCodebook(Codebook):
     def __init__(
         self, n_codes: int, dim: int, restart_after: int = 0, decay: float = 0.99, laplace: float = 1e-5
     ) -> None:
-        """``laplace`` keeps the counts of unused codes away from zero."""
+        """``laplace`` is added to the counts, so that those of unused codes stay above zero."""
         super().__init__(n_codes, dim, restart_after)
         self.decay = decay
         self.laplace = laplace
@@ -119,7 +120,7 @@ class EmaCodebook(Codebook):
 
     @torch.no_grad()
     def learn(self, rows: Tensor, codes: Tensor) -> None:
-        """Averages of what the codes were chosen for, then the restarts."""
+        """Update the averages of the rows that chose each code, then restart unused codes."""
         chosen = indicators(codes, self.n_codes, rows.dtype)
         counts, sums = summed_over_ranks(chosen.sum(dim=0), chosen.T @ rows)
         self.counts.lerp_(counts, 1 - self.decay)
@@ -131,7 +132,7 @@ class EmaCodebook(Codebook):
             self._restart(counts, rows)
 
     def _put(self, where: Tensor, vectors: Tensor) -> None:
-        """As if each had been chosen once, by its own vector."""
+        """Set each new code as if its own vector had chosen it once."""
         self.averages.copy_(torch.where(where, vectors, self.averages))
         self.sums.copy_(torch.where(where, vectors, self.sums))
         self.counts.masked_fill_(where.squeeze(1), 1.0)
@@ -144,9 +145,9 @@ def uniform_start(n_codes: int, dim: int) -> Tensor:
 
 @torch.no_grad()
 def k_means(rows: Tensor, n_codes: int, iterations: int = 20) -> Tensor:
-    """Centres of ``n_codes`` clusters of rows (N, D), by Lloyd's iterations from rows drawn at random, (K, D).
+    """Centres, (K, D), of ``n_codes`` clusters of rows, (N, D), by Lloyd's iterations from random rows.
 
-    A centre that is nearest to no row stays where it is.
+    A centre without rows stays where it is.
 
     Raises:
         ValueError: if there are fewer rows than centres.
@@ -162,7 +163,7 @@ def k_means(rows: Tensor, n_codes: int, iterations: int = 20) -> Tensor:
 
 
 def indicators(codes: Tensor, n_codes: int, dtype: torch.dtype) -> Tensor:
-    """1 where row n has code k, (N, K), else 0: products with it add in one order on every device."""
+    """(N, K), 1 where row n has code k, else 0; a matrix product with it adds in a fixed order on every device."""
     zeros = torch.zeros(len(codes), n_codes, dtype=dtype, device=codes.device)
     return zeros.scatter_(1, codes.unsqueeze(1), 1.0)
 
@@ -172,7 +173,7 @@ def ranks_are_many() -> bool:
 
 
 def summed_over_ranks(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Each added up over all ranks, in one exchange."""
+    """Each tensor summed over all ranks, in one exchange."""
     if not ranks_are_many():
         return tensors
     together = torch.cat([tensor.flatten() for tensor in tensors])

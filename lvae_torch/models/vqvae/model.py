@@ -1,7 +1,7 @@
-"""The VQ-VAE (van den Oord et al. 2017): an image becomes a small map of codes, and codes an image.
+"""The VQ-VAE (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937): encodes images as small maps of codes.
 
-One latent layer, of codes: the posterior leaves nothing to chance, the prior is uniform, so the KL is H'W' log K
-whatever the weights. A better prior is one more model, trained on codes (see ``pixelcnn``).
+The one latent layer holds codes. The posterior is deterministic and the prior uniform, so the KL is always hw log K.
+A better prior is a separate model, trained on the codes (see ``pixelcnn``).
 Shapes: B batch, W width, D channels of a code, h = H/4 and w = W/4.
 """
 
@@ -17,7 +17,7 @@ from lvae_torch.models.contract import Features, Latent, Model, Output, Source, 
 from lvae_torch.models.likelihoods.heads import Head
 from lvae_torch.models.vqvae.quantizer import Quantizer
 
-REDUCTION = 4  # the side of an image in codes
+REDUCTION = 4  # the map of codes has 1/4 of the image's height and width
 
 
 class PreActivatedBlock(nn.Module):
@@ -39,7 +39,7 @@ class PreActivatedBlock(nn.Module):
 
 
 def encoder(channels: int, width: int, n_blocks: int, z_channels: int) -> nn.Sequential:
-    """(B, C, H, W) -> (B, D, h, w); a last 1x1 convolution only where D is not the width."""
+    """(B, C, H, W) -> (B, D, h, w), with a last 1x1 convolution if D differs from the width."""
     return nn.Sequential(
         nn.Conv2d(channels, width, kernel_size=4, stride=2, padding=1),
         nn.BatchNorm2d(width),
@@ -83,10 +83,10 @@ class VQVAE(Model):
             ValueError: if x has another shape than the model was built for.
         """
         self.check_images(x)
-        return (widened(self.encoder(2 * x - 1)),)  # half precision cannot tell near codes apart
+        return (widened(self.encoder(2 * x - 1)),)  # half precision cannot separate close codes
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
-        """Codes as the source chooses them, and what they show; ``n`` images where there are no features."""
+        """Choose codes by the source and decode them; without features it generates ``n`` images."""
         if features is not None:
             return self._decode_encoded(features[0], source)
         weight = next(self.decoder.parameters())
@@ -103,7 +103,7 @@ class VQVAE(Model):
         penalties = {name: prod(self.image_shape) * term for name, term in self.quantizer.penalties(z_e, z_q).items()}
         params = self.decoder(self.quantizer.through(z_e, z_q))
         if self.training:
-            self.quantizer.learn(z_e, codes)  # last: what this pass has used is as it was
+            self.quantizer.learn(z_e, codes)  # last, so that this pass uses the old codebook
         return Output(self.likelihood(params), (Latent(z, p, q),), penalties)
 
     def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
@@ -112,7 +112,7 @@ class VQVAE(Model):
         return ((1, height // REDUCTION, width // REDUCTION),)
 
     def initialize(self, x: Tensor) -> None:
-        """Codes at the clusters of the encodings of one batch x, (B, C, H, W), if the settings ask for it.
+        """Put the codes at cluster centres of the encodings of one batch x, (B, C, H, W), if ``start = k_means``.
 
         Raises:
             CfgError: if the batch has fewer encodings than there are codes.

@@ -1,4 +1,4 @@
-"""From vectors to codes and back. Shapes: B batch, D channels, H W height and width, N = BHW positions, K codes."""
+"""Quantizers map vectors to codes and back. Shapes: B batch, D channels, H and W, N = BHW positions, K codes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,19 +11,19 @@ from torch.nn.functional import embedding, normalize
 from lvae_torch.models.vqvae.codebook import Codebook, k_means, nearest
 
 Through = Callable[[Tensor, Tensor], Tensor]
-"""(z_e, z_q), both (B, D, H, W) -> z_q with a gradient for z_e, and none for the codebook."""
+"""(z_e, z_q), both (B, D, H, W) -> z_q, whose gradient flows to z_e but not to the codebook."""
 
 
 def straight_through(z_e: Tensor, z_q: Tensor) -> Tensor:
-    """z_q to the bit; z_e gets its gradient as it is (van den Oord et al. 2017)."""
+    """Exactly z_q; its gradient passes unchanged to z_e (van den Oord et al. 2017)."""
     return z_q.detach() + (z_e - z_e.detach())
 
 
 def rotation_trick(z_e: Tensor, z_q: Tensor) -> Tensor:
-    """z_q to the bit; z_e gets the gradient through the rotation and scaling that make it z_q (Fifty et al. 2024).
+    """Exactly z_q; its gradient reaches z_e through the rotation and scaling that map z_e to z_q.
 
-    The rotation is that in the plane of both: R z = z - 2 r (r.z) + 2 q (e.z), with e and q their directions and r
-    the one halfway.
+    R z = z - 2 r (r.z) + 2 q (e.z) rotates in the plane of both vectors, where e and q are their directions and r is
+    the direction halfway between (Fifty et al. 2024, https://arxiv.org/abs/2410.06424).
     """
     with torch.no_grad():
         e, q = normalize(z_e, dim=1), normalize(z_q, dim=1)
@@ -34,10 +34,10 @@ def rotation_trick(z_e: Tensor, z_q: Tensor) -> Tensor:
 
 
 class VectorQuantizer(nn.Module):
-    """Each vector of a map becomes the nearest one of a codebook."""
+    """Replaces each vector of a map by the nearest code vector."""
 
     def __init__(self, codebook: Codebook, commitment: float, through: Through, starts_at_data: bool = False) -> None:
-        """``commitment``: weight of the term that pulls encodings to their codes."""
+        """``commitment``: weight of the penalty that pulls encodings towards their codes."""
         super().__init__()
         self.codebook = codebook
         self.commitment = commitment
@@ -53,32 +53,32 @@ class VectorQuantizer(nn.Module):
         return chosen.view(z_e.shape[0], 1, *z_e.shape[2:])
 
     def vectors(self, codes: Tensor) -> Tensor:
-        """z_q, (B, D, H, W), of codes (B, 1, H, W)."""
+        """The code vectors z_q, (B, D, H, W), of codes (B, 1, H, W)."""
         return embedding(codes.squeeze(1), self.codebook.vectors).permute(0, 3, 1, 2)
 
     def penalties(self, z_e: Tensor, z_q: Tensor) -> Mapping[str, Tensor]:
-        """Mean squares over a map's elements, (B,) each: of codes to encodings, where gradients move them, and back."""
+        """Mean squared distances between encodings and codes, (B,) each; "codebook" only if gradients move it."""
         terms = {"commitment": self.commitment * _mean_square(z_e, z_q.detach())}
         return {"codebook": _mean_square(z_q, z_e.detach()), **terms} if self.codebook.moves_by_gradient else terms
 
     def learn(self, z_e: Tensor, codes: Tensor) -> None:
-        """What a training step teaches beside gradients."""
+        """Update the codebook without gradients after a training step."""
         with _full_precision(z_e):
             self.codebook.learn(as_rows(z_e.detach()), codes.flatten())
 
     def initialize(self, z_e: Tensor) -> None:
-        """Begin at the clusters of one batch's encodings.
+        """Put the codes at cluster centres of one batch's encodings.
 
         Raises:
-            ValueError: if the batch has fewer of them than there are codes.
+            ValueError: if the batch has fewer encodings than there are codes.
         """
         self.codebook.start_at(k_means(as_rows(z_e.detach()), self.n_codes))
 
 
 class FiniteScalarQuantizer(nn.Module):
-    """Each channel rounded to a few levels in [-1, 1]; a code names a combination of them (Mentzer et al. 2023).
+    """Rounds each channel to a few levels in [-1, 1]; a code names a combination of levels (Mentzer et al. 2023).
 
-    There is no codebook, and nothing to be trained on beside the likelihood.
+    It has no codebook and adds no penalty to the loss.
     """
 
     levels: Tensor
@@ -86,7 +86,7 @@ class FiniteScalarQuantizer(nn.Module):
     starts_at_data = False
 
     def __init__(self, levels: Sequence[int]) -> None:
-        """``levels``: of each channel, 2 or more."""
+        """``levels``: number of levels of each channel, at least 2."""
         super().__init__()
         self.n_codes = prod(levels)
         self.z_channels = len(levels)
@@ -95,21 +95,21 @@ class FiniteScalarQuantizer(nn.Module):
         self.register_buffer("place_values", columns.cumprod(dim=0) // columns, persistent=False)
 
     def codes(self, z_e: Tensor) -> Tensor:
-        """int64 (B, 1, H, W); the first channel's level counts by ones."""
+        """The code of each position, int64 (B, 1, H, W); the first channel is the lowest digit."""
         digits = torch.round((z_e.detach().tanh() + 1) / 2 * (self.levels - 1)).long()
         return (digits * self.place_values).sum(dim=1, keepdim=True)
 
     def vectors(self, codes: Tensor) -> Tensor:
-        """z_q, (B, D, H, W), of codes (B, 1, H, W)."""
+        """The code vectors z_q, (B, D, H, W), of codes (B, 1, H, W)."""
         digits = codes // self.place_values % self.levels
         return 2 * digits / (self.levels - 1) - 1
 
     def through(self, z_e: Tensor, z_q: Tensor) -> Tensor:
-        """z_q to the bit, with the gradient of tanh: rounding is passed straight through."""
+        """Exactly z_q, with the gradient of tanh; the gradient passes straight through the rounding."""
         return straight_through(z_e.tanh(), z_q)
 
     def penalties(self, z_e: Tensor, z_q: Tensor) -> Mapping[str, Tensor]:
-        """None."""
+        """Empty."""
         return {}
 
     def learn(self, z_e: Tensor, codes: Tensor) -> None:
@@ -128,7 +128,7 @@ def as_rows(z: Tensor) -> Tensor:
 
 
 def _full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """Inside, products are as wide as their factors: half precision cannot tell near codes apart."""
+    """Switch autocast off inside, because half precision cannot separate close codes."""
     device = like.device.type
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 

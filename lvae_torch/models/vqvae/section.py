@@ -28,32 +28,32 @@ OF_A_CODEBOOK = ("n_codes", "codebook", "commitment", "restart_after", "start", 
 
 
 class VQVAESection(LikelihoodSection):
-    """[model]: a VQ-VAE with one map of codes, a quarter of the image's sides."""
+    """[model]: a VQ-VAE with one map of codes, whose sides are a quarter of the image's."""
 
     family: Literal["vqvae"] = "vqvae"
-    """Which kind of model; the other keys of this section depend on it."""
+    """Kind of model; the other keys of this section depend on it."""
     width: PositiveInt = 256
     """Channels of every feature map, and of each code."""
     residual_blocks: PositiveInt = 2
-    """In the encoder, and in the decoder."""
+    """Number of residual blocks in the encoder and in the decoder."""
     n_codes: PositiveInt = 128
-    """Codes in the codebook; at least 2."""
+    """Number of codes in the codebook; at least 2."""
     codebook: Literal["learned", "ema"] = "learned"
-    """Codes moved by gradients, or moving averages (decay 0.99) of what was encoded with them."""
+    """How codes move: learned by gradients, or ema, moving averages (decay 0.99) of their encodings."""
     commitment: NonNegative = 1.0
-    """Weight of the term that pulls encodings to their codes; the term for the codebook weighs 1."""
+    """Weight of the penalty that pulls encodings towards their codes; the codebook penalty has weight 1."""
     restart_after: Count = 0
-    """Steps without use after which a code begins anew at an encoding of the batch; 0 for never."""
+    """A code unused for this many steps restarts at an encoding of the batch; 0 for never."""
     start: Literal["uniform", "k_means"] = "uniform"
-    """First codes: uniform in [-1/n_codes, 1/n_codes], or the clusters of the first batch's encodings."""
+    """Initial codes: uniform in [-1/n_codes, 1/n_codes], or cluster centres of the first batch's encodings."""
     gradient: Literal["straight_through", "rotation"] = "straight_through"
-    """How the decoder's gradient gets past the codes: as it is, or turned and scaled as encoding to code."""
+    """How the decoder's gradient passes the codes: unchanged, or rotated and scaled as from encoding to code."""
     levels: TupleOf[PositiveInt] = ()
-    """Finite scalar quantisation instead of a codebook: levels of each channel, such as [8, 4, 4] for 128 codes."""
+    """Finite scalar quantisation instead of a codebook: levels of each channel, for example [8, 4, 4] for 128 codes."""
     likelihood: LikelihoodName = "recon_sse"
-    """p(x | z). recon_sse: a sum of squared errors on [-1, 1] instead, which has no bits per dimension."""
+    """p(x | z). recon_sse is a sum of squared errors on [-1, 1], which has no bits per dimension."""
     std: GaussianStd = "per_output"
-    """gaussian: one from the network for each value, one learned for all, the likeliest for the batch, or a number."""
+    """Std of gaussian: per_output from the network, one learned for all, the optimal one per batch, or a number."""
     n_mixtures: PositiveInt = 10
     """Components of the discretized mixture of logistics."""
 
@@ -68,7 +68,7 @@ class VQVAESection(LikelihoodSection):
 
     @property
     def given_beside_levels(self) -> set[str]:
-        """Keys of the codebook that are not at their defaults."""
+        """Keys of the codebook that differ from their defaults."""
         fields = type(self).model_fields
         return {key for key in OF_A_CODEBOOK if getattr(self, key) != fields[key].default}
 

@@ -1,4 +1,4 @@
-"""The inference modes: one line each, and one file of the same name."""
+"""The table of inference modes: one line each, and one file of the same name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from importlib import import_module
 
 @dataclass(frozen=True)
 class Mode:
-    """What a mode needs to be given."""
+    """The inputs that a mode needs."""
 
     reads_images: bool
     of_training: bool = False
-    """Whether it reads the training split, where ``[synthesis] split`` does not say."""
+    """Whether it reads the training split by default, instead of the validation split."""
     draws_codes: bool = False
-    """Whether ``[synthesis] prior_run`` is for it."""
+    """Whether it uses ``[synthesis] prior_run``."""
 
 
 MODES: dict[str, Mode] = {
@@ -31,6 +31,6 @@ MODES: dict[str, Mode] = {
 
 
 def runner(mode: str) -> Callable[..., dict[str, object]]:
-    """``run(session)`` of the mode's file, imported only now: the names are needed where the files are not."""
+    """``run(session)`` of the mode's file, imported only now so that reading the names stays fast."""
     run: Callable[..., dict[str, object]] = import_module(f"{__name__}.{mode}").run
     return run

@@ -1,4 +1,7 @@
-"""Analysis: how the run learned, what each latent layer holds, and how its layers see the classes."""
+"""Analysis: figures of the learning curve, of the KL and units per layer, and of the classes in each layer."""
+
+import re
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,8 +16,8 @@ from lvae_torch.reporting.history import History
 from lvae_torch.synthesis.session import Session
 from lvae_torch.synthesis.showing import POINT, save_pairs, save_point_samples, save_shown
 
-N_POINTS = 2000  # images in the clouds
-N_PICTURES = 100  # samples, and reconstructions, each of these beside its image
+N_POINTS = 2000  # images in scatter plots
+N_PICTURES = 100  # samples, and pairs of image and reconstruction
 
 
 @torch.no_grad()
@@ -57,7 +60,7 @@ def _layer_names(n: int) -> list[str]:
 
 
 def _draw_history(session: Session) -> list[str]:
-    """What was logged in training; says what was not."""
+    """Draw the figures of the training log; return notes on missing ones."""
     history = History.read(session.run_folder / "metrics.jsonl")
     per_unit, x_label = session.steps_per_epoch, "epochs"
     curves = {
@@ -91,18 +94,31 @@ def _draw_classes(session: Session, labels: list[str]) -> list[str]:
         name: two_principal_components(torch.cat(layer))
         for name, layer in zip(labels, zip(*drawn, strict=True), strict=True)
     }
-    classes = None if session.labels is None else session.labels[chosen]
-    draw_clouds(
-        session.out / "classes.png", clouds, classes, f"{session.identity['run']}: samples of q, two components"
-    )
-    return [] if classes is not None else ["the dump has no labels: classes.png is not coloured"]
+    title = f"{session.identity['run']}: samples of q, two components"
+    if session.labels is None:
+        draw_clouds(session.out / "classes.png", clouds, None, title)
+        return ["the dump has no labels: classes.png is not coloured"]
+    for name, classes in _columns(session.labels[chosen], session.label_names):
+        told = f"{title}, {name}" if name else title
+        draw_clouds(session.out / f"classes{'_' * bool(name)}{name}.png", clouds, classes, told)
+    return []
+
+
+def _columns(labels: np.ndarray, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Classes counted from 0, (n,): of all images, or of each column of labels, with a name that a file may have."""
+    if labels.ndim == 1:
+        yield "", np.unique(labels, return_inverse=True)[1]
+        return
+    for k, column in enumerate(labels.T):
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", names[k]) if k < len(names) else str(k)
+        yield name, np.unique(column, return_inverse=True)[1]
 
 
 def two_principal_components(z: Tensor) -> np.ndarray:
-    """(n, D) -> (n, 2): the coordinates of largest variance; 0 where there is none."""
-    z = z.double().nan_to_num(posinf=0.0, neginf=0.0)  # a diverged model is drawn too
+    """(n, D) -> (n, 2): the coordinates of largest variance; 0 if there are fewer than two."""
+    z = z.double().nan_to_num(posinf=0.0, neginf=0.0)  # so that a diverged model can be drawn
     centred = z - z.mean(dim=0)
-    # From the products of the points: n x n, however many units there are.
+    # The matrix of scalar products is n x n for any number of units.
     variances, directions = torch.linalg.eigh(centred @ centred.T)
     scores = directions[:, -2:].flip(1) * variances[-2:].flip(0).clamp(min=0).sqrt()
     rank_one = scores.new_zeros(len(z), 2)

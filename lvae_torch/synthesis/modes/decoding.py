@@ -1,4 +1,4 @@
-"""Decoding: encodings back to images. What an encoding left out comes from the prior, at ``temperature``."""
+"""Decoding: turns encodings back into images. Variates that were not stored come from the prior at ``temperature``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,14 +30,15 @@ class Encoded:
     parts: Sequence[str]
     kept: Kept
     single_names: Mapping[int, str] | None
-    """What the picture of each image is called; None where its number must do."""
+    """Name of the picture of each image; None if pictures are named by number."""
 
     @classmethod
     def open(cls, folder: Path, session: Session) -> "Encoded":
-        """
+        """Open a folder of encodings.
+
         Raises:
             CfgError: if there are no encodings.
-            DataError: if they are of another model.
+            DataError: if they were made with another model.
         """
         shapes = session.latent_shapes
         if not (folder / INDEX).is_file():
@@ -54,10 +55,10 @@ class Encoded:
         )
 
     def latents(self, arrays: Arrays, name: str, session: Session) -> list[Tensor]:
-        """z of each layer of a part, (n, Z, ...), with zeros for what was left out.
+        """z of each layer of a part, (n, Z, ...), with zeros for variates that were not stored.
 
         Raises:
-            DataError: naming the part, if it has not what the index says.
+            DataError: naming the part, if it does not match the index.
         """
         latents = []
         layers = zip(self.kept.channels, session.latent_shapes, strict=True)
@@ -75,11 +76,11 @@ class Encoded:
 
 @torch.no_grad()
 def run(session: Session) -> dict[str, object]:
-    """The images of a folder of encodings, uint8 (n, H, W, C) in as many parts, and the first of them as a grid."""
+    """Write one part of images, uint8 (n, H, W, C), per part of encodings, and a grid of the first images."""
     options = session.options
     encoded = Encoded.open(Path(options.source) if options.source else session.out.parent / "encoding", session)
     temperatures = per_layer(options.temperature, len(session.latent_shapes))
-    parts = session.parts(0, "source")  # the encodings may have changed: all is made anew
+    parts = session.parts(0, "source")  # the encodings may have changed, so make all parts anew
     for j, _ in n_rounds(session, len(encoded.parts), 1):
         parts.write(j, _decode(session, encoded, encoded.parts[j], temperatures))
     session.processes.barrier()

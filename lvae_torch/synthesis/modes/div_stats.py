@@ -1,4 +1,4 @@
-"""Divergence statistics: the KL of each variate over a split (the training split, unless told otherwise).
+"""Divergence statistics: the mean KL of each variate over a split (by default the training split).
 
 arrays = numpy.load("div_stats.npz")           # arrays["bits.0"]: top layer, mean bits per element, (Z,)
 """
@@ -22,9 +22,9 @@ FRACTIONS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 @torch.no_grad()
 def run(session: Session) -> dict[str, object]:
-    """Mean KL of each variate, and how much of the whole some shares of them hold.
+    """Compute the mean KL of each variate, and the part of the total KL that the largest variates hold.
 
-    An interrupted run goes on after its last whole part.
+    An interrupted mode continues after its last whole part.
     """
     options, shapes = session.options, session.latent_shapes
     count = session.n_shards(options.shard_size)
@@ -51,7 +51,7 @@ def run(session: Session) -> dict[str, object]:
 
 
 def _sums(session: Session, batches: Iterable[Batch]) -> Arrays:
-    """Over images: nats of each variate, (Z,) by layer, and how many images."""
+    """Sums over images: nats of each variate, (Z,) per layer, and the number of images."""
     sums = [torch.zeros(shape[0], dtype=torch.float64) for shape in session.latent_shapes]
     n_images = 0
     for indices, x in batches:
@@ -62,14 +62,14 @@ def _sums(session: Session, batches: Iterable[Batch]) -> Arrays:
 
 
 def _means(parts: Parts, count: int, n_layers: int) -> tuple[list[np.ndarray], int]:
-    """Nats per image of each variate, and the number of images; parts added in order, whoever wrote them."""
+    """Nats per image of each variate, and the number of images; parts are added in a fixed order."""
     read = [parts.read(j) for j in range(count)]
     n_images = sum(int(part["n_images"]) for part in read)
     return [np.sum([part[f"nats.{i}"] for part in read], axis=0) / n_images for i in range(n_layers)], n_images
 
 
 def _held(bits: list[np.ndarray], nats: list[np.ndarray], fraction: float) -> dict[str, object]:
-    """What ``keep_fraction = fraction`` would keep."""
+    """The variates and the share of the KL that ``keep_fraction = fraction`` would keep."""
     kept = Kept.largest(bits, fraction)
     held = sum(float(layer[mask].sum()) for layer, mask in zip(nats, kept.masks, strict=True))
     return {
@@ -80,7 +80,7 @@ def _held(bits: list[np.ndarray], nats: list[np.ndarray], fraction: float) -> di
 
 
 def _draw(session: Session, nats: list[np.ndarray], shapes: tuple[Shape, ...]) -> None:
-    """The share of the KL that the variates of most bits per element hold together."""
+    """Draw the cumulative share of the KL over variates, sorted by bits per element."""
     per_element = np.concatenate([layer / math.prod(shape[1:]) for layer, shape in zip(nats, shapes, strict=True)])
     held = np.cumsum(np.concatenate(nats)[np.argsort(-per_element, kind="stable")])
     x = np.arange(len(held) + 1) / len(held)

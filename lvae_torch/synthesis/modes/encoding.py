@@ -1,8 +1,8 @@
-"""Encoding: latents and posteriors of a whole split, in files that NumPy opens.
+"""Encoding: writes latents and posteriors of a whole split to files that NumPy can open.
 
 arrays = numpy.load("part_00000.npz")          # or safetensors.numpy.load_file("part_00000.safetensors")
 arrays["z.0"]                                  # top layer: (n, Z, h, w); also posterior_mean.0, posterior_log_std.0
-arrays["indices"]                              # which images of the split these are
+arrays["indices"]                              # indices of these images in the split
 """
 
 import math
@@ -23,22 +23,22 @@ from lvae_torch.synthesis.session import Batch, Session
 from lvae_torch.synthesis.variates import Kept, kept_variates
 
 STORED = ("z", "posterior_mean", "posterior_log_std")
-MOST_BYTES = 2**30  # of one part, which is in memory as a whole
+MOST_BYTES = 2**30  # size limit of a part, which is held in memory
 INDEX, NAMES = "index.json", "names.txt"
 
 
 @torch.no_grad()
 def run(session: Session) -> dict[str, object]:
-    """One part per ``shard_size`` images, in whole batches (fewer where latents are huge), of the kept variates only.
+    """Write the kept variates in parts of ``shard_size`` images (fewer if latents are huge), in whole batches.
 
-    Finished parts are kept when the mode is repeated.
+    A repeated mode keeps finished parts.
 
     Raises:
-        DataError: if the disk has not the room for all parts.
+        DataError: if the disk has no room for all parts.
     """
     options, shapes = session.options, session.latent_shapes
     if session.code_source is not None and options.codes_to is not None:
-        check_code_dump(session, session.code_source, options.codes_to)  # before hours of encoding
+        check_code_dump(session, session.code_source, options.codes_to)  # fail before hours of encoding
     kept = kept_variates(session)
     per_image = _bytes_per_image(session, kept)
     shard_size = min(options.shard_size, MOST_BYTES // max(1, per_image))
@@ -78,7 +78,7 @@ def _encode(session: Session, batches: Iterable[Batch], source: Source, kept: Ke
 
 
 def _arrays(latents: tuple[Latent, ...], kept: Kept, dtype: str) -> dict[str, np.ndarray]:
-    """z of the kept variates, (b, kept, ...), and its posterior's moments if it has any; nothing of layers without."""
+    """z of the kept variates, (b, kept, ...), with the moments of Gaussian posteriors; skips layers that keep none."""
     arrays: dict[str, np.ndarray] = {}
     for i, (latent, channels) in enumerate(zip(latents, kept.channels, strict=True)):
         values = {"z": latent.z}
@@ -90,7 +90,7 @@ def _arrays(latents: tuple[Latent, ...], kept: Kept, dtype: str) -> dict[str, np
 
 
 def _numpy(values: Tensor, dtype: str) -> np.ndarray:
-    """As ``dtype``; whole numbers, which name codes, as int32."""
+    """Convert floats to ``dtype``, and codes to int32."""
     array = (values.float() if values.is_floating_point() else values.int()).contiguous().cpu().numpy()
     return array.astype(dtype) if values.is_floating_point() else array
 
@@ -102,7 +102,7 @@ def _bytes_per_image(session: Session, kept: Kept) -> int:
 
 
 def _prepare(session: Session, parts: Parts, count: int, per_image: int) -> None:
-    """Say what this will take, and refuse what has no room."""
+    """Print how much disk space the parts need; raise DataError if there is too little."""
     written = sum(path.stat().st_size for path in map(parts.path, range(count)) if path.is_file())
     n_images, free = len(session.images.indices), shutil.disk_usage(session.out).free
     needed = n_images * per_image
@@ -113,8 +113,8 @@ def _prepare(session: Session, parts: Parts, count: int, per_image: int) -> None
         )
     if session.processes.is_main:
         print(f"{told}; the disk has {_size(free)} left.", flush=True)
-        (session.out / INDEX).unlink(missing_ok=True)  # until all parts are those it names
-    session.processes.barrier()  # nobody writes before all have counted
+        (session.out / INDEX).unlink(missing_ok=True)  # the index returns when all parts are written
+    session.processes.barrier()  # no rank writes before all have measured
 
 
 def _size(n_bytes: float) -> str:
@@ -126,7 +126,7 @@ def _size(n_bytes: float) -> str:
 
 
 def _write_names(session: Session) -> None:
-    """Which file each image came from: its number in the split, a tab, the file's name; a line each."""
+    """Write one line per image: its index in the split, a tab, the name of its source file."""
     path, names = session.out / NAMES, session.names
     if names is None:
         path.unlink(missing_ok=True)

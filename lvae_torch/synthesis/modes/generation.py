@@ -1,4 +1,4 @@
-"""Generation: images from the prior, at a temperature per layer; several settings of temperatures in one go."""
+"""Generation: draws images from the prior, at one temperature per layer or at several settings of temperatures."""
 
 import shutil
 from dataclasses import replace
@@ -16,8 +16,10 @@ from lvae_torch.synthesis.temperatures import per_layer
 
 @torch.no_grad()
 def run(session: Session) -> dict[str, object]:
-    """Images as uint8 (n, H, W, C) arrays in parts, and the first of them as a grid; for ``temperatures`` in a folder
-    each, ``setting_0`` and so on, with noise of its own."""
+    """Write images as parts, uint8 (n, H, W, C), and a grid of the first ones.
+
+    Each entry of ``temperatures`` gets its own folder (``setting_0`` and so on) and its own noise.
+    """
     options, n_layers = session.options, len(session.model.latent_shapes())
     settings = [per_layer(given, n_layers, "temperatures") for given in options.temperatures]
     _remove_settings(session)
@@ -35,7 +37,7 @@ def run(session: Session) -> dict[str, object]:
 def _generate(session: Session, temperatures: tuple[float, ...], *key: int | str) -> None:
     options = session.options
     size = options.batch_size
-    parts = session.parts(0, "n_images", "batch_size")  # quick: always made anew
+    parts = session.parts(0, "n_images", "batch_size")  # quick, so always made anew
     for j, count in n_rounds(session, options.n_images, size):
         seed_everything("generation", options.seed, *key, j)
         source = prior_sample(temperatures) if session.prior is None else session.prior.source(count, temperatures[0])
@@ -49,14 +51,14 @@ def _generate(session: Session, temperatures: tuple[float, ...], *key: int | str
 
 
 def _prior_told(session: Session) -> dict[str, object]:
-    """Where codes come from, of models that have them."""
+    """The prior of the codes, for the results; empty for models without codes."""
     if session.prior is not None:
         return dict(session.prior.identity)
     return {"prior": "uniform; [synthesis] prior_run takes a trained one"} if code_grid(session.model) else {}
 
 
 def _remove_settings(session: Session) -> None:
-    """What an earlier run with more settings left."""
+    """Remove the folders of an earlier call."""
     if session.processes.is_main:
         for folder in session.out.glob("setting_*"):
             shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Interpolation: from one image to another, along the straight line between their posterior means."""
+"""Interpolation: decodes points on the straight line between the posterior means of two images."""
 
 import torch
 from torch import Tensor
@@ -13,11 +13,11 @@ N_ROWS, N_STEPS = 10, 10
 
 @torch.no_grad()
 def run(session: Session) -> dict[str, object]:
-    """``interpolation.png``: a row for each of 10 pairs of images, with weights from 0 to 1 in 10 equal steps.
+    """Write ``interpolation.png``: a row for each of 10 pairs of images, with 10 weights from 0 to 1.
 
-    The first picture of a row is the reconstruction of one image, the last that of the other.
+    Each row begins with the reconstruction of one image and ends with that of the other.
     """
-    assert session.latent_shapes  # or it says that there are none
+    assert session.latent_shapes  # raises CfgError if there are none
     if not session.processes.is_main:
         return {}
     indices = session.images.indices
@@ -35,7 +35,7 @@ def run(session: Session) -> dict[str, object]:
 
 
 def _between(left: Tensor, right: Tensor, weight: float) -> Tensor:
-    """A point on the line; of codes, which have nothing in between, the nearer end."""
+    """A point on the line; for codes, which cannot be mixed, the nearer end."""
     if left.is_floating_point():
         return torch.lerp(left, right, weight)
     return right if weight > 0.5 else left

@@ -1,7 +1,7 @@
-"""Layer inspection: what each latent layer decides, one picture per layer.
+"""Layer inspection: shows what each latent layer decides, in one picture per layer.
 
-In a row, the layers above are drawn once and shared, the layer itself is drawn anew for each column, and the layers
-below stay at their prior mean: whatever differs between columns is that layer's doing.
+In a row, all columns share one draw of the layers above, the layer itself is drawn anew for each column, and the
+layers below stay at their prior mean. So only this layer makes the columns differ.
 """
 
 import torch
@@ -16,7 +16,7 @@ from lvae_torch.synthesis.temperatures import per_layer
 
 @torch.no_grad()
 def run(session: Session) -> dict[str, object]:
-    """``layer_00.png`` (the top layer) and so on, each ``columns`` x ``columns`` images."""
+    """Write ``layer_00.png`` (the top layer) and so on, each with ``columns`` x ``columns`` images."""
     options, shapes = session.options, session.latent_shapes
     temperatures = per_layer(options.temperature, len(shapes))
     for i, _ in n_rounds(session, len(shapes), 1):
@@ -32,5 +32,5 @@ def run(session: Session) -> dict[str, object]:
 
 
 def varying_only(i: int, n_layers: int, draw: Source) -> Source:
-    """Above layer i one draw for all, at layer i a draw for each, below it the prior mean."""
+    """A source that shares one draw above layer i, draws layer i for each image, and uses the prior mean below."""
     return by_layer([shared(draw)] * i + [draw] + [prior_mean] * (n_layers - i - 1))

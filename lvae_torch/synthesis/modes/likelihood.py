@@ -1,4 +1,4 @@
-"""Likelihood: the importance-weighted bound on log p(x), image by image, with its standard error."""
+"""Likelihood: the importance-weighted bound on log p(x) of each image, and its mean with standard error."""
 
 import numpy as np
 import torch
@@ -9,9 +9,9 @@ from lvae_torch.synthesis.session import Session
 
 @torch.no_grad()
 def run(session: Session) -> dict[str, object]:
-    """-log p(x) with K samples: mean over the split; every image's own value is kept in the parts.
+    """Compute the bound on -log p(x) with K samples: the mean over the split, and each image's value in the parts.
 
-    An interrupted run goes on after its last whole part. The standard error is that of the mean over images.
+    An interrupted mode continues after its last whole part. The standard error is that of the mean over images.
     """
     options = session.options
     count = session.n_batches(options.batch_size)

@@ -1,6 +1,6 @@
-"""Progressive reconstruction: what is known of an image after its first k layers, the rest being drawn from the prior.
+"""Progressive reconstruction: takes the top k layers from the posterior of an image, and the rest from the prior.
 
-A row is an image: first itself, then k = 1 layer of its posterior, and so on, down to all of them.
+A row shows an image, then its reconstruction for k = 1, and so on up to all layers.
 """
 
 import numpy as np
@@ -14,12 +14,12 @@ from lvae_torch.synthesis.session import Session
 from lvae_torch.synthesis.similarity import psnr
 from lvae_torch.synthesis.temperatures import per_layer
 
-MOST_COLUMNS = 12  # of reconstructions; deeper models show as many values of k, evenly spread
+MOST_COLUMNS = 12  # reconstructions per row; deeper models show 12 values of k, evenly spread
 
 
 @torch.no_grad()
 def run(session: Session) -> dict[str, object]:
-    """``progressive.png``, one row for each of ``columns`` images of the split."""
+    """Write ``progressive.png``, with one row for each of ``columns`` images of the split."""
     options, n_layers = session.options, len(session.latent_shapes)
     temperatures = per_layer(options.temperature, n_layers)
     if not session.processes.is_main:
@@ -42,17 +42,17 @@ def run(session: Session) -> dict[str, object]:
 
 
 def known_layers(n_layers: int) -> list[int]:
-    """The numbers of layers that a row goes through."""
+    """The values of k in a row."""
     return [int(i) + 1 for i in spread(n_layers, MOST_COLUMNS)]
 
 
 def first_layers(k: int, n_layers: int, temperatures: tuple[float, ...]) -> Source:
-    """q in the top k layers, p below them."""
+    """A source that draws from q in the top k layers and from p below."""
     return by_layer([posterior_sample] * k + [prior_sample(temperatures)] * (n_layers - k))
 
 
 def _row(session: Session, row: int, sources: list[Source]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """An image and its pictures. The noise of a layer is the same in all of them: only what is known differs."""
+    """An image and its reconstructions, which share the noise of each layer and differ only in k."""
     shown = []
     for source in sources:
         x = session.x_at(np.array([row]), "progressive", row)

@@ -1,7 +1,7 @@
-"""Reconstruction: the ELBO of a split, how like the images their reconstructions are, and pictures of pairs.
+"""Reconstruction: the ELBO of a split, the similarity of images and reconstructions, and pictures of pairs.
 
-With ``keep_fraction`` all but the most informative variates come from the prior: a smaller code, whose ELBO counts the
-KL of what is kept.
+With ``keep_fraction``, only the most informative variates come from the posterior and the others from the prior; the
+ELBO then counts the KL of the kept ones.
 """
 
 import numpy as np
@@ -19,17 +19,17 @@ from lvae_torch.synthesis.similarity import psnr, ssim
 from lvae_torch.synthesis.singles import SINGLES, TARGETS, save_singles
 from lvae_torch.synthesis.variates import Kept, bits_per_element, kept_variates, variate_kl
 
-ACTIVE_BITS = 1e-4  # per element: layers with less carry nothing (Efficient-VDVAE's count of active groups)
-FINITE_PSNR = 100.0  # dB; stands for an exact reconstruction in the mean
-ALIKE = ("ssim", "ssim_zero_padded", "psnr")  # of images, not of points, nor of codes
+ACTIVE_BITS = 1e-4  # per element; layers below count as inactive, as in Efficient-VDVAE
+FINITE_PSNR = 100.0  # dB; replaces the infinite PSNR of an exact reconstruction
+ALIKE = ("ssim", "ssim_zero_padded", "psnr")  # for images only, not for points or codes
 OPTIONS = ("batch_size", "draw", "output_temperature", "save_singles", "save_targets")
 
 
 @torch.no_grad()
 def run(session: Session) -> dict[str, object]:
-    """NLL, KL per layer and ELBO in nats per image, bits/dim, SSIM and PSNR: means over the split.
+    """Compute means over the split: NLL, KL per layer and ELBO in nats per image, bits/dim, SSIM and PSNR.
 
-    Every image's own values are kept in the parts; an interrupted run goes on after its last whole part.
+    The parts keep the values of each image; an interrupted mode continues after its last whole part.
     """
     options, shapes = session.options, session.model.latent_shapes()
     kept = kept_variates(session)
@@ -48,7 +48,7 @@ def run(session: Session) -> dict[str, object]:
 
 
 def _reconstruct(session: Session, batch: Batch, source: Source, kept: Kept) -> Arrays:
-    """Values of each image, (b,) or (b, L)."""
+    """Numbers of each image, (b,) or (b, L); also saves single pictures if asked for."""
     indices, x = batch
     out = session.model(x, source)
     kl = [variate_kl(latent) for latent in out.latents]  # (b, Z) each
@@ -73,12 +73,12 @@ def _reconstruct(session: Session, batch: Batch, source: Source, kept: Kept) -> 
 
 
 def _by_layer(kl: list[Tensor], like: Tensor) -> Tensor:
-    """Sums over variates, (b, L); some models have no layers."""
+    """Sums over the variates of each layer, (b, L); L can be 0."""
     return torch.stack([layer.sum(dim=1) for layer in kl], dim=1) if kl else like.new_zeros(len(like), 0)
 
 
 def _means(parts: Parts, count: int) -> dict[str, np.ndarray]:
-    """Over all images, in their order: the number of processes changes nothing."""
+    """Means over all images, added in a fixed order for any number of processes."""
     read = [parts.read(b) for b in range(count)]
     means = {name: np.concatenate([part[name] for part in read]).mean(axis=0) for name in read[0] if name != "indices"}
     return {**means, "n_images": np.array(sum(len(part["indices"]) for part in read))}
@@ -111,7 +111,7 @@ def _as_published(session: Session, means: dict[str, np.ndarray], kl: float) -> 
 
 
 def _pruning(session: Session, kept: Kept, means: dict[str, np.ndarray]) -> dict[str, object]:
-    """What was kept, and the KL with all that was not."""
+    """The number of kept variates, and the KL of all variates; empty without ``keep_fraction``."""
     if session.options.keep_fraction is None:
         return {}
     return {

@@ -1,0 +1,88 @@
+"""Damage that Pillow does not tell of: libjpeg warns of it only, and PNG's check sums are passed over."""
+
+import struct
+import zlib
+
+import numpy as np
+
+from data_scripts.spans import BadFileError
+
+HOLE = bytes(32)  # zeros in a row that no coded picture has
+SCAN, TABLES = 0xDA, 0xC4
+
+
+def damage_in(data: bytes, kind: str) -> str:
+    """What the bytes of a JPEG or PNG say is wrong, without decoding them; "" if nothing."""
+    if kind in ("JPEG", "MPO"):
+        return _hole_in_jpeg(data)
+    return _wrong_chunk(data) if kind == "PNG" else ""
+
+
+def strict_jpeg(data: bytes, mode: str) -> np.ndarray | None:
+    """Pixels of a JPEG, (H, W) or (H, W, 3), the same as Pillow's; None where this is not installed or not able.
+
+    Raises:
+        BadFileError: where libjpeg warns of damage, which Pillow does not tell.
+    """
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    if mode not in ("L", "RGB"):
+        return None
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "GRAY" if mode == "L" else "RGB", strict=True)
+    except ValueError as error:
+        raise BadFileError(f"damaged ({error})") from error
+    return pixels[..., 0] if mode == "L" else pixels
+
+
+def _hole_in_jpeg(data: bytes) -> str:
+    """A run of zeros in the coded picture, which libjpeg may take for a smooth part of it."""
+    hole = data.find(HOLE, (scan := _scan(data)))
+    if not scan or hole < 0 or _is_flat(data[:scan]):
+        return ""
+    end = data.find(b"\xff\xd9", scan)
+    return f"zeros in the middle, from byte {hole:,}" if end < 0 or hole < end else ""
+
+
+def _scan(data: bytes) -> int:
+    """Where the coded picture begins; 0 if that is not found."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        if data[at + 1] == SCAN:
+            return at
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0
+
+
+def _is_flat(head: bytes) -> bool:
+    """Whether zeros may code "nothing more in this block" in every table, as those made for a plain picture have it."""
+    at, firsts = 2, list[int]()
+    while at + 4 <= len(head):
+        length = int.from_bytes(head[at + 2 : at + 4], "big")
+        if head[at + 1] == TABLES:
+            table = at + 4
+            while table + 17 < at + 2 + length:
+                n_codes = sum(head[table + 1 : table + 17])
+                if head[table] >> 4:  # of the AC tables, what the first code says
+                    firsts.append(head[table + 17])
+                table += 17 + n_codes
+        at += 2 + length
+    return not any(firsts)
+
+
+def _wrong_chunk(data: bytes) -> str:
+    """The first chunk whose check sum is wrong; Pillow compares none of those with pixels."""
+    at = 8
+    while at + 12 <= len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        kind, end = data[at + 4 : at + 8], at + 8 + length
+        if end + 4 > len(data):
+            return "cut off"
+        if kind in (b"IDAT", b"fdAT") and zlib.crc32(data[at + 4 : end]) != struct.unpack(">I", data[end : end + 4])[0]:
+            return f"wrong check sum of the pixels at byte {at:,}"
+        if kind == b"IEND":
+            return ""
+        at = end + 4
+    return "cut off: its end is missing"

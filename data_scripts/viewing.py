@@ -1,0 +1,377 @@
+"""Pixels as a viewer shows them: transparency on a ground, colour profiles, 16 bits, frames, and what is damaged.
+
+Light to import, for it runs in many processes; what it needs of Pillow is imported when the first picture comes.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from data_scripts.damage import damage_in, strict_jpeg
+from data_scripts.kinds import HEAD, kind_of
+from data_scripts.spans import BadFileError
+
+Frames = Literal["", "first", "all"]
+FORMATS = {"JPEG", "PNG", "GIF", "TIFF", "WEBP", "AVIF", "HEIF", "BMP", "JPEG2000", "PPM", "PSD", "QOI", "DDS"}
+"""Of Pillow's, by the first bytes: none that runs another program, as PostScript's does."""
+WITHOUT_MAGIC = ("TGA", "PCX", "SGI")
+MOST_PIXELS = 500_000_000
+MAX_PIXELS = 100_000_000
+SRGB_GAMMA = 0.45455
+
+
+class UndecidedError(BadFileError):
+    """A picture that may be taken in several ways: the person who asked must choose."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How pictures of any kind become 8 bits of grey or sRGB."""
+
+    background: tuple[int, int, int] = (255, 255, 255)
+    """What transparent pixels lie on."""
+    range: tuple[float, float] | None = None
+    """Values that become 0 and 255, of pixels that have more than 8 bits; None: the type's own."""
+    frames: Frames = ""
+    """Which frames of a picture that has several; "" refuses such."""
+    max_pixels: int = MAX_PIXELS
+
+    @property
+    def description(self) -> dict[str, object]:
+        """For ``dataset.json``."""
+        scale = "integers by their upper 8 bits, floats from 0 to 1" if self.range is None else list(self.range)
+        return {
+            "background": "#{:02x}{:02x}{:02x}".format(*self.background),
+            "colours": "profiles converted to sRGB",
+            "range": scale,
+            **({"frames": "all"} if self.frames == "all" else {}),
+        }
+
+    def of_file(self, data: bytes, frame: int, notes: list[str]) -> Any:
+        """A picture file's frame as a Pillow picture of mode L or RGB; adds to ``notes`` what was done to it.
+
+        Raises:
+            UndecidedError: if the person must choose.
+            BadFileError: saying what is wrong.
+        """
+        with _any_size(), warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            with opened(data) as picture:
+                self._check_size(picture.width, picture.height)
+                self._choose(picture, frame)
+                if problem := damage_in(data, picture.format):
+                    raise BadFileError(f"damaged ({problem})")
+                shown = self._shown(picture, data, frame, notes)
+        for warning in told:
+            text = str(warning.message)
+            if re.search("truncat|corrupt", text, re.IGNORECASE) and "EXIF" not in text:
+                raise BadFileError(f"damaged ({text})")
+        return shown
+
+    def of_array(self, pixels: np.ndarray, notes: list[str]) -> Any:
+        """The same of an array (H, W) or (H, W, C), C 1, 3 or 4."""
+        self._check_size(pixels.shape[1] if pixels.ndim > 1 else 0, pixels.shape[0])
+        return self._composed(self._picture(pixels, notes), notes)
+
+    def _picture(self, pixels: np.ndarray, notes: list[str]) -> Any:
+        from PIL import Image
+
+        if pixels.ndim == 3 and pixels.shape[2] == 1:
+            pixels = pixels[..., 0]
+        if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)) or 0 in pixels.shape:
+            raise BadFileError(f"an array {pixels.shape}, needs (H, W) or (H, W, C) of 1, 3 or 4 colours")
+        return Image.fromarray(np.ascontiguousarray(self._as_bytes(pixels, notes)))
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self.max_pixels:
+            raise BadFileError(
+                f"{width} x {height} pixels are too many: at most {self.max_pixels:,}; take more with --max-pixels N "
+                f"(up to {MOST_PIXELS:,})"
+            )
+
+    def _choose(self, picture: Any, frame: int) -> None:
+        if not self.frames and (n := count_frames(picture)) > 1:
+            raise UndecidedError(f"has {n} frames. Choose: --frames first takes one of each picture, --frames all each")
+        if frame:
+            picture.seek(frame)
+
+    def _shown(self, picture: Any, data: bytes, frame: int, notes: list[str]) -> Any:
+        from PIL import Image
+
+        is_deep, keeps_8 = picture.mode.startswith(("I", "F")), _many_bits(picture)
+        if is_deep or keeps_8:
+            notes.append("of more than 8 bits a colour, scaled to 8: see range")
+        if is_deep or (keeps_8 and self.range is not None):
+            pixels = self._picture(_all_bits(picture, data, frame), notes)
+            return self._composed(_turned(pixels, picture), notes)
+        if picture.format in ("JPEG", "MPO") and (pixels_8 := strict_jpeg(data, picture.mode)) is not None:
+            shown = Image.fromarray(pixels_8)
+            shown.info.update(picture.info)
+        else:
+            picture.load()  # a TIFF is turned by this already
+            shown = picture
+        return self._composed(_in_srgb(_turned(shown, picture), notes), notes)
+
+    def _composed(self, picture: Any, notes: list[str]) -> Any:
+        """Without transparency."""
+        from PIL import Image
+
+        if not (picture.has_transparency_data or picture.mode in ("RGBa", "La")):
+            return picture if picture.mode in ("L", "RGB") else picture.convert("L" if picture.mode == "1" else "RGB")
+        if picture.mode not in ("RGBA", "LA"):
+            picture = picture.convert("RGBA")
+        alpha = picture.getchannel("A")
+        low, high = alpha.getextrema()
+        colours = picture.convert("L" if picture.mode == "LA" else "RGB")
+        if low == 255:
+            return colours
+        notes.append(
+            "with transparency, laid on the background" if high else "wholly transparent: only background is left"
+        )
+        ground = Image.new("RGB", picture.size, self.background)
+        ground.paste(colours.convert("RGB"), mask=alpha)
+        return ground
+
+    def _as_bytes(self, pixels: np.ndarray, notes: list[str]) -> np.ndarray:
+        """Numbers of any kind as uint8."""
+        if pixels.dtype == np.bool_:
+            return pixels.astype(np.uint8) * np.uint8(255)
+        if self.range is None:
+            if pixels.dtype == np.uint8:
+                return pixels
+            if pixels.dtype == np.uint16:
+                if int(pixels.max()) < 2**14:
+                    notes.append("of 16 bits, of which less than a quarter of the range is used: see --range")
+                return (pixels >> 8).astype(np.uint8)
+            if pixels.dtype.kind != "f":
+                raise UndecidedError(
+                    f"pixels of {pixels.dtype}. Say which values are black and white: --range LOW:HIGH"
+                )
+        elif pixels.dtype == np.uint8:
+            return pixels
+        low, high = self.range or (0.0, 1.0)
+        if not np.isfinite(pixels).all():
+            raise BadFileError("has pixels that are not finite")
+        least, most = float(pixels.min()), float(pixels.max())
+        if least < low or most > high:
+            raise UndecidedError(
+                f"has values from {least:g} to {most:g}, outside of {low:g} to {high:g}. Say which are black and "
+                "white: --range LOW:HIGH"
+            )
+        return ((pixels.astype(np.float64) - low) * (255 / (high - low))).round().astype(np.uint8)
+
+
+def count_frames(picture: Any) -> int:
+    """Frames of an open picture that are pictures of their own: no previews, gain maps or smaller copies."""
+    if picture.format in ("JPEG", "MPO", "PSD") or not getattr(picture, "is_animated", False):
+        return 1
+    if picture.format == "HEIF":
+        return 1  # a phone's other images are previews, depth and gain maps
+    return len(frame_numbers(picture))
+
+
+def frame_numbers(picture: Any) -> list[int]:
+    """Which frames of an open picture ``count_frames`` counts."""
+    n = int(getattr(picture, "n_frames", 1))
+    if picture.format in ("JPEG", "MPO", "PSD", "HEIF") or n == 1:
+        return [0]
+    if picture.format != "TIFF":
+        return list(range(n))
+    found = []
+    for k in range(n):
+        picture.seek(k)
+        if not int(picture.tag_v2.get(254, 0)) & 1:  # NewSubfileType: a smaller copy of another page
+            found.append(k)
+    picture.seek(0)
+    return found or [0]
+
+
+def opened(data: bytes) -> Any:
+    """A picture, its head read.
+
+    Raises:
+        UndecidedError: for a kind that needs a package which is not installed.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if (kind := kind_of(data[:HEAD])) == "HEIF":
+        _register_heif()
+    try:
+        return Image.open(io.BytesIO(data), formats=(kind,) if kind in FORMATS else WITHOUT_MAGIC)
+    except UnidentifiedImageError:
+        if data[:4] not in (b"II*\0", b"MM\0*"):
+            raise
+        return _FloatTiff(data)
+
+
+@cache
+def _register_heif() -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise UndecidedError(
+            "a HEIC picture needs pillow-heif, which is not installed. Install it: pip install 'lvae_torch[heic]'"
+        ) from error
+    pillow_heif.register_heif_opener()
+
+
+class _FloatTiff:
+    """A TIFF whose pixels Pillow has no mode for, such as three floats: head and pages by tifffile."""
+
+    format, mode = "TIFF", "F"
+
+    def __init__(self, data: bytes) -> None:
+        import tifffile
+
+        try:
+            with tifffile.TiffFile(io.BytesIO(data)) as file:
+                pages: list[Any] = [page for page in file.pages if not getattr(page, "is_reduced", False)]
+                self.height, self.width = pages[0].shape[:2]
+        except Exception as error:  # a damaged file may raise anything
+            raise BadFileError(f"cannot be read ({error})") from error
+        self.n_frames, self.is_animated = len(pages), len(pages) > 1
+        self.tile: list[Any] = []
+        self.tag_v2: dict[int, int] = {}
+
+    def seek(self, frame: int) -> None:
+        pass
+
+    def getexif(self) -> dict[int, int]:
+        return {}
+
+    def __enter__(self) -> "_FloatTiff":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _many_bits(picture: Any) -> bool:
+    """Whether Pillow keeps only the upper 8 bits of a colour picture's 16."""
+    kinds = [tile[-1] if isinstance(tile[-1], str) else str(next(iter(tile[-1] or ("",)))) for tile in picture.tile]
+    return picture.mode in ("RGB", "RGBA", "LA") and any(";16" in kind for kind in kinds)
+
+
+def _all_bits(picture: Any, data: bytes, frame: int) -> np.ndarray:
+    """Pixels with all their bits: (H, W) or (H, W, C)."""
+    if picture.format == "TIFF" and (picture.mode in ("RGB", "RGBA") or isinstance(picture, _FloatTiff)):
+        import tifffile
+
+        try:
+            pixels = np.asarray(tifffile.imread(io.BytesIO(data), key=frame))
+        except Exception as error:  # a damaged file may raise anything
+            raise BadFileError(f"cannot be read ({error})") from error
+        is_planes = pixels.ndim == 3 and pixels.shape[0] in (3, 4) and pixels.shape[2] not in (3, 4)
+        return np.moveaxis(pixels, 0, -1) if is_planes else pixels
+    if picture.mode in ("RGB", "RGBA", "LA"):
+        raise UndecidedError(
+            f"a {picture.format} of 16 bits a colour, of which 8 are read: give no --range, or save TIFFs"
+        )
+    pixels = np.asarray(picture)
+    if picture.mode == "I" and picture.format in ("PPM", "PNG"):  # 16 bits in a wider type
+        pixels = pixels.astype(np.uint16)
+    if picture.format == "TIFF" and picture.tag_v2.get(262) == 0 and pixels.dtype.kind == "u":  # white is zero
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    return pixels.astype(pixels.dtype.newbyteorder("="))
+
+
+def _turned(pixels: Any, picture: Any) -> Any:
+    """``pixels`` as the camera held ``picture``."""
+    from PIL.Image import Transpose as T  # noqa: N817
+
+    ways = {2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM, 5: T.TRANSPOSE, 6: T.ROTATE_270,
+            7: T.TRANSVERSE, 8: T.ROTATE_90}  # fmt: skip
+    way = ways.get(picture.getexif().get(0x0112, 1))
+    if way is None:
+        return pixels
+    turned = pixels.transpose(way)
+    turned.info.update(pixels.info)
+    return turned
+
+
+def _in_srgb(picture: Any, notes: list[str]) -> Any:
+    """The picture's colours as sRGB, by the profile that it carries or PNG's gamma; without these as it is."""
+    from PIL import ImageCms
+
+    profile = picture.info.get("icc_profile")
+    if not profile:
+        return _without_gamma(picture, notes)
+    alpha = picture.getchannel("A") if picture.mode in ("RGBA", "LA") else None
+    if alpha is None and picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        alpha = picture.getchannel("A")
+    try:
+        transform, mode = _transform(profile, picture.mode)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        notes.append("with a colour profile that cannot be used, taken as sRGB")
+        return picture
+    if transform is None:
+        return picture
+    notes.append("with a colour profile, converted to sRGB")
+    converted = ImageCms.applyTransform(picture if picture.mode == mode else picture.convert(mode), transform)
+    assert converted is not None
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted
+
+
+@lru_cache(64)
+def _transform(profile: bytes, mode: str) -> tuple[Any, str]:
+    """From a profile to sRGB, and the mode that it starts from; None where that changes next to nothing.
+
+    Raises:
+        ValueError, ImageCms.PyCMSError: if the profile is none, or of other colours than the picture.
+    """
+    from PIL import Image, ImageCms
+
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = source.profile.xcolor_space.strip()
+    # A grey or indexed picture may carry a profile of three colours.
+    start = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}.get(space, "")
+    is_grey = mode in ("1", "L", "LA")
+    if not start or (mode == "CMYK") != (start == "CMYK") or (start == "L" and not is_grey) or start == "LAB":
+        raise ValueError(f"a profile of {space} for a picture of {mode}")
+    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), start, "RGB")
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    if start == "L":
+        probe = levels[None]
+    else:
+        channels = 4 if start == "CMYK" else 3
+        probe = np.stack(np.meshgrid(*[levels[::4]] * channels), axis=-1).reshape(1, -1, channels)
+    shown = np.asarray(ImageCms.applyTransform(Image.fromarray(probe, start), transform)).astype(int)
+    same = start != "CMYK" and np.abs(shown - probe.reshape(*probe.shape[:2], -1)).max() <= 2
+    return (None if same else transform), start
+
+
+def _without_gamma(picture: Any, notes: list[str]) -> Any:
+    """A PNG may say how bright its numbers are, without being sRGB."""
+    gamma = picture.info.get("gamma")
+    if not gamma or "srgb" in picture.info or abs(gamma / SRGB_GAMMA - 1) < 0.05:
+        return picture
+    with suppress(ZeroDivisionError, OverflowError):
+        curve = (255 * (np.arange(256) / 255) ** (SRGB_GAMMA / gamma)).round().astype(int).tolist()
+        notes.append("with a gamma of its own, converted to sRGB")
+        if picture.mode in ("P", "1"):
+            picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+        n_colours = len(picture.getbands()) - (picture.mode in ("RGBA", "LA"))
+        return picture.point(curve * n_colours + list(range(256)) * (picture.mode in ("RGBA", "LA")))
+    return picture
+
+
+@contextmanager
+def _any_size() -> Iterator[None]:
+    """Without Pillow's own limit of pixels, in place of which ``max_pixels`` stands."""
+    from PIL import Image
+
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

@@ -1,0 +1,290 @@
+"""Arrays, tables, labels, own copies of known sets, addresses and shared folders as sources of a dump."""
+
+import base64
+import gzip
+import pickle
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import upstream
+import upstream_pictures
+from making import contents
+from sites import Site
+from test_images_recipe import make, noise, some, write_folder
+from test_own_pictures import images_of
+from upstream_pictures import encoded, write_zip
+
+import data_scripts
+import lvae_torch.data
+from data_scripts.download import without_password
+from lvae_torch.data.dump import Dump
+from lvae_torch.data.run_data import RunData
+from lvae_torch.data.section import DataSection
+from lvae_torch.data.sharing import locked, share
+from lvae_torch.errors import CfgError, DataError
+from lvae_torch.show import labels_told
+
+pytestmark = pytest.mark.usefixtures("at_once")
+PIXELS = np.stack([noise(8, 8, k) for k in range(6)])
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+PNGS = [encoded(image) for image in PIXELS]
+
+
+# --- arrays and tables ------------------------------------------------------------------------------------------------
+
+
+def npy(path: Path) -> Path:
+    np.save(path / "x.npy", PIXELS)
+    return path / "x.npy"
+
+
+def planes(path: Path) -> Path:
+    np.save(path / "x.npy", PIXELS.transpose(0, 3, 1, 2))
+    return path / "x.npy"
+
+
+def npz(path: Path) -> Path:
+    np.savez_compressed(path / "x.npz", images=PIXELS, labels=LABELS[:, None])
+    return path / "x.npz"
+
+
+def hdf5(path: Path) -> Path:
+    import h5py
+
+    with h5py.File(path / "x.h5", "w") as file:
+        file["images"], file["labels"] = PIXELS, LABELS
+    return path / "x.h5"
+
+
+def table() -> Any:
+    import pyarrow as pa
+
+    return pa.table({"image": [{"bytes": png, "path": f"{k}.png"} for k, png in enumerate(PNGS)], "label": LABELS})
+
+
+def parquet(path: Path) -> Path:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table(), path / "x.parquet", row_group_size=2)
+    return path / "x.parquet"
+
+
+def saved_dataset(path: Path) -> Path:
+    """As Hugging Face's ``save_to_disk`` lays a set out."""
+    import pyarrow as pa
+
+    folder = path / "set" / "train"
+    folder.mkdir(parents=True)
+    with (
+        pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, table().schema) as out,
+    ):
+        out.write_table(table(), max_chunksize=4)
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
+    (path / "set" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    return path / "set"
+
+
+def lmdb_of_files(path: Path) -> Path:
+    import lmdb
+
+    with lmdb.open(str(path / "db"), map_size=2**20) as environment, environment.begin(write=True) as transaction:
+        for k, png in enumerate(PNGS):
+            transaction.put(f"{k:08d}".encode(), png)
+        transaction.put(b"length", b"6")
+    return path / "db"
+
+
+@pytest.mark.parametrize("lay_out", [npy, planes, npz, hdf5, parquet, saved_dataset, lmdb_of_files])
+def test_arrays_and_tables_keep_every_pixel_and_label(tmp_path: Path, lay_out: Callable[[Path], Path]) -> None:
+    dump = make(lay_out(tmp_path), tmp_path / "dumps", valid=0)
+    found = contents(tmp_path / "dumps", "x")["train"]
+    assert np.array_equal(found.images, PIXELS)
+    has_labels = lay_out not in (npy, planes, lmdb_of_files)
+    assert (found.labels is not None and found.labels.tolist()) == (LABELS.tolist() if has_labels else False)
+    left_out = dump.provenance["account"]["left_out"]
+    assert sum(entry["count"] for entry in left_out.values()) == (lay_out is lmdb_of_files)
+
+
+def test_named_arrays_are_splits(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x_train=PIXELS[:4], y_train=LABELS[:4], x_test=PIXELS[4:], y_test=LABELS[4:])
+    dump = make(tmp_path / "x.npz", tmp_path / "dumps")
+    assert dump.counts == {"train": 4, "test": 2}
+    assert dump.labels("test").tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(("arrays", "told"), [
+    ({"left": PIXELS, "right": PIXELS}, r"left, right\. Choose one with --key"),
+    ({"x": PIXELS.astype(np.int64)}, r"int64\. Say which values .*--range"),
+    ({"x": PIXELS.astype(np.float32)}, "outside of 0 to 1"),
+    ({"x": PIXELS[0].transpose(2, 0, 1)}, "--axes"),
+    ({"x": np.array([{}], dtype=object)}, "0 arrays"),
+    ({"x": np.zeros((3, 8, 8, 5), np.uint8)}, "--axes"),
+])  # fmt: skip
+def test_arrays_that_are_not_clear_are_asked_about(tmp_path: Path, arrays: dict[str, np.ndarray], told: str) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises((CfgError, DataError), match=told):
+        make(tmp_path / "x.npz", tmp_path / "dumps", valid=0)
+
+
+def test_a_dump_can_be_written_by_a_program(tmp_path: Path) -> None:
+    parts = ((PIXELS[k : k + 2], LABELS[k : k + 2]) for k in (0, 2, 4))
+    dump = lvae_torch.data.write_dump("mine", {"train": parts, "test": PIXELS}, tmp_path, label_names=["a", "b", "c"])
+    assert np.array_equal(contents(tmp_path, "mine")["train"].images, PIXELS)
+    assert (dump.counts, dump.n_levels, dump.label_names) == ({"train": 6, "test": 6}, 256, ("a", "b", "c"))
+    assert labels_told(dump, "train") == "3 classes: a 2, b 2, c 2" and labels_told(dump, "test") == ""
+    with pytest.raises(DataError, match="float64"):
+        lvae_torch.data.write_dump("other", {"train": PIXELS / 2}, tmp_path)
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+def test_class_folders_are_labels(tmp_path: Path) -> None:
+    files = some(["train/cat/1.png", "train/dog/2.png", "train/cat/3.png", "test/4.png"])
+    dump = make(write_folder(tmp_path / "mine", files), tmp_path)
+    assert (dump.labels("train").tolist(), dump.labels("test"), dump.label_names) == ([0, 0, 1], None, ("cat", "dog"))
+    assert make(tmp_path / "mine", tmp_path, labels="none").labels("train") is None
+
+
+@pytest.mark.parametrize(("text", "options", "wanted"), [
+    ("file,label\na/1.png,red\na/2.png,blue\n", {}, [1, 0]),
+    ("\ufefffilename\tclass\tage\r\nC:\\a\\1.png\tx\t7\r\n2\ty\t9\r\n", {"label_column": ["age"]}, [7, 9]),
+    ("2\nSmiling Young\n1.png -1  1\n2.png  1 -1\n", {"label_column": ["Smiling", "Young"]}, [[-1, 1], [1, -1]]),
+])  # fmt: skip
+def test_a_table_of_labels(tmp_path: Path, text: str, options: dict[str, Any], wanted: list[Any]) -> None:
+    (tmp_path / "labels.csv").write_bytes(text.encode())
+    source = write_folder(tmp_path / "mine", some(["a/1.png", "a/2.png"]))
+    dump = make(source, tmp_path, valid=0, labels=str(tmp_path / "labels.csv"), **options)
+    assert dump.labels("train").tolist() == wanted
+    (tmp_path / "labels.csv").write_text("file,label\na/1.png,red\n")
+    with pytest.raises(DataError, match=r"no line for 1 of 2 pictures, the first a/2\.png"):
+        make(source, tmp_path, valid=0, labels=str(tmp_path / "labels.csv"))
+
+
+# --- own copies of known sets -----------------------------------------------------------------------------------------
+
+
+def test_mnist_as_torchvision_leaves_it(small_mirror: Callable[..., Any], tmp_path: Path) -> None:
+    folder, content = small_mirror(upstream.mnist)
+    files = {f"MNIST/raw/{f.stem}": gzip.decompress(f.read_bytes()) for f in folder.glob("*.gz")}
+    data_scripts.make("mnist", tmp_path, source=str(write_folder(tmp_path / "torchvision", files)))
+    assert np.array_equal(contents(tmp_path, "mnist")["train"].images, content["train"].images)
+
+
+def test_cifar10_unpacked_or_the_archive_itself(small_mirror: Callable[..., Any], tmp_path: Path) -> None:
+    folder, _ = small_mirror(upstream.cifar10)
+    archive = folder / "cifar-10-python.tar.gz"
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path / "own", filter="data")
+    for name, source in (("a", archive), ("b", tmp_path / "own")):
+        data_scripts.make("cifar10", tmp_path, source=str(source), name=name)
+    assert np.array_equal(contents(tmp_path, "a")["train"].images, contents(tmp_path, "b")["train"].images)
+    (tmp_path / "own" / "cifar-10-batches-py" / "data_batch_3").unlink()
+    with pytest.raises(DataError, match=r"has 4 of the 5 training batches\. .*--accept-other"):
+        data_scripts.make("cifar10", tmp_path, source=str(tmp_path / "own"))
+    assert data_scripts.make("cifar10", tmp_path, source=str(tmp_path / "own"), accept_other=True) == "cifar10_other"
+
+
+def test_celeba_as_on_kaggle_with_attributes(small_mirror: Callable[..., Any], tmp_path: Path) -> None:
+    folder, _ = small_mirror(upstream_pictures.celeba)
+    data_scripts.make("celeba64", tmp_path, source=str(folder), name="upstream")
+    own = tmp_path / "own"
+    zipfile.ZipFile(folder / "img_align_celeba.zip").extractall(own / "img_align_celeba")
+    lines = (folder / "list_eval_partition.txt").read_text().splitlines()
+    (own / "list_eval_partition.csv").write_text("\ufeffimage_id,partition\n" + "\n".join(lines).replace(" ", ","))
+    rows = [f"{line.split()[0]},{(-1) ** k},1" for k, line in enumerate(lines)]
+    (own / "list_attr_celeba.csv").write_text("image_id,Smiling,Young\n" + "\n".join(rows))
+    data_scripts.make("celeba64", tmp_path, source=str(own), name="own")
+    one, other = (contents(tmp_path, name) for name in ("upstream", "own"))
+    assert all(np.array_equal(one[split].images, other[split].images) for split in one)
+    assert other["train"].labels[:3].tolist() == [[1, 1], [-1, 1], [1, 1]]
+    assert Dump.open(tmp_path, "own").label_names == ("Smiling", "Young")
+
+
+def test_imagenet_pickles_and_unpacked_npz(small_mirror: Callable[..., Any], tmp_path: Path) -> None:
+    folder, content = small_mirror(lambda f: upstream.imagenet(f, 32))
+    zipped, plain, pickled = tmp_path / "zips", tmp_path / "plain", tmp_path / "pickles"
+    pickled.mkdir()
+    for archive in folder.glob("*.zip"):
+        zipfile.ZipFile(archive).extractall(plain)
+    for path in plain.rglob("*_*.npz"):
+        if "__MACOSX" not in path.parts:
+            with np.load(path) as arrays:
+                values = {"data": arrays["data"], "labels": arrays["labels"].tolist()}
+            (pickled / path.stem).write_bytes(pickle.dumps(values))
+    for name, source in (("a", plain), ("b", pickled)):
+        data_scripts.make("imagenet32", tmp_path, source=str(source), name=name)
+        found = contents(tmp_path, name)
+        assert np.array_equal(found["train"].images, content["train"].images)
+        assert found["test"].labels.tolist() == content["val"].labels.tolist()
+    (pickled / "train_data_batch_7").unlink()
+    with pytest.raises(DataError, match="has 9 of the 10 training batches"):
+        data_scripts.make("imagenet32", tmp_path, source=str(pickled))
+    assert not zipped.exists()
+
+
+def test_another_set_of_the_same_form_is_refused(shared: Path, tmp_path: Path) -> None:
+    mnist = str(shared / "data" / "raw" / "mnist")
+    with pytest.raises(DataError, match=r"holds MNIST's digits, not fashion_mnist\. .*--accept-other"):
+        data_scripts.make("fashion_mnist", tmp_path, source=mnist)
+
+
+# --- addresses, caches, shared folders --------------------------------------------------------------------------------
+
+
+def test_an_address_is_a_source_and_passwords_are_kept(empty_site: Site, tmp_path: Path, capsys: Any) -> None:
+    empty_site.files["pictures.zip"] = write_zip(tmp_path / "x.zip", some(["1.png", "2.png"])).read_bytes()
+    address = f"{empty_site.url}/pictures.zip"
+    data_scripts.make("images", tmp_path, source=address, name="x", size="8", valid=0)
+    assert len(images_of(tmp_path)) == 2 and "sha256" in capsys.readouterr().err
+    assert without_password("http://me:secret@host/a b@c.zip") == "http://host/a b@c.zip"
+    secret = address.replace("://", "://me:s3cret@")
+    with pytest.raises(DataError) as told:
+        data_scripts.make("images", tmp_path, source=secret.replace(".zip", ".tar"), name="x", size="8")
+    assert "s3cret" not in str(told.value) and base64.b64encode(b"me:s3cret").decode() not in str(told.value)
+
+
+def test_a_folder_of_a_group_stays_one(tmp_path: Path) -> None:
+    dumps = tmp_path / "dumps"
+    dumps.mkdir()
+    dumps.chmod(0o2775)
+    data_scripts.make("toy2d", dumps)
+    for path in [dumps / ".raw", dumps / ".raw" / "toy2d.lock", *dumps.glob("toy2d_1a/*"), dumps / "toy2d_1a"]:
+        mode = path.stat().st_mode
+        assert mode & stat.S_IWGRP and mode & stat.S_IROTH and (mode & stat.S_ISGID or path.is_file()), path
+    dumps.chmod(0o755)
+    (dumps / "own").touch(mode=0o600)
+    share(dumps / "own")
+    assert stat.S_IMODE((dumps / "own").stat().st_mode) == 0o600, "nobody shares that folder"
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "link", "file"])
+def test_a_name_that_is_no_folder_is_told_before_the_work(tmp_path: Path, kind: str) -> None:
+    if kind == "file":
+        (tmp_path / "toy2d_1a").write_text("precious")
+    else:
+        (tmp_path / "toy2d_1a").symlink_to(tmp_path if kind == "link" else tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"toy2d_1a: is a (link|file), where the dump is to be.*--name"):
+        data_scripts.make("toy2d", tmp_path)
+
+
+def test_file_systems_without_locks_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("filelock.FileLock.acquire", unknown)
+    with pytest.raises(DataError, match="knows no locks"), locked(tmp_path / "x.lock", "x", wait=False):
+        pass
+
+
+def test_a_split_that_is_not_there_names_the_key_and_the_choices(tmp_path: Path) -> None:
+    lvae_torch.data.write_dump("mine", {"train": PIXELS, "valid": PIXELS}, tmp_path)
+    with pytest.raises(DataError, match=r"\[data\] val_split = test: .* has train, valid\."):
+        RunData.of(DataSection(dataset="mine", dumps=str(tmp_path)), 2, 0)

@@ -1,0 +1,174 @@
+"""Pixels of own pictures as a viewer shows them, and what is damaged: against sums by hand, Pillow and slices."""
+
+import io
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+from test_images_recipe import make, noise, write_folder
+from test_own_pictures import account_of, images_of
+from upstream_pictures import encoded
+
+from data_scripts.damage import damage_in, strict_jpeg
+from data_scripts.spans import BadFileError
+from data_scripts.viewing import View
+from lvae_torch.errors import CfgError
+
+pytestmark = pytest.mark.usefixtures("at_once")
+
+
+# --- pixels as a viewer shows them ------------------------------------------------------------------------------------
+
+
+def shown(
+    picture: Image.Image, kind: str = "PNG", view: View | None = None, **how: Any
+) -> tuple[np.ndarray, list[str]]:
+    notes: list[str] = []
+    return np.asarray((view or View()).of_file(encoded(picture, kind, **how), 0, notes).convert("RGB")), notes
+
+
+@pytest.mark.parametrize("background", [(255, 255, 255), (0, 0, 0), (10, 200, 30)])
+def test_transparent_pixels_lie_on_the_background(background: tuple[int, int, int]) -> None:
+    pixels = noise(6, 5)
+    alpha = np.arange(30, dtype=np.uint8).reshape(6, 5) * np.uint8(8)
+    image, notes = shown(Image.fromarray(np.dstack([pixels, alpha])), view=View(background))
+    share = alpha[..., None] / 255
+    assert abs(image - (pixels * share + np.array(background) * (1 - share))).max() <= 1.01
+    assert notes == ["with transparency, laid on the background"]
+    grey, _ = shown(Image.fromarray(np.dstack([pixels[..., 0], alpha])), view=View(background))
+    assert abs(grey - (pixels[..., :1] * share + np.array(background) * (1 - share))).max() <= 1.01
+    assert shown(Image.fromarray(np.dstack([pixels, np.full_like(alpha, 255)])))[1] == []
+
+
+def test_a_transparent_colour_of_a_palette_counts(tmp_path: Path) -> None:
+    picture = Image.new("P", (4, 4), 1)
+    picture.putpalette([9, 9, 9, 50, 60, 70])
+    picture.putpixel((0, 0), 0)
+    image, _ = shown(picture, "GIF", transparency=0)
+    assert image[0, 0].tolist() == [255] * 3 and image[1, 1].tolist() == [50, 60, 70]
+
+
+def matrix_profile(gamma: float, primaries: str = "srgb") -> bytes:
+    """An ICC profile of three curves and a matrix, of sRGB's or Display P3's primaries (D50)."""
+    columns = {
+        "srgb": ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)),
+        "p3": ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)),
+    }[primaries]
+    number = lambda x: struct.pack(">i", round(x * 65536))  # noqa: E731
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    tags = {b"wtpt": b"XYZ " + bytes(4) + b"".join(map(number, (0.9642, 1, 0.8249)))}
+    for letter, column in zip(b"rgb", columns, strict=True):
+        tags[bytes([letter]) + b"XYZ"] = b"XYZ " + bytes(4) + b"".join(map(number, column))
+        tags[bytes([letter]) + b"TRC"] = curve
+    table, data, at = b"", b"", 132 + 12 * len(tags)
+    for name, value in tags.items():
+        table += name + struct.pack(">II", at + len(data), len(value))
+        data += value
+    head = struct.pack(">I4sI4s4s4s", at + len(data), b"none", 0x02400000, b"mntr", b"RGB ", b"XYZ ").ljust(36, b"\0")
+    head = (head + b"acsp").ljust(68, b"\0") + b"".join(map(number, (0.9642, 1, 0.8249)))
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])
+def test_colour_profiles_become_srgb(mode: str) -> None:
+    """A picture of linear light: what sRGB's curve makes of it, by hand."""
+    colours = np.array([[[200, 40, 40], [10, 128, 250]], [[0, 255, 3], [99, 98, 97]]], np.uint8)
+    picture = Image.fromarray(colours).convert(mode)
+    linear = np.asarray(picture.convert("RGB")) / 255
+    wanted = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    image, notes = shown(picture, icc_profile=matrix_profile(1.0))
+    assert abs(image - wanted).max() <= 2 and notes == ["with a colour profile, converted to sRGB"]
+
+
+def test_profiles_like_srgb_and_broken_ones_leave_pixels_alone() -> None:
+    pixels = noise(8, 8)
+    same = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile, notes in ((same, []), (b"broken", ["with a colour profile that cannot be used, taken as sRGB"])):
+        image, told = shown(Image.fromarray(pixels), icc_profile=profile)
+        assert np.array_equal(image, pixels) and told == notes
+
+
+def test_sixteen_bits_and_floats_are_scaled_by_a_stated_rule(tmp_path: Path) -> None:
+    deep = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    for kind in ("PNG", "TIFF"):
+        assert np.array_equal(shown(Image.fromarray(deep), kind)[0][..., 0], deep >> 8)
+    twelve = Image.fromarray(deep >> 4)
+    assert "--range" in " ".join(shown(twelve)[1])
+    ranged, _ = shown(twelve, view=View(range=(0, 4095)))
+    assert abs(ranged[..., 0] - (deep >> 4) / 4095 * 255).max() <= 0.51
+    unit = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    assert abs(shown(Image.fromarray(unit), "TIFF")[0][..., 0] - unit * 255).max() <= 0.51
+    write_folder(tmp_path / "f", {"1.tif": encoded(Image.fromarray(unit * 9), "TIFF"), "2.png": encoded(noise(8, 8))})
+    with pytest.raises(CfgError, match=r"1\.tif: has values from 0 to 9, outside of 0 to 1\. .*--range LOW:HIGH"):
+        make(tmp_path / "f", tmp_path, valid=1, skip_damaged=1)
+    import tifffile
+
+    colours = np.random.default_rng(0).random((5, 6, 3), dtype=np.float32)
+    tifffile.imwrite(out := io.BytesIO(), colours, photometric="rgb")
+    assert abs(np.asarray(View().of_file(out.getvalue(), 0, [])) - colours * 255).max() <= 0.51
+
+
+FRAMES = [Image.fromarray(noise(8, 8, k)) for k in range(3)]
+MOVING = {"TIFF": {}, "WEBP": {"lossless": True}, "PNG": {}}
+
+
+@pytest.mark.parametrize("kind", MOVING)
+def test_frames_are_asked_for(tmp_path: Path, kind: str) -> None:
+    data = encoded(FRAMES[0], kind, save_all=True, append_images=FRAMES[1:], **MOVING[kind])
+    source = write_folder(tmp_path / "mine", {f"a.{kind.lower()}": data, "b.png": encoded(noise(8, 8, 9))})
+    with pytest.raises(CfgError, match=r"a\.\w+: has 3 frames\. Choose: --frames first .*--frames all"):
+        make(source, tmp_path, valid=0)
+    assert len(images_of(tmp_path)) == 2 if make(source, tmp_path, valid=0, frames="first") else False
+    make(source, tmp_path, valid=0, frames="all")
+    found = images_of(tmp_path)
+    assert sorted(found) == [f"a.{kind.lower()}#1", f"a.{kind.lower()}#2", f"a.{kind.lower()}#3", "b.png"]
+    for k in range(3):
+        assert np.array_equal(found[f"a.{kind.lower()}#{k + 1}"], noise(8, 8, k))
+
+
+def test_enlarged_pictures_are_told(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "mine", {"1.png": encoded(noise(4, 4)), "2.png": encoded(noise(8, 8))})
+    notes = account_of(make(source, tmp_path, valid=0))["notes"]
+    assert notes == {"enlarged, for they are smaller than --size": {"count": 1, "first": ["1.png"]}}
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"progressive": True}, {"restart_marker_blocks": 8}, {"subsampling": 0}, {"optimize": True}]
+)
+def test_damaged_jpegs_are_found(how: dict[str, Any]) -> None:
+    soft = np.cumsum(np.random.RandomState(1).randint(-4, 5, (96, 96, 3)), 1) + 128
+    good = encoded(np.clip(soft, 0, 255).astype(np.uint8), "JPEG", quality=92, **how)
+    half = len(good) // 2
+    assert np.array_equal(np.asarray(View().of_file(good, 0, [])), np.asarray(Image.open(io.BytesIO(good))))
+    for bad in (good[:half] + bytes(40) + good[half + 40 :], good[:half] + b"\xff\xd9", good[:-60] + b"\xff\xd9"):
+        with pytest.raises(BadFileError, match="damaged"):
+            View().of_file(bad, 0, [])
+
+
+def test_plain_pictures_are_not_taken_for_damaged() -> None:
+    for optimize in (False, True):
+        for mode in ("L", "RGB", "CMYK"):
+            data = encoded(Image.new(mode, (500, 400)), "JPEG", optimize=optimize)
+            assert damage_in(data, "JPEG") == ""
+            View().of_file(data + b"trailing bytes of a camera", 0, [])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_strict_decoding_gives_pillows_pixels(mode: str) -> None:
+    data = encoded(Image.fromarray(noise(50, 61)).convert(mode), "JPEG", quality=85)
+    assert np.array_equal(strict_jpeg(data, mode), np.asarray(Image.open(io.BytesIO(data))))
+
+
+def test_a_wrong_check_sum_of_a_png_is_damage() -> None:
+    data = encoded(noise(64, 64), compress_level=0)
+    at = data.index(b"IDAT") + 2000
+    with warnings.catch_warnings(), pytest.raises(BadFileError, match="wrong check sum"):
+        warnings.simplefilter("ignore")
+        View().of_file(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], 0, [])
