@@ -8,7 +8,6 @@ Pictures are JPEGs of CelebA's size; the dump is that of ``celeba64``. Processor
 import argparse
 import io
 import multiprocessing
-import os
 import resource
 import tempfile
 import time
@@ -20,6 +19,7 @@ import numpy as np
 
 import data_scripts
 from data_scripts.render import Render
+from lvae_torch.distributed.place import n_cores
 
 DISTINCT = 100
 BOX = (15, 35, 163, 183)
@@ -66,7 +66,7 @@ def rendered(files: list[bytes], n: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=100_000)
-    n, jobs = parser.parse_args().images, len(os.sched_getaffinity(0))
+    n, jobs = parser.parse_args().images, n_cores()
     print(ROW.format(f"CelebA-size JPEGs to 64x64, {jobs} cores", "per CPU-s", "per second", "peak memory"), flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -2,10 +2,10 @@
 
     python -m benchmarks.vdvae [--peer FOLDER] [--cfg egs/vdvae/vdvae_cifar10.cfg] [--batch-size 2] [--steps 3]
 
-Without FOLDER ours alone is measured. FOLDER is a checkout of github.com/openai/vdvae, of which only vae.py and
-vae_helpers.py are used, as they are; its step is forward, backward, clipping, AdamW and the average of weights, as its
-train.py has them. Each row is a process of its own. Memory is the largest resident set, less what was held before the
-model was made; time is processor time.
+Without FOLDER ours alone is measured. It is a checkout of github.com/openai/vdvae, of which only vae.py and
+vae_helpers.py are used, as they are; its step is forward, backward, clipping, AdamW and the average of the weights,
+as its train.py has them. Each row is a process of its own. Memory is the largest resident set, less what was held
+before the model was made; time is processor time.
 """
 
 import argparse

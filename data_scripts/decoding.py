@@ -18,6 +18,7 @@ import numpy as np
 from data_scripts.archives import Archive
 from data_scripts.render import Outcome, Pages, Render, end_with_parent, render_into
 from lvae_torch.data.sharing import make_shared_folder
+from lvae_torch.distributed.place import n_cores
 from lvae_torch.errors import CfgError, DataError
 
 PAGE_BYTES = 8 * 2**20  # of images, at most, in one piece of work
@@ -59,6 +60,20 @@ class Decoders:
             ) from error
 
 
+def _allocate(file: int, n_bytes: int) -> None:
+    """Take the room now: a disk that is found full later would end the process by a signal.
+
+    Raises:
+        OSError: if there is not so much.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, n_bytes)
+        return
+    zeros = bytes(2**20)  # macOS
+    for first in range(0, n_bytes, len(zeros)):
+        os.write(file, zeros[: n_bytes - first])
+
+
 @contextmanager
 def decoders(render: Render, jobs: int, folder: Path) -> Iterator[Decoders]:
     """``jobs`` processes, or one for each core; what they share lies in ``folder`` meanwhile.
@@ -69,7 +84,7 @@ def decoders(render: Render, jobs: int, folder: Path) -> Iterator[Decoders]:
     """
     if jobs < 0:
         raise CfgError(f"--jobs is {jobs}; use a number of processes, or 0 for one on each core.")
-    jobs = jobs or len(os.sched_getaffinity(0))
+    jobs = jobs or n_cores()
     image = (*render.size, render.channels)
     image_bytes = int(np.prod(image))
     per_page = max(1, min(PAGE_IMAGES, PAGE_BYTES // image_bytes))

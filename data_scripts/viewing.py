@@ -7,14 +7,16 @@ import io
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 
+from data_scripts.colour import in_srgb
 from data_scripts.damage import damage_in, strict_jpeg
+from data_scripts.float_tiff import FloatTiff
 from data_scripts.kinds import HEAD, kind_of
 from data_scripts.spans import BadFileError
 
@@ -24,7 +26,6 @@ FORMATS = {"JPEG", "PNG", "GIF", "TIFF", "WEBP", "AVIF", "HEIF", "BMP", "JPEG200
 WITHOUT_MAGIC = ("TGA", "PCX", "SGI")
 MOST_PIXELS = 500_000_000
 MAX_PIXELS = 100_000_000
-SRGB_GAMMA = 0.45455
 
 
 class UndecidedError(BadFileError):
@@ -117,7 +118,7 @@ class View:
         else:
             picture.load()  # a TIFF is turned by this already
             shown = picture
-        return self._composed(_in_srgb(_turned(shown, picture), notes), notes)
+        return self._composed(in_srgb(_turned(shown, picture), notes), notes)
 
     def _composed(self, picture: Any, notes: list[str]) -> Any:
         """Without transparency."""
@@ -208,7 +209,7 @@ def opened(data: bytes) -> Any:
     except UnidentifiedImageError:
         if data[:4] not in (b"II*\0", b"MM\0*"):
             raise
-        return _FloatTiff(data)
+        return FloatTiff(data)
 
 
 @cache
@@ -222,37 +223,6 @@ def _register_heif() -> None:
     pillow_heif.register_heif_opener()
 
 
-class _FloatTiff:
-    """A TIFF whose pixels Pillow has no mode for, such as three floats: head and pages by tifffile."""
-
-    format, mode = "TIFF", "F"
-
-    def __init__(self, data: bytes) -> None:
-        import tifffile
-
-        try:
-            with tifffile.TiffFile(io.BytesIO(data)) as file:
-                pages: list[Any] = [page for page in file.pages if not getattr(page, "is_reduced", False)]
-                self.height, self.width = pages[0].shape[:2]
-        except Exception as error:  # a damaged file may raise anything
-            raise BadFileError(f"cannot be read ({error})") from error
-        self.n_frames, self.is_animated = len(pages), len(pages) > 1
-        self.tile: list[Any] = []
-        self.tag_v2: dict[int, int] = {}
-
-    def seek(self, frame: int) -> None:
-        pass
-
-    def getexif(self) -> dict[int, int]:
-        return {}
-
-    def __enter__(self) -> "_FloatTiff":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
 def _many_bits(picture: Any) -> bool:
     """Whether Pillow keeps only the upper 8 bits of a colour picture's 16."""
     kinds = [tile[-1] if isinstance(tile[-1], str) else str(next(iter(tile[-1] or ("",)))) for tile in picture.tile]
@@ -261,7 +231,7 @@ def _many_bits(picture: Any) -> bool:
 
 def _all_bits(picture: Any, data: bytes, frame: int) -> np.ndarray:
     """Pixels with all their bits: (H, W) or (H, W, C)."""
-    if picture.format == "TIFF" and (picture.mode in ("RGB", "RGBA") or isinstance(picture, _FloatTiff)):
+    if picture.format == "TIFF" and (picture.mode in ("RGB", "RGBA") or isinstance(picture, FloatTiff)):
         import tifffile
 
         try:
@@ -294,75 +264,6 @@ def _turned(pixels: Any, picture: Any) -> Any:
     turned = pixels.transpose(way)
     turned.info.update(pixels.info)
     return turned
-
-
-def _in_srgb(picture: Any, notes: list[str]) -> Any:
-    """The picture's colours as sRGB, by the profile that it carries or PNG's gamma; without these as it is."""
-    from PIL import ImageCms
-
-    profile = picture.info.get("icc_profile")
-    if not profile:
-        return _without_gamma(picture, notes)
-    alpha = picture.getchannel("A") if picture.mode in ("RGBA", "LA") else None
-    if alpha is None and picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        alpha = picture.getchannel("A")
-    try:
-        transform, mode = _transform(profile, picture.mode)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        notes.append("with a colour profile that cannot be used, taken as sRGB")
-        return picture
-    if transform is None:
-        return picture
-    notes.append("with a colour profile, converted to sRGB")
-    converted = ImageCms.applyTransform(picture if picture.mode == mode else picture.convert(mode), transform)
-    assert converted is not None
-    if alpha is not None:
-        converted.putalpha(alpha)
-    return converted
-
-
-@lru_cache(64)
-def _transform(profile: bytes, mode: str) -> tuple[Any, str]:
-    """From a profile to sRGB, and the mode that it starts from; None where that changes next to nothing.
-
-    Raises:
-        ValueError, ImageCms.PyCMSError: if the profile is none, or of other colours than the picture.
-    """
-    from PIL import Image, ImageCms
-
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    space = source.profile.xcolor_space.strip()
-    # A grey or indexed picture may carry a profile of three colours.
-    start = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}.get(space, "")
-    is_grey = mode in ("1", "L", "LA")
-    if not start or (mode == "CMYK") != (start == "CMYK") or (start == "L" and not is_grey) or start == "LAB":
-        raise ValueError(f"a profile of {space} for a picture of {mode}")
-    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), start, "RGB")
-    levels = np.arange(0, 256, 15, dtype=np.uint8)
-    if start == "L":
-        probe = levels[None]
-    else:
-        channels = 4 if start == "CMYK" else 3
-        probe = np.stack(np.meshgrid(*[levels[::4]] * channels), axis=-1).reshape(1, -1, channels)
-    shown = np.asarray(ImageCms.applyTransform(Image.fromarray(probe, start), transform)).astype(int)
-    same = start != "CMYK" and np.abs(shown - probe.reshape(*probe.shape[:2], -1)).max() <= 2
-    return (None if same else transform), start
-
-
-def _without_gamma(picture: Any, notes: list[str]) -> Any:
-    """A PNG may say how bright its numbers are, without being sRGB."""
-    gamma = picture.info.get("gamma")
-    if not gamma or "srgb" in picture.info or abs(gamma / SRGB_GAMMA - 1) < 0.05:
-        return picture
-    with suppress(ZeroDivisionError, OverflowError):
-        curve = (255 * (np.arange(256) / 255) ** (SRGB_GAMMA / gamma)).round().astype(int).tolist()
-        notes.append("with a gamma of its own, converted to sRGB")
-        if picture.mode in ("P", "1"):
-            picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
-        n_colours = len(picture.getbands()) - (picture.mode in ("RGBA", "LA"))
-        return picture.point(curve * n_colours + list(range(256)) * (picture.mode in ("RGBA", "LA")))
-    return picture
 
 
 @contextmanager

@@ -2,27 +2,33 @@
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 
+from lvae_torch.distributed.launcher import end_with_launcher
+from lvae_torch.distributed.signals import heard_at_once
 from lvae_torch.errors import DataError, UserError, say
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}  # errors of a disk
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+"""Environment variables that say how OpenMP's threads wait."""
 
 COMMANDS: dict[str, str] = {
     "train": "Train a run, or continue it: the same command does both.",
     "synthesize": "Use a trained run: reconstruct, generate, encode, decode, measure.",
     "sweep": "Train several runs, use each, and compare them.",
     "info": "Show a model's layers, sizes and costs without training it.",
-    "show": "Draw a contact sheet of a dataset's dump.",
+    "show": "Draw a contact sheet of a dataset's dump, or tell what a run is doing.",
     "export": "Write a trained run as a bundle that others can load.",
     "import": "Take over a run of another program, settings and weights.",
     "models": "List the published models that can be imported.",
     "data": "Download and prepare datasets (python -m data_scripts).",
 }
-"""The subcommands of ``lvae``, each with its description."""
+"""The subcommands of ``lvae``, each with what it does."""
 MODULES = {"import": "lvae_torch.import_run", "models": "lvae_torch.importing.models", "data": "data_scripts"}
-"""Modules of the subcommands that differ from ``lvae_torch.<subcommand>``."""
+"""Where a subcommand is not the module of its own name."""
 
 
 def module_of(command: str) -> str:
@@ -55,10 +61,23 @@ def add_overrides(arguments: argparse.ArgumentParser) -> None:
     )
 
 
+def begin(arguments: argparse.ArgumentParser) -> None:
+    """What a command does before PyTorch is imported, which takes seconds: answer ``--help`` and wrong usage at once.
+
+    Threads of OpenMP then sleep where they wait for one another, unless the environment says otherwise: those that wait
+    actively take the cores from whoever else computes on the machine, themselves included.
+    """
+    end_with_launcher()
+    if not any(name in os.environ for name in WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+    arguments.parse_args()
+
+
 def main(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
     """Run ``command``; a UserError ends the process with its message and exit status, without a traceback."""
     try:
-        command(sys.argv[1:] if argv is None else argv)
+        with heard_at_once():
+            command(sys.argv[1:] if argv is None else argv)
     except UserError as error:
         say(str(error))
         sys.exit(error.exit_status)

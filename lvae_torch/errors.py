@@ -25,6 +25,10 @@ class DataError(UserError, ValueError):
     exit_status: ClassVar[int] = 3
 
 
+class OutOfMemory(UserError, MemoryError):
+    """The device or the host has not enough memory for what the settings ask for."""
+
+
 class NumericalError(UserError, ArithmeticError):
     """Training cannot go on: too many steps in a row without a finite gradient."""
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lvae_torch.cli import add_overrides, main, new_parser
+from lvae_torch.cli import add_overrides, begin, main, new_parser
 
 PARSER = new_parser("export")
 PARSER.add_argument("run", help="a run's name or folder")
@@ -13,9 +13,10 @@ PARSER.add_argument("--license", default="not stated", help="under which licence
 PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
 add_overrides(PARSER)
 if __name__ == "__main__":
-    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+    begin(PARSER)  # before PyTorch is imported
 
-from lvae_torch.distributed.processes import Processes, choose_device
+from lvae_torch.distributed.place import choose_device
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.files import check_name
 from lvae_torch.hparams import Settings, sealed_cfg
 from lvae_torch.runs.bundle import Bundle

@@ -32,11 +32,27 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-@contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open ``path`` for writing; the file gets its name only when it is whole and on disk.
+def expanded(path: str) -> str:
+    """``path`` with ``~`` and variables such as ``$HOME`` replaced, as a shell does.
 
-    A kill or an error leaves the old file unchanged (and at most one ``.tmp`` beside it).
+    Raises:
+        ValueError: for a variable that is not set, or a home that there is not.
+    """
+    whole = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111  # Path would raise for some, and take others
+    if match := re.search(r"\$(\w+|\{[^}]*\})", whole):
+        raise ValueError(f"the environment variable {match[1].strip('{}')} of {path!r} is not set")
+    if whole.startswith("~"):
+        raise ValueError(f"there is no home folder for {path!r}")
+    return whole
+
+
+@contextmanager
+def atomic_write(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open ``path`` for writing; it appears under its name only once it is whole and on disk.
+
+    Unless ``durable``, a power cut may take it: for what is written again soon.
+
+    A kill or an error leaves the old file as it was (and at most one ``.tmp`` beside it).
 
     Raises:
         DataError: if the disk is full or the folder cannot be written.
@@ -46,9 +62,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         with open(temporary, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):  # a file system that turned read-only refuses this too
             temporary.unlink()
@@ -93,15 +111,15 @@ def append_text(path: Path, text: str) -> None:
         ) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a small UTF-8 text file atomically."""
-    with atomic_write(path) as file:
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Atomic replacement of a small UTF-8 text file."""
+    with atomic_write(path, durable) as file:
         file.write(text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace a small JSON file atomically; keys stay in order, NaN and infinity become null."""
-    write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, durable: bool = True) -> None:
+    """Atomic replacement of a small JSON file, keys in the order given; null for what JSON has no number for."""
+    write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n", durable)
 
 
 def finite(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lvae_torch.cli import add_overrides, main, new_parser
+from lvae_torch.cli import add_overrides, begin, main, new_parser
 
 PARSER = new_parser("import")
 PARSER.add_argument("what", help="a file, folder or zip archive of the other program; or a name of `lvae models`")
@@ -15,7 +15,7 @@ PARSER.add_argument("--exact", action="store_true", help="learning rate and beta
 PARSER.add_argument("--only-average", action="store_true", help="take the averaged weights alone: to use, not to train")
 add_overrides(PARSER)
 if __name__ == "__main__":
-    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+    begin(PARSER)  # before PyTorch is imported
 
 import re
 import subprocess

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from lvae_torch.cli import main, parser
+from lvae_torch.cli import begin, main, parser
 
 PARSER = parser("info")
 if __name__ == "__main__":
-    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+    begin(PARSER)  # before PyTorch is imported
 
 import torch
 
@@ -19,6 +19,7 @@ from lvae_torch.hparams import Settings, load
 from lvae_torch.models.contract import Model
 from lvae_torch.reporting.console import table
 from lvae_torch.training.costs import PRECISIONS, flops_per_image, kept_for_backward
+from lvae_torch.training.memory import Needs, needs
 
 
 def command(argv: Sequence[str]) -> None:
@@ -46,24 +47,37 @@ def describe(settings: Settings) -> str:
         ("parameters", f"{n_parameters:,}"),
         ("forward", f"{forward / 1e9:.3f} GFLOP per image"),
         ("training", f"{training / 1e9:.3f} GFLOP per image"),
-        *_memory(settings, image_shape, n_levels, n_parameters),
+        *_memory(settings, image_shape, n_levels),
     ]
     return table(f"{settings.run.name}: {settings.model.family}", rows)
 
 
-def _memory(settings: Settings, image_shape: ImageShape, n_levels: int, n_parameters: int) -> list[tuple[str, str]]:
-    """Rows of the memory per image for each switch of [train], and of the total for these settings."""
+def _memory(settings: Settings, image_shape: ImageShape, n_levels: int) -> list[tuple[str, str]]:
+    """What each switch of [train] keeps per image, and what the settings as they are come to."""
+
+    def build() -> Model:
+        return settings.model.build(image_shape, n_levels)
+
     train = settings.train
-    kept = kept_for_backward(lambda: settings.model.build(image_shape, n_levels), image_shape)
-    # Weights, gradients, two moments, and the EMA if there is one.
-    copies = 5 if train.ema_decay else 4
-    images = train.batch_size // train.accumulate
-    total = 4 * n_parameters * copies + images * kept[train.activation_checkpointing, train.precision]
+    kept = kept_for_backward(build, image_shape)
     rows = [
         (name, ", ".join(f"{kept[checkpointing, p] / 2**20:.1f} MiB per image in {p}" for p in PRECISIONS))
         for name, checkpointing in (("kept for backward", False), ("activation_checkpointing", True))
     ]
-    return [*rows, ("training memory", f"about {total / 2**30:.2f} GiB for {images} images at once on one device")]
+    return [*rows, *memory_rows(settings, needs(build, image_shape, train, settings.loss))]
+
+
+def memory_rows(settings: Settings, found: Needs) -> list[tuple[str, str]]:
+    """What training, evaluation and synthesis need on one device, with the batch sizes that the settings have."""
+    train, val, synthesis = settings.train, settings.val, settings.synthesis
+    rows = (
+        ("training memory", found.training, train.batch_size // train.accumulate),
+        ("evaluation memory", found.evaluation, val.batch_size),
+        ("synthesis memory", found.synthesis, synthesis.batch_size),
+    )
+    return [
+        (name, f"about {need.of(n) / 2**30:.2f} GiB for {n} images at once on one device") for name, need, n in rows
+    ]
 
 
 def shape_of_data(settings: Settings) -> tuple[ImageShape, int]:

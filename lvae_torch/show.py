@@ -1,35 +1,47 @@
-"""``python -m lvae_torch.show DUMPS/NAME [--split NAME] [--out FILE]``: draw a contact sheet of a dump."""
+"""``python -m lvae_torch.show DUMPS/NAME [--split NAME] [--out FILE]``: a contact sheet of what was dumped.
 
-from collections.abc import Sequence
+``python -m lvae_torch.show RUN``: what a run is doing, or how it ended.
+"""
+
+import socket
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from lvae_torch.cli import main, new_parser
+from lvae_torch.cli import begin, main, new_parser
 
 PARSER = new_parser("show")
-PARSER.add_argument("dump", type=Path, help="folder of the dump, such as dataset_dumps/binarized_mnist")
+PARSER.add_argument("what", help="folder of a dump, such as dataset_dumps/binarized_mnist; or a run's name or folder")
+PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
 PARSER.add_argument("--split", help="which split (default: the dump's first)")
 PARSER.add_argument("--out", type=Path, help="PNG file to write (default: NAME_SPLIT.png beside the dump)")
 if __name__ == "__main__":
-    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+    begin(PARSER)  # before PyTorch is imported
 
 import numpy as np
 
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.order import spread
-from lvae_torch.errors import DataError
-from lvae_torch.files import atomic_write
+from lvae_torch.distributed.launcher import is_gone
+from lvae_torch.errors import CfgError, DataError
+from lvae_torch.files import NAME, atomic_write, expanded, read_json
+from lvae_torch.reporting.console import table
+from lvae_torch.reporting.grids import SHOWN_AS_THEY_ARE, in_colour
+from lvae_torch.reporting.progress import duration
 
-SHEET = 1200  # approximate width in pixels
+HEARD = 120.0  # seconds; a run writes its status every 15
+SHEET = 1200  # pixels across, more or less
 SMALL = 56  # images below this are enlarged, so that single pixels can be seen
 GAP = 2
 GROUND = 96  # grey between the images, because their borders are often black or white
 
 
 def contact_sheet(images: np.ndarray, n_levels: int, columns: int) -> np.ndarray:
-    """Arrange images (n, H, W, C), C 1 or 3, row by row in one picture: uint8 (rows * h, columns * w, 3)."""
+    """Images with levels (n, H, W, C), row by row as one picture: uint8 (rows * h, columns * w, 3)."""
     factor = -(-SMALL // max(images.shape[1:3]))
-    tiles = (images * (255 / (n_levels - 1))).round().astype(np.uint8)
-    tiles = np.broadcast_to(tiles, (*tiles.shape[:3], 3)).repeat(factor, axis=1).repeat(factor, axis=2)
+    tiles = in_colour((images * (255 / (n_levels - 1))).round().astype(np.uint8))
+    tiles = tiles.repeat(factor, axis=1).repeat(factor, axis=2)
     empty = -len(tiles) % columns
     tiles = np.pad(tiles, ((0, empty), (0, GAP), (0, GAP), (0, 0)), constant_values=GROUND)
     tiles[len(images) :] = GROUND
@@ -54,16 +66,17 @@ def show(dump: Dump, split: str, out: Path) -> int:
     Points of the plane are all drawn in one picture.
 
     Raises:
-        DataError: if the split does not exist, images have neither 1 nor 3 channels, or ``out`` cannot be written.
+        DataError: if there is no such split, the images have no levels, or ``out`` cannot be written.
     """
     channels, height, width = dump.image_shape
     images = dump.split(split)
     if dump.image_shape == (2, 1, 1):
         _save(scatter(images.gather(np.arange(len(images))).numpy().reshape(-1, 2)), out)
         return len(images)
-    if channels not in (1, 3) or not dump.n_levels:
-        raise DataError(f"{dump.folder}: a sheet shows images of 1 or 3 channels with levels; this has {dump.layout}.")
-    columns = min(20, max(4, SHEET // max(SMALL, height, width)))
+    if not dump.n_levels:
+        raise DataError(f"{dump.folder}: a sheet shows images with levels; this has {dump.layout}.")
+    across = width if channels in SHOWN_AS_THEY_ARE else channels * width
+    columns = min(20, max(4, SHEET // max(SMALL, height, across)))
     chosen = images.gather(spread(len(images), columns**2)).numpy()
     _save(contact_sheet(chosen, dump.n_levels, columns), out)
     return len(chosen)
@@ -94,10 +107,54 @@ def _save(picture: np.ndarray, out: Path) -> None:
         Image.fromarray(picture).save(file, format="png")
 
 
+def status_of(what: str, runs: Path) -> Path | None:
+    """The ``status.json`` of a run by its folder or name; None if there is no such run."""
+    try:
+        places = [Path(expanded(what)), *([runs / what] if NAME.fullmatch(what) else [])]
+    except ValueError as error:
+        raise CfgError(f"{what}: {error}.") from error
+    return next((place / "status.json" for place in places if (place / "status.json").is_file()), None)
+
+
+def told_status(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A run's status as a person reads it; one that says it runs, but was not heard of lately, does not live."""
+    age = (datetime.now(UTC) - datetime.fromisoformat(status["time"])).total_seconds()
+    state = status["state"]
+    if state == "running" and not _lives(status, age):
+        state = "killed: it says that it is running, but its process is gone; the same command continues it"
+    rows = [("state", state), ("step", _of(status["step"], status.get("steps")))]
+    if state == "running" and (phase := status.get("phase")):
+        rows.append(("phase", phase if phase == "training" else f"{phase} {_of(status['done'], status['total'])}"))
+        if (left := status.get("seconds_to_go")) is not None:
+            rows.append(("to go", duration(left)))
+    if (rate := status.get("images_per_second")) is not None:
+        rows.append(("rate", f"{rate:,.0f} images/s"))
+    if evaluation := status.get("last_evaluation"):
+        numbers = "  ".join(f"{key} {value:,.4g}" for key, value in evaluation.items() if value is not None)
+        rows.append(("last evaluation", numbers))
+    rows += [("device", status["device"])] if "device" in status else []
+    rows.append(("process", f"{status['process']} on {status['host']}, heard of {duration(age)} ago"))
+    return rows + ([("message", status["message"])] if status["message"] else [])
+
+
+def _lives(status: Mapping[str, Any], age: float) -> bool:
+    """Whether the process is there, on this host; of another host, whether it was heard of in the last minutes."""
+    if status["host"] == socket.gethostname():
+        return not is_gone(int(status["process"]))
+    return age < HEARD
+
+
+def _of(done: int, total: int | None) -> str:
+    return f"{done:,} of {total:,} ({done / total:.0%})" if total else f"{done:,}"
+
+
 def command(argv: Sequence[str]) -> None:
-    """Show the dump that the arguments name."""
+    """Show the dump or the run that the arguments name."""
     arguments = PARSER.parse_args(argv)
-    folder = arguments.dump.resolve()
+    if (status := status_of(arguments.what, Path(arguments.runs))) is not None:
+        print(table(status.parent.name, told_status(read_json(status))))
+        return
+    folder = Path(expanded(arguments.what)).resolve()
     dump = Dump.open(folder.parent, folder.name)
     split = arguments.split or next(iter(dump.shards))
     out = arguments.out or folder.parent / f"{folder.name}_{split}.png"

@@ -15,7 +15,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvae_torch.cli import add_overrides, main, new_parser
+from lvae_torch.cli import add_overrides, begin, main, new_parser
+from lvae_torch.distributed.place import n_cores
 from lvae_torch.synthesis.modes import MODES
 
 PARSER = new_parser("sweep")
@@ -28,9 +29,10 @@ PARSER.add_argument("--table", action="store_true", help="only show what there i
 PARSER.add_argument("--out", type=Path, help="write the table there too, as Markdown")
 PARSER.add_argument("--figures", type=Path, metavar="FOLDER", help="draw the runs side by side there")
 if __name__ == "__main__":
-    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+    begin(PARSER)  # before PyTorch is imported
 
-from lvae_torch.distributed.stopping import stop_signals
+from lvae_torch.distributed.launcher import STARTED_BY
+from lvae_torch.distributed.signals import stop_signals
 from lvae_torch.errors import CfgError, Preempted, say
 from lvae_torch.files import write_text
 from lvae_torch.hparams import Settings, load
@@ -124,7 +126,7 @@ def work(jobs: Sequence[Job], side_by_side: int) -> None:
     Raises:
         Preempted: after a stop signal, when every run has saved and stopped.
     """
-    threads = max(1, len(os.sched_getaffinity(0)) // side_by_side)
+    threads = max(1, n_cores() // side_by_side)
     stopped: list[int] = []
     with ExitStack() as stack:
         for number in stop_signals():
@@ -175,6 +177,7 @@ def _start(job: Job, threads: int) -> None:
     arguments = job.commands.popleft()
     say(f"{job.name}: {' '.join(arguments[1:3])} begins, output in {folder / OUTPUT}")
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    environment[STARTED_BY] = str(os.getpid())
     with open(folder / OUTPUT, "ab") as output:
         # A separate process group: Ctrl-C reaches only the sweep, which passes it on once.
         job.process = subprocess.Popen(

@@ -7,23 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lvae_torch.cli import main, parser
+from lvae_torch.cli import begin, main, parser
 from lvae_torch.synthesis.modes import MODES, Mode, runner
 
-PARSER = parser("synthesize", "run", "a run's name or folder, a bundle, or a run's .cfg file")
+PARSER = parser("synthesize", "run", "a run's name or folder, a bundle, a checkpoint, or a run's .cfg file")
 PARSER.add_argument("--mode", choices=list(MODES), action="append", help="instead of the cfg's; may be repeated")
 PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
 if __name__ == "__main__":
-    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+    begin(PARSER)  # before PyTorch is imported
 
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import open_dump
 from lvae_torch.data.transforms import Preprocess
+from lvae_torch.distributed.memory import is_out_of_memory, memory_of
 from lvae_torch.distributed.processes import Processes, start_processes
+from lvae_torch.errors import OutOfMemory
 from lvae_torch.files import write_json
 from lvae_torch.hparams import Settings, shared_by_all
 from lvae_torch.reporting.console import table
+from lvae_torch.reporting.grids import how_shown
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.locks import held
 from lvae_torch.synthesis.codes import CodePrior, CodeSource, check_prior
@@ -64,11 +67,32 @@ def _run_mode(run: TrainedRun, processes: Processes, name: str) -> None:
         processes.barrier()
         if mode.draws_codes and run.settings.synthesis.prior_run:
             session = replace(session, prior=_load_prior(run.settings, session))
-        metrics = runner(name)(session)
+        metrics = _metrics(session, name)
         if processes.is_main:
+            metrics = {**({"pictures": shown} if (shown := how_shown(run.model.image_shape)) else {}), **metrics}
             write_json(session.out / "metrics.json", {**session.identity, **metrics})
     if processes.is_main:
         print(table(f"{run.name}: {name}", _rows({**metrics, "results": str(session.out)})))
+
+
+def _metrics(session: Session, mode: str) -> dict[str, object]:
+    """What a mode found.
+
+    Raises:
+        OutOfMemory: naming the keys to lower, and to what.
+    """
+    try:
+        return runner(mode)(session)
+    except Exception as reason:
+        if not is_out_of_memory(reason):
+            raise
+        options, device = session.options, session.processes.device
+        keys = ("batch_size", "chunk") if mode == "likelihood" else ("batch_size",)
+        ways = " and ".join(f"{key} = {max(1, getattr(options, key) // 2)}" for key in keys)
+        raise OutOfMemory(
+            f"There is not enough memory: {mode} takes {options.batch_size} images at once, and {device} has "
+            f"{memory_of(device) / 2**30:.1f} GiB. Set [synthesis] {ways}, and repeat the command; finished parts stay."
+        ) from reason
 
 
 @contextmanager

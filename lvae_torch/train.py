@@ -1,34 +1,41 @@
 """``python -m lvae_torch.train CFG``, or the same under ``torchrun``: train, or continue where the run stopped."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
-from lvae_torch.cli import main, parser
+from lvae_torch.cli import begin, main, parser
 
 PARSER = parser("train")
 if __name__ == "__main__":
-    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+    begin(PARSER)  # before PyTorch is imported
+
+from torch import Tensor
 
 from lvae_torch.data.loader import training_batches
 from lvae_torch.data.run_data import RunData
+from lvae_torch.distributed.memory import is_out_of_memory
 from lvae_torch.distributed.processes import Processes, start_processes
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.distributed.stopping import StopRequest
-from lvae_torch.elbo.evaluation import Evaluator
+from lvae_torch.elbo.evaluator import Evaluator, TellPhase, silent, told_to
 from lvae_torch.elbo.objective import Objective
 from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.hparams import Settings, begin_or_continue, check_same_model, in_steps, load, shared_by_all, to_cfg
 from lvae_torch.models.contract import Model
+from lvae_torch.reporting.grids import how_shown
+from lvae_torch.reporting.progress import Progress
 from lvae_torch.reporting.reporter import Reporter, Reporters
 from lvae_torch.runs.checkpoint import About, State, TrainedOn, Weights, load_chosen, load_newest, store_of
 from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.runs.folder import RunFolder
-from lvae_torch.runs.status import kept_status
+from lvae_torch.runs.status import RunStatus, kept_status
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.log import TrainingWatch, listed, training_reporters
 from lvae_torch.training.loop import Plan, Run, fit, restore
+from lvae_torch.training.memory import out_of_memory
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import learning_rate, make_optimizer
 from lvae_torch.training.step import TrainStep
@@ -57,26 +64,46 @@ def train(settings: Settings) -> None:
         check_processes(settings.train, processes)
         told = f"{shared_by_all(settings)}\ndata {data.dump.identity}, {data.dump.content_hash}"
         processes.require_same("settings and data", told, "Start every node with the same cfg, --set and dump.")
-        model = initial_model(settings, data, folder, processes)  # before anything is written
+        model = initial_model(settings, data, folder, processes)  # nothing is written until it could be made
+        status = RunStatus(folder, processes, settings.train.total_steps, settings.train.batch_size)
+        tell = told_to(status.tell, Progress()) if processes.is_main else silent
         if processes.is_main:
             stack.enter_context(folder.lock())
             begin_or_continue(folder, settings)
+            stack.enter_context(status.alive())
             if settings.data.verify:
-                data.dump.verify(settings.data.train_split, settings.data.val_split)
-        stop = stack.enter_context(StopRequest(processes).listening())  # before here there is nothing to save
+                checking = partial(tell, "checking data")
+                data.dump.verify(settings.data.train_split, settings.data.val_split, tell=checking)
+        stop = stack.enter_context(StopRequest(processes).listening())  # until here there is nothing to save
         reporters = stack.enter_context(closing(Reporters()))
-        run = assemble(settings, data, model, processes, stop, folder, reporters)
-        with kept_status(folder, processes, lambda: run.state.step, run.store.wait):
+        run = assemble(settings, data, model, processes, stop, folder, reporters, tell)
+        status.step = lambda: run.state.step
+        with kept_status(status, processes, run.store.wait):
             _continue(run, settings, data)
             if processes.is_main:
-                reporters.reporters += _reporters(settings, folder, run.state.step)
+                reporters.reporters += [status, *_reporters(settings, folder, run.state.step)]
             with training_batches(
                 data.split, data.order, processes, run.state.step, settings.data.on_device
             ) as batches:
-                fit(run, batches)
+                _fit(run, batches, settings)
         if processes.is_main:
             reporters.close()
             print(training_summary(run, settings.train, settings.data, data, folder))
+
+
+def _fit(run: Run, batches: Iterator[Tensor], settings: Settings) -> None:
+    """Train; where the memory is not enough, say what to change.
+
+    Raises:
+        OutOfMemory: naming what was being done, the keys and their values.
+    """
+    try:
+        fit(run, batches)
+    except Exception as reason:
+        if not is_out_of_memory(reason):
+            raise
+        own = run.processes
+        raise out_of_memory(run.phase, settings.train, settings.val, own.device, own.world) from reason
 
 
 def initial_model(settings: Settings, data: RunData, folder: RunFolder, processes: Processes) -> Model:
@@ -117,8 +144,9 @@ def assemble(
     stop: StopRequest,
     folder: RunFolder,
     reporter: Reporter,
+    tell: TellPhase = silent,
 ) -> Run:
-    """A run at step 0, from an initialised model."""
+    """A run at step 0 of an initialised model."""
     flat, is_trained = FlatParameters(bare), settings.train.initial_run is not None
     step = TrainStep(
         section=settings.optimizer,
@@ -136,6 +164,8 @@ def assemble(
     )
     dump, n_pictures = data.dump, settings.val.images if processes.is_main else 0
     pictures = data.strided(n_pictures, processes.device) if n_pictures else None
+    if n_pictures and (shown := how_shown(dump.image_shape)):
+        say(f"{dump.dataset}: {shown}")
     trained_on = TrainedOn(
         dump.dataset, dump.content_hash, dump.image_shape, data.levels, dump.provenance.get("codes_of")
     )
@@ -143,12 +173,17 @@ def assemble(
         state=State(),
         plan=Plan.of(settings.run.seed, settings.train, settings.val, settings.optimizer),
         train_step=step,
-        evaluate=Evaluator(settings.val, step.evaluated, data, processes, stop, settings.run.seed),
+        evaluate=Evaluator(settings.val, step.evaluated, data, processes, stop, settings.run.seed, tell),
         store=CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints),
         about=About(to_cfg(settings), trained_on),
-        watcher=TrainingWatch(reporter, step.evaluated, pictures, settings.run.seed),
+        watcher=TrainingWatch(
+            *(reporter, step.evaluated, pictures, settings.run.seed, settings.val.batch_size),
+            tell,
+            lambda: bool(stop.signal_name),
+        ),
         processes=processes,
         stop=stop,
+        tell=tell,
     )
 
 

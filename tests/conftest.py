@@ -11,6 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
+import leftovers
 import torch
 from sites import Site, served
 
@@ -20,7 +21,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def pytest_configure() -> None:
     hypothesis.settings.register_profile("no files", database=None)  # the checkout may be read-only, as in the image
     hypothesis.settings.load_profile("no files")
+    leftovers.prepare()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """Also by a test that fails: what trains on takes the cores from all others."""
+    with leftovers.none_left():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,9 @@ GROUND = ["errors", "files", "cfg", "distributed"]
 ROOMS: dict[str, list[str]] = {
     "errors": [],
     "files": ["errors"],
-    "cli": ["errors"],
-    "cfg": ["errors"],
     "distributed": ["errors"],
+    "cli": ["errors", "distributed"],
+    "cfg": ["errors", "files"],
     "distributions": [],
     # one section of the cfg, one room; each takes its own section, never all of them
     "data": GROUND,

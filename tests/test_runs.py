@@ -152,7 +152,7 @@ def test_a_flipped_bit_in_the_dump_is_refused_unless_asked_not_to_look(folder: P
 def test_a_status_that_cannot_be_written_hides_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(small.settings(folder, train__steps=2))
     stop_at(monkeypatch, 1)
-    monkeypatch.setattr(RunFolder, "write_status", lambda self, state, *rest: state == "running" or _full())
+    monkeypatch.setattr(RunFolder, "write_status", lambda self, state, *_, **__: state == "running" or _full())
     with pytest.raises(Preempted, match="stopped"):
         train(small.settings(folder))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from lvae_torch.cfg.expressions import without_comment
 from lvae_torch.cfg.seal import check_seal
 from lvae_torch.errors import CfgError
+from lvae_torch.files import expanded
 
 SECTION_LINE = re.compile(r"\[([^\]]+)\]")
 KEY_LINE = re.compile(r"([^\s#=][^=]*?)\s*=")
@@ -35,7 +36,7 @@ def read_file(path: Path, chain: Sequence[Path] = ()) -> Entries:
     if path.resolve() in [p.resolve() for p in chain]:
         raise CfgError(f"{path}: the base files form a loop: {' -> '.join(map(str, [*chain, path]))}.")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         needed = f" (base of {chain[-1]})" if chain else ""
         raise CfgError(f"{path}{needed}: cannot be read ({error}).") from error
@@ -46,7 +47,11 @@ def read_file(path: Path, chain: Sequence[Path] = ()) -> Entries:
         raise CfgError(f"{path}: [base] has the key 'file' only, not {', '.join(map(repr, left_over))}.")
     if base is None:
         return entries
-    return read_file(path.parent / without_comment(base.text).strip("'\""), [*chain, path]) | entries
+    try:
+        named = expanded(without_comment(base.text).strip("'\""))
+    except ValueError as error:
+        raise CfgError(f"{path}: [base] file: {error}.") from error
+    return read_file(path.parent / named, [*chain, path]) | entries
 
 
 def parse(text: str, name: str) -> Entries:

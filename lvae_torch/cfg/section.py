@@ -8,6 +8,8 @@ from typing import Annotated, Any, Self, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
+from lvae_torch.files import expanded
+
 T = TypeVar("T")
 
 
@@ -106,5 +108,8 @@ def whole(steps: int | str) -> int:
     assert isinstance(steps, int), steps
     return steps
 
+
+PathText = Annotated[str, AfterValidator(expanded)]
+"""A path as text; ``~`` and ``$VARIABLES`` are replaced."""
 
 TupleOf = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lvae_torch.data.catalogue import CATALOGUE, CODES, OWN
 from lvae_torch.data.shards import DTYPES, Encoding, Rows, open_shard
+from lvae_torch.distributed.stopping import Tell, nothing
 from lvae_torch.errors import DataError
 from lvae_torch.files import BROKEN_ARRAY, check_name, read_json, sha256_of
 
@@ -174,19 +175,23 @@ class Dump:
         other = ", not upstream's files" if self.provenance.get("other_files") else ""
         return f"{self.dataset} (content {self.content_hash[:12]}{other})"
 
-    def verify(self, *splits: str) -> None:
-        """Compare every byte of the named splits (default: all) with the checksums.
+    def verify(self, *splits: str, tell: Tell = nothing) -> None:
+        """Compare every byte, of all splits unless some are named, with the checksums.
 
+        Args:
+            tell: hears how many bytes were compared, and of how many.
         Raises:
             DataError: naming the first file that differs.
         """
-        for shard in (shard for split in splits or self.shards for shard in self._shards_of(split)):
-            for file, sha256 in shard.checksums.items():
-                path = self.folder / file
-                if not path.is_file() or sha256_of(path) != sha256:
-                    raise DataError(
-                        f"{path}: its bytes differ from the checksum in {DESCRIPTION}. Make the dump again."
-                    )
+        shards = [shard for split in splits or self.shards for shard in self._shards_of(split)]
+        files = {self.folder / file: sha256 for shard in shards for file, sha256 in shard.checksums.items()}
+        sizes = {path: path.stat().st_size if path.is_file() else 0 for path in files}
+        done, total = 0, sum(sizes.values())
+        tell(done, total)
+        for path, sha256 in files.items():
+            if not path.is_file() or sha256_of(path) != sha256:
+                raise DataError(f"{path}: its bytes differ from the checksum in {DESCRIPTION}. Make the dump again.")
+            tell(done := done + sizes[path], total)
 
     def split(self, name: str, limit: int = 0) -> "ImageSplit":
         """Open a split, or its first ``limit`` images.

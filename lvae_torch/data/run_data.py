@@ -14,7 +14,6 @@ from lvae_torch.data.order import TrainingOrder, spread
 from lvae_torch.data.section import DataSection
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.data.transforms import Preprocess
-from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError, DataError
 
 
@@ -107,9 +106,3 @@ class RunData:
     def strided(self, n: int, device: torch.device) -> Tensor:
         """``n`` images spread evenly over the validation split (which may be sorted), as x, (n, C, H, W)."""
         return self.validation.at(spread(len(self.validation.split), n), device)
-
-    def validation_batches(self, batch_size: int, processes: Processes) -> tuple[Iterator[tuple[int, Tensor]], int]:
-        """Iterator of (j, x) over this rank's batches, and the largest number of batches that any rank has."""
-        images = self.validation
-        batches = ((j, images.at(indices, processes.device)) for j, indices in images.batches(batch_size, processes))
-        return batches, -(-images.n_batches(batch_size) // processes.world)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from lvae_torch.cfg.section import Count, Int, Section
+from lvae_torch.cfg.section import Count, Int, PathText, Section
 from lvae_torch.files import check_name
 
 
@@ -14,8 +14,8 @@ class DataSection(Section):
 
     dataset: str
     """Name of the dump: a folder in dumps, which python -m data_scripts makes."""
-    dumps: str = "dataset_dumps"
-    """Folder that holds all dumps."""
+    dumps: PathText = "dataset_dumps"
+    """Folder that holds all dumps; ~ and $VARIABLES are replaced."""
     train_split: str = "train"
     """Split to train on."""
     val_split: str = "test"

@@ -4,7 +4,6 @@ An encoded shard of n images holds n + 1 offsets from the start of the file (int
 """
 
 import io
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
+from lvae_torch.distributed.place import n_cores
 from lvae_torch.errors import DataError
 from lvae_torch.files import BROKEN_ARRAY
 
@@ -67,7 +67,7 @@ class EncodedRows:
 
 @cache
 def _decoders() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+    return ThreadPoolExecutor(n_cores(), thread_name_prefix="decode")
 
 
 def open_shard(path: Path, shape: tuple[int, int, int, int], dtype: str, encoding: Encoding) -> Rows:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import numpy as np
 from lvae_torch.data.dump import DESCRIPTION, VERSION, Layout, Shard, content_hash, description_hash
 from lvae_torch.data.shards import SUFFIX, Encoding, encode_png, encoded_shard
 from lvae_torch.data.sharing import locked, share
+from lvae_torch.distributed.place import n_cores
 from lvae_torch.errors import DataError
 from lvae_torch.files import atomic_write, check_name, finite, read_json, sha256_of, sync_folder, write_json, write_text
 
@@ -175,7 +175,7 @@ class DumpWriter:
         path = self.aside / f"{split}_{len(self._shards[split]):05d}{SUFFIX[self.layout.encoding]}"
         with atomic_write(path) as file:
             if self.layout.encoding == "png":
-                with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+                with ThreadPoolExecutor(n_cores()) as threads:
                     file.writelines(encoded_shard(list(threads.map(encode_png, pending.images[:n]))))
             else:
                 np.save(file, pending.images[:n], allow_pickle=False)

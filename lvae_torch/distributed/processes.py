@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -13,8 +12,9 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from lvae_torch.distributed.place import Device, Standing, choose_device, device_told
 from lvae_torch.distributed.roll_call import RollCall
-from lvae_torch.errors import CfgError, LostRank
+from lvae_torch.errors import CfgError, LostRank, say
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Processes:
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def mean(self, value: float) -> float:
+        """The mean over all ranks, the same on each to the bit."""
+        return float(self.sum_(torch.tensor(value, dtype=torch.float64))) / self.world if self.world > 1 else value
 
     def broadcast_(self, tensors: Iterable[Tensor]) -> None:
         """Copy the tensors of rank 0 to every rank, in place."""
@@ -72,19 +76,19 @@ class Processes:
 
 
 @contextmanager
-def start_processes(
-    device: Literal["auto", "cpu", "cuda"] = "auto", timeout_minutes: float = 30
-) -> Iterator[Processes]:
+def start_processes(device: Device = "auto", timeout_minutes: float = 30) -> Iterator[Processes]:
     """Join the ranks that ``torchrun`` started (NCCL between GPUs, gloo between CPUs), or run alone.
 
     Raises:
-        CfgError: if a GPU is asked for and there is none, or a local rank has no GPU of its own.
-        LostRank: if another rank does not arrive in time, or is lost later.
+        CfgError: if a GPU is asked for and there is none, a local rank has no GPU of its own, or the environment tells
+            only a part of where this process stands.
+        LostRank: if another rank does not come in time, or is lost on the way.
     """
-    local_rank, rank, world = (
-        int(os.environ.get(k, d)) for k, d in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "1"))
-    )
-    chosen = choose_device(device, local_rank)
+    standing = Standing.of(os.environ)
+    rank, world = standing.rank, standing.world
+    chosen = choose_device(device, standing.local_rank)
+    if rank == 0:
+        say(device_told(chosen, device, world))
     if world == 1:
         yield Processes(rank, world, chosen)
         return
@@ -109,24 +113,3 @@ def start_processes(
 def _lines_only_in(text: str, other: str) -> list[str]:
     known = set(other.splitlines())
     return [line for line in text.splitlines() if line not in known]
-
-
-def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
-    """The device of this process.
-
-    Raises:
-        CfgError: if a GPU is asked for and there is none, or none is left for this local rank.
-    """
-    available = torch.cuda.is_available()
-    if wanted == "cpu" or (wanted == "auto" and not available):
-        return torch.device("cpu")
-    if not available:
-        raise CfgError("[run] device = cuda, but PyTorch finds no usable GPU; use auto or cpu, or check the driver.")
-    if local_rank >= torch.cuda.device_count():
-        raise CfgError(
-            f"local rank {local_rank} has no GPU: this node has {torch.cuda.device_count()}. "
-            "Lower torchrun's --nproc_per_node."
-        )
-    device = torch.device("cuda", local_rank)
-    torch.cuda.set_device(device)
-    return device

@@ -1,9 +1,8 @@
 """Stops a run on a signal: all ranks leave after the same step, with everything saved."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from types import FrameType
 from typing import TypeVar
 
@@ -11,15 +10,16 @@ import torch
 import torch.distributed as dist
 
 from lvae_torch.distributed.processes import Processes
+from lvae_torch.distributed.signals import stop_signals
 from lvae_torch.errors import Preempted
 
 T = TypeVar("T")
+Tell = Callable[[int, int], object]
+"""Told how much is done, and of how much."""
 
 
-def stop_signals() -> set[signal.Signals]:
-    """SIGTERM, SIGINT, SIGUSR1, and SIGHUP (the terminal is gone) unless nohup ignores it."""
-    asked = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
-    return asked if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else asked | {signal.SIGHUP}
+def nothing(done: int = 0, total: int = 0) -> None:
+    """Nobody listens."""
 
 
 class StopRequest:
@@ -45,18 +45,9 @@ class StopRequest:
         self._work.wait()
         return bool(self._flag.numpy()[0])  # a CPU tensor: the host does not wait for a GPU
 
-    def watch(self, batches: Iterable[T], rounds: int) -> Iterator[T]:
-        """Yield this rank's ``batches`` and ask after each; ``rounds`` is the largest number that any rank has.
-
-        Raises:
-            Preempted: on every rank after the same round.
-        """
-        own = iter(batches)
-        for _ in range(rounds):
-            self.ask()
-            yield from islice(own, 1)
-            if self.agreed():
-                raise Preempted(f"stopped by {self.reason}.")
+    def rounds(self, total: int, tell: Tell = nothing) -> "Rounds":
+        """Work in ``total`` rounds, the most that any rank has; ``tell`` hears how many are over, and of how many."""
+        return Rounds(self, total, tell)
 
     @property
     def reason(self) -> str:
@@ -77,3 +68,35 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class Rounds:
+    """Called after each round of work that no rank does alone; between them all ranks agree on whether to stop."""
+
+    def __init__(self, stop: StopRequest, total: int, tell: Tell = nothing) -> None:
+        self._stop, self._total, self._tell, self._done = stop, total, tell, 0
+        if total:
+            stop.ask()
+
+    def __call__(self) -> None:
+        """A round is over.
+
+        Raises:
+            Preempted: on every rank after the same round, if one was asked to stop.
+        """
+        self._done += 1
+        self._tell(self._done, self._total)
+        if self._stop.agreed():
+            raise Preempted(f"stopped by {self._stop.reason}.")
+        if self._done < self._total:
+            self._stop.ask()
+
+    def rest(self) -> None:
+        """The rounds that other ranks have more than this one."""
+        while self._done < self._total:
+            self()
+
+    def after(self, work: Iterable[T]) -> Iterator[T]:
+        """``work``, and then the rest: what comes after it, all ranks do together."""
+        yield from work
+        self.rest()

@@ -45,8 +45,10 @@ class LogisticMixture:
     """Approximate bin masses below 1e-5 by the density, as published; do not quantise modes and samples."""
     span: float = 2.0
     bins: Bins = "exact"
-    """exact bins tile the axis; overlapping ones, as published, are 2 / (n_levels - 1) wide: too much if span < 2.
-    overlapping_closed ones are as wide, and the last of them has no tail if span < 2, as VDVAE published."""
+    """exact: they tile the axis; overlapping: 2 / (n_levels - 1) wide, too much where ``span`` < 2 (as published).
+
+    overlapping_closed: so wide too, and the last bin ends like the others where ``span`` < 2 (as VDVAE published).
+    """
     density_beta: float = 1.0
     """With ``reference``: the approximation uses log_scales / density_beta, because the original leaves beta out."""
 
@@ -158,7 +160,7 @@ class LogisticMixture:
 
     @property
     def _half_width(self) -> float:
-        """Half the width of a bin on the axis y."""
+        """Of a bin, on the scale of y."""
         return (self.span / 2 if self.bins == "exact" else 1) / (self.n_levels - 1)
 
     @property

@@ -8,6 +8,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
+def has_statistics(model: nn.Module) -> bool:
+    """Whether there is batch norm in ``model``."""
+    return bool(_norms(model))
+
+
 @contextmanager
 def kept_statistics(model: nn.Module) -> Iterator[None]:
     """Restore the batch norm statistics of ``model`` afterwards."""

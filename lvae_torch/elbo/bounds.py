@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvae_torch.distributed.place import float64_device
 from lvae_torch.distributions.codes import CertainCodes, perplexity, used_fraction
 from lvae_torch.models.contract import Latent, Model, Output, Source
 from lvae_torch.models.sources import posterior_sample
@@ -76,15 +77,34 @@ def log_weight(x: Tensor, out: Output) -> Tensor:
     return -terms.nelbo
 
 
-def iw_bound(model: Model, x: Tensor, iw_samples: int, chunk: int = 100, source: Source = posterior_sample) -> Tensor:
-    """Importance-weighted lower bound on log p(x), log mean_k w_k (Burda et al. 2016).
+def _nothing() -> None:
+    """Nobody waits for a pass."""
+
+
+def n_passes(n_images: int, iw_samples: int, chunk: int) -> int:
+    """Top-down passes of ``iw_bound`` for a batch of so many images."""
+    whole, rest = divmod(n_images, chunk)
+    parts = [chunk] * whole + ([rest] if rest else [])
+    return sum(-(-iw_samples // (chunk // part)) for part in parts)
+
+
+def iw_bound(
+    model: Model,
+    x: Tensor,
+    iw_samples: int,
+    chunk: int = 100,
+    source: Source = posterior_sample,
+    after_pass: Callable[[], object] = _nothing,
+) -> Tensor:
+    """Importance-weighted lower bound on log p(x) (Burda et al. 2016).
 
     The bottom-up pass runs once; samples are folded into the batch, ``chunk`` images at a time.
 
     Args:
         x: images, (B, C, H, W), in [0, 1].
         iw_samples: K >= 1; the bound rises towards log p(x) with K, and K = 1 is the ELBO.
-        chunk: images times samples in one top-down pass; it bounds the memory and changes only the noise.
+        chunk: images times samples in one top-down pass: bounds the memory, changes no result but the noise drawn.
+        after_pass: called after each top-down pass; what it raises ends the work.
     Returns:
         Nats per image, (B,), float64. Time grows with K, but memory does not.
     Raises:
@@ -94,21 +114,29 @@ def iw_bound(model: Model, x: Tensor, iw_samples: int, chunk: int = 100, source:
         raise ValueError(f"iw_samples is {iw_samples} and chunk {chunk}; both must be at least 1.")
     features = model.encode(x)
     parts = zip(x.split(chunk), *(f.split(chunk) for f in features), strict=True)
-    log_sums = [_log_sum_of_weights(model, part, tuple(f), iw_samples, chunk, source) for part, *f in parts]
+    log_sums = [_log_sum_of_weights(model, part, tuple(f), iw_samples, chunk, source, after_pass) for part, *f in parts]
     return torch.cat(log_sums) - math.log(iw_samples)
 
 
 def _log_sum_of_weights(
-    model: Model, x: Tensor, features: tuple[Tensor, ...], iw_samples: int, chunk: int, source: Source
+    model: Model,
+    x: Tensor,
+    features: tuple[Tensor, ...],
+    iw_samples: int,
+    chunk: int,
+    source: Source,
+    after_pass: Callable[[], object],
 ) -> Tensor:
     """Log of the sum of K importance weights, (B,), float64; x has at most ``chunk`` images."""
     at_once = chunk // x.shape[0]
-    total = x.new_full((x.shape[0],), -torch.inf, dtype=torch.float64)
+    home = float64_device(x.device)
+    total = torch.full((x.shape[0],), -torch.inf, dtype=torch.float64, device=home)
     for first in range(0, iw_samples, at_once):
         k = min(at_once, iw_samples - first)
         out = model.decode(tuple(f.repeat(k, *[1] * (f.dim() - 1)) for f in features), source)
-        log_w = log_weight(x.repeat(k, *[1] * (x.dim() - 1)), out).double().view(k, -1)  # (k, B)
+        log_w = log_weight(x.repeat(k, *[1] * (x.dim() - 1)), out).to(home, torch.float64).view(k, -1)  # (k, B)
         total = torch.logaddexp(total, log_w.logsumexp(dim=0))
+        after_pass()
     return total
 
 

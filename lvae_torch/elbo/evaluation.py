@@ -1,23 +1,25 @@
 """The likelihood of a whole split; any number of ranks together evaluate every image exactly once."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lvae_torch.data.images import Images
-from lvae_torch.data.run_data import RunData
+from lvae_torch.distributed.memory import is_out_of_memory
+from lvae_torch.distributed.place import float64_device
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.distributed.seeding import seed_everything
-from lvae_torch.distributed.stopping import StopRequest
-from lvae_torch.elbo.batch_norm import estimate, kept_statistics
+from lvae_torch.distributed.stopping import Rounds, nothing
+from lvae_torch.elbo.batch_norm import estimate
 from lvae_torch.elbo.bounds import Terms, bits_entry, code_usage, elbo_terms, iw_bound
-from lvae_torch.elbo.section import ValSection
+from lvae_torch.elbo.bounds import n_passes as n_passes_of_bound
 from lvae_torch.elbo.units import Units, UnitStatistics
-from lvae_torch.models.contract import Model, Output
+from lvae_torch.errors import say
+from lvae_torch.models.contract import Latent, Model, Output
 from lvae_torch.models.sources import posterior_sample
 
 Batches = Iterable[tuple[int, Tensor]]
@@ -66,6 +68,48 @@ class Evaluation:
         return values
 
 
+Part = tuple[dict[str, Tensor], tuple[Latent, ...]]
+"""Sums over a batch or a part of one, and its latents."""
+
+
+class Sums:
+    """What the batches of one rank have come to so far, float64."""
+
+    def __init__(self, model: Model, device: torch.device) -> None:
+        self.totals: dict[str, Tensor] = {}
+        self.units = UnitStatistics(model.latent_shapes(), device)
+        self.n_batches = 0
+
+    def add(self, parts: Sequence[Part]) -> None:
+        """One batch, in one or several parts."""
+        for sums, latents in parts:
+            self.totals = {name: self.totals[name] + value for name, value in sums.items()} if self.totals else sums
+            self.units.update(latents)
+        self.n_batches += 1
+
+    def of_all_ranks(self, processes: Processes) -> dict[str, Any] | None:
+        """Those of each rank, (world, ...), for ``take``; None unless every rank has some."""
+        counts = self._stacked(torch.tensor(float(self.n_batches), device=self.units.count.device), processes)
+        if not counts.all():
+            return None
+        totals = {name: self._stacked(total, processes) for name, total in self.totals.items()}
+        units = [self._stacked(sums, processes) for sums in (self.units.count, *self.units.sums)]
+        return {"n_batches": counts.int().tolist(), "totals": totals, "units": units}
+
+    def take(self, state: Mapping[str, Any], rank: int) -> None:
+        """Go on from what a rank had."""
+        device = self.units.count.device
+        self.n_batches = state["n_batches"][rank]
+        self.totals = {name: stacked[rank].to(device) for name, stacked in state["totals"].items()}
+        self.units.count, *self.units.sums = (stacked[rank].to(device) for stacked in state["units"])
+
+    @staticmethod
+    def _stacked(value: Tensor, processes: Processes) -> Tensor:
+        stacked = value.new_zeros(processes.world, *value.shape)
+        stacked[processes.rank] = value
+        return processes.sum_(stacked)
+
+
 @torch.no_grad()
 def evaluate(
     model: Model,
@@ -74,6 +118,8 @@ def evaluate(
     seed: int,
     iw_samples: int = 0,
     chunk: int = 100,
+    after_pass: Callable[[], object] = nothing,
+    sums: Sums | None = None,
     as_published: bool = False,
 ) -> Evaluation:
     """Evaluate ``model`` (in evaluation mode) on ``batches`` on its device.
@@ -81,19 +127,16 @@ def evaluate(
     Args:
         iw_samples: K of the importance-weighted bound; 0 skips it.
         chunk: images times samples in one pass of that bound.
+        after_pass: called after each of ``n_passes`` passes of a batch; what it raises ends the evaluation.
+        sums: of batches that were evaluated before; those of this rank are added to it.
         as_published: score also with the approximations of the family's original program, where it has some.
     """
-    totals: dict[str, Tensor] = {}
-    units = UnitStatistics(model.latent_shapes(), processes.device)
+    sums = sums or Sums(model, processes.device)
     for j, x in batches:
         seed_everything("evaluation", seed, j)
-        out = model(x, posterior_sample)
-        terms = elbo_terms(x, out)
-        bound = iw_bound(model, x, iw_samples, chunk) if iw_samples else x.new_zeros(x.shape[0])
-        batch = _sums(terms, bound, published_nll(x, out) if as_published else None)
-        totals = {name: totals[name] + value for name, value in batch.items()} if totals else batch
-        units.update(out.latents)
-    if not totals:  # fewer batches than ranks: add zeros under the same names as other ranks
+        sums.add(_Batch(model, iw_samples, chunk, after_pass, as_published).evaluated(x))
+    totals, units = sums.totals, sums.units
+    if not totals:  # fewer batches than ranks: nothing to add, under the names that the others have
         x = torch.zeros(1, *model.image_shape, device=processes.device)
         out = model(x, posterior_sample)
         terms = elbo_terms(x, out)
@@ -104,8 +147,8 @@ def evaluate(
     usage = {int(name.split("/")[1]): totals.pop(name) for name in tuple(totals) if name.startswith("usage/")}
     means = {name: value / count for name, value in totals.items()}
     bound_mean, nll, kl = (means.pop(name) for name in ("bound", "nll", "kl"))
-    means |= code_usage(usage)
     published = means.pop("published", None)
+    means |= code_usage(usage)
     return Evaluation(
         n_images=int(count),
         nll=float(nll),
@@ -118,6 +161,61 @@ def evaluate(
     )
 
 
+def n_passes(n_images: int, iw_samples: int, chunk: int) -> int:
+    """Passes of one batch: that of the ELBO, and those of the bound."""
+    return 1 + (n_passes_of_bound(n_images, iw_samples, chunk) if iw_samples else 0)
+
+
+class _Batch:
+    """One batch; where the memory is too small for it, in two halves, which changes nothing but the noise drawn."""
+
+    def __init__(
+        self, model: Model, iw_samples: int, chunk: int, after_pass: Callable[[], object], as_published: bool
+    ) -> None:
+        self._model, self._iw_samples, self._chunk = model, iw_samples, chunk
+        self._after_pass, self._as_published = after_pass, as_published
+        self._left, self._ticks, self._every = 0, 0, 1
+
+    def evaluated(self, x: Tensor) -> list[Part]:
+        self._left = n_passes(len(x), self._iw_samples, self._chunk)
+        if (whole := self._if_it_fits(x)) is not None:
+            done = [whole]
+        else:  # here, where nothing of the first try is alive any more
+            self._every = 2  # there are twice as many passes, and other ranks count on those of the whole
+            done = [self._part(half, max(1, self._chunk // 2)) for half in x.chunk(2)]
+        self._every = 1
+        while self._left:
+            self._over()
+        return done
+
+    def _if_it_fits(self, x: Tensor) -> Part | None:
+        try:
+            return self._part(x, self._chunk)
+        except Exception as error:
+            if not is_out_of_memory(error) or len(x) < 2:
+                raise
+        say(
+            f"evaluation: {len(x)} images at once need more memory than there is; going on with half of them. Lower "
+            "[val] batch_size."
+        )
+        return None
+
+    def _part(self, x: Tensor, chunk: int) -> Part:
+        out = self._model(x, posterior_sample)
+        terms = elbo_terms(x, out)
+        self._over()
+        bound = x.new_zeros(x.shape[0])
+        if self._iw_samples:
+            bound = iw_bound(self._model, x, self._iw_samples, chunk, after_pass=self._over)
+        return _sums(terms, bound, published_nll(x, out) if self._as_published else None), out.latents
+
+    def _over(self) -> None:
+        self._ticks += 1
+        if self._left and self._ticks % self._every == 0:
+            self._left -= 1
+            self._after_pass()
+
+
 def published_nll(x: Tensor, out: Output) -> Tensor | None:
     """-log p(x|z) as the family's original program approximates it, nats, (B,); None where it has none of its own."""
     return None if out.as_published is None else -out.as_published().log_prob(x)
@@ -126,70 +224,31 @@ def published_nll(x: Tensor, out: Output) -> Tensor | None:
 def _sums(terms: Terms, bound: Tensor, published: Tensor | None = None) -> dict[str, Tensor]:
     """Sums over a batch, float64."""
     per_image = {"nll": terms.nll, "kl": terms.kl, "bound": -bound, "count": torch.ones_like(terms.nll)}
-    per_image |= {} if published is None else {"published": published}
     per_image |= {f"penalty/{name}": penalty for name, penalty in terms.penalties.items()}
-    sums = {name: values.sum(dim=0, dtype=torch.float64) for name, values in per_image.items()}
-    return sums | {f"usage/{i}": counts.double() for i, counts in terms.usage.items()}
+    per_image |= {} if published is None else {"published": published}
+    home = float64_device(terms.nll.device)
+    sums = {name: values.to(home).sum(dim=0, dtype=torch.float64) for name, values in per_image.items()}
+    return sums | {f"usage/{i}": counts.to(home, torch.float64) for i, counts in terms.usage.items()}
 
 
-def take_statistics(model: Model, training: Images, batch_size: int, seed: int, processes: Processes) -> None:
-    """Re-estimate the batch norm statistics of ``model`` over the training images.
+def take_statistics(
+    model: Model, training: Images, batch_size: int, seed: int, processes: Processes, rounds: Rounds | None = None
+) -> None:
+    """Give ``model`` the batch norm statistics of the training images, in place of those that trailed the training.
 
     Args:
-        batch_size: images per batch over all ranks, as in training.
+        batch_size: images of a batch over all ranks, as in training.
+        rounds: a round for each batch.
     """
 
     def passes() -> Iterator[Callable[[], object]]:
         for j, indices in training.batches(batch_size, processes):
-            if j and len(indices) < batch_size:
-                continue  # as in training, which has no smaller batch; 1 image would have no statistics
-            seed_everything("batch norm", seed, j)
-            yield partial(model, training.at(indices, processes.device), posterior_sample)
+            if j == 0 or len(indices) == batch_size:  # as in training: of 1 image there are no statistics
+                seed_everything("batch norm", seed, j)
+                yield partial(model, training.at(indices, processes.device), posterior_sample)
+            if rounds is not None:
+                rounds()
+        if rounds is not None:
+            rounds.rest()
 
     estimate(model, passes(), processes.sum_)
-
-
-@dataclass(frozen=True)
-class Evaluator:
-    """Evaluates the model of a run on its validation split while it trains."""
-
-    section: ValSection
-    model: Model
-    data: RunData
-    processes: Processes
-    stop: StopRequest
-    seed: int
-
-    def __call__(self, is_last: bool) -> Evaluation:
-        """Evaluate the split; the last evaluation also computes the importance-weighted bound.
-
-        Raises:
-            Preempted: after a signal.
-        """
-        batches, rounds = self.data.validation_batches(self.section.batch_size, self.processes)
-        was_training = self.model.training
-        self.model.eval()
-        self.processes.broadcast_(self.model.buffers())  # ranks have different running statistics
-        iw_samples = self.section.iw_samples if is_last else 0
-        try:
-            with self._statistics():
-                return evaluate(
-                    self.model,
-                    self.stop.watch(batches, rounds),
-                    self.processes,
-                    self.seed,
-                    iw_samples,
-                    as_published=self.section.as_published,
-                )
-        finally:
-            self.model.train(was_training)
-
-    @contextmanager
-    def _statistics(self) -> Iterator[None]:
-        """Inside, the model uses the batch norm statistics that ``[val] batch_norm`` selects."""
-        if self.section.batch_norm == "running":
-            yield
-            return
-        with kept_statistics(self.model):
-            take_statistics(self.model, self.data.training, self.data.order.batch_size, self.seed, self.processes)
-            yield

@@ -60,12 +60,12 @@ class ValSection(Section):
     """Stop after this many evaluations without improvement and use the best weights; 0 never stops early."""
     batch_norm: Literal["running", "reestimated"] = "running"
     """Statistics for evaluation and inference: running averages, or reestimated over the training split."""
-    batch_size: PositiveInt = 250
-    """Images per process in one pass."""
+    batch_size: Count = 0
+    """Images (or images times samples) per process in one pass; 0 uses [train] batch_size / accumulate, up to 250."""
     iw_samples: Count = 0
-    """Samples of the importance-weighted bound that the last evaluation computes; 0 skips it."""
+    """Samples of the importance-weighted bound computed once, at the end; 0 for none."""
     as_published: bool = False
-    """Score also as the family's original program does, with its approximations of p(x|z), under a name of its own."""
+    """Score also as the family's original program does, with its approximations of p(x|z) and its bins; told apart."""
     images: Count = 64
     """Number of samples and of reconstructions in the pictures; 0 draws no pictures."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lvae_torch.distributed.place import float64_device
 from lvae_torch.models.contract import Latent, Shape
 
 
@@ -13,6 +14,7 @@ class UnitStatistics:
     """Sums up, for each latent unit, its KL and the variance of its posterior mean over a data set."""
 
     def __init__(self, shapes: Sequence[Shape], device: torch.device) -> None:
+        device = float64_device(device)
         self.count = torch.zeros((), dtype=torch.float64, device=device)
         # For each layer: sums of the posterior mean, of its square, and of the KL.
         self.sums = [torch.zeros(3, *shape, dtype=torch.float64, device=device) for shape in shapes]
@@ -20,8 +22,8 @@ class UnitStatistics:
     def update(self, latents: tuple[Latent, ...]) -> None:
         """Add the latents of one encoded batch."""
         for sums, latent in zip(self.sums, latents, strict=True):
-            mean = latent.encoded.mean.double()
-            kl = latent.kl_of_units.sum(dim=0, dtype=torch.float64)
+            mean = latent.encoded.mean.to(sums.device, torch.float64)
+            kl = latent.kl_of_units.to(sums.device).sum(dim=0, dtype=torch.float64)
             sums += torch.stack([mean.sum(dim=0), (mean**2).sum(dim=0), kl])
         self.count += latents[0].z.shape[0] if latents else 0
 

@@ -16,7 +16,7 @@ from lvae_torch.cfg.reader import Entries, parse, parse_overrides, read_file
 from lvae_torch.cfg.section import KeysError, Section
 from lvae_torch.errors import CfgError, say
 from lvae_torch.hparams.checks import cross_problems
-from lvae_torch.hparams.settings import COMMON, SECTIONS, Settings
+from lvae_torch.hparams.settings import COMMON, SECTIONS, Settings, with_batch_sizes
 from lvae_torch.interop.efficient_vdvae_cfg import is_original, native_entries
 from lvae_torch.models.families import FAMILIES
 from lvae_torch.models.section import ModelSection
@@ -65,7 +65,7 @@ def _checked(entries: Entries, name: str, overrides: Sequence[str], with_images:
     problems += [_located(problem, entries) for problem in cross_problems(sections, with_images)]
     if problems:
         raise _refusal(name, problems)
-    return Settings(**sections)
+    return with_batch_sizes(Settings(**sections))
 
 
 def model_section(family: str, values: Mapping[str, Any]) -> ModelSection:

@@ -1,6 +1,6 @@
 """All sections of a cfg together, and their text form."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from lvae_torch.cfg.seal import sealed
 from lvae_torch.cfg.section import Section
@@ -33,6 +33,18 @@ COMMON: dict[str, type[Section]] = {
 }  # fmt: skip
 """The sections that do not depend on the family."""
 SECTIONS = tuple(field.name for field in fields(Settings))
+
+
+def with_batch_sizes(settings: Settings) -> Settings:
+    """The same with numbers in place of 0: evaluation and synthesis take at once what training does, or less."""
+    at_once = settings.train.batch_size // settings.train.accumulate
+    val, synthesis = settings.val, settings.synthesis
+    batch_size = synthesis.batch_size or min(at_once, 100)
+    return replace(
+        settings,
+        val=val.model_copy(update={"batch_size": val.batch_size or min(at_once, 250)}),
+        synthesis=synthesis.model_copy(update={"batch_size": batch_size, "chunk": synthesis.chunk or batch_size}),
+    )
 
 
 def to_cfg(settings: Settings) -> str:

@@ -111,7 +111,7 @@ class Output:
 
     likelihood: Likelihood
     latents: tuple[Latent, ...]  # top layer first
-    penalties: Mapping[str, Tensor] = field(default_factory=dict)  # only in the training loss; (B,) each
+    penalties: Mapping[str, Tensor] = field(default_factory=dict)  # trained on, no part of the ELBO, each (B,)
     as_published: Callable[[], Likelihood] | None = None
     """p(x | z) with the approximations that the family's published numbers were scored with; None in training."""
 

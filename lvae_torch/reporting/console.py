@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lvae_torch.errors import say
+from lvae_torch.reporting.progress import duration
 
 
 class ConsoleReporter:
@@ -38,8 +39,7 @@ class ConsoleReporter:
 
     def _to_go(self, step: int) -> str:
         done = max(1, step - self._start_step)
-        seconds = int((time.monotonic() - self._started) / done * (self.total - step))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        return duration((time.monotonic() - self._started) / done * (self.total - step))
 
     def _say(self, line: str) -> None:
         if self._bar is not None:

@@ -10,11 +10,13 @@ from lvae_torch.files import atomic_write
 from lvae_torch.reporting.reporter import writing_to
 
 PADDING = 2
+SHOWN_AS_THEY_ARE = (1, 3)  # channels: grey and RGB
+BETWEEN = 96  # grey between channels that lie side by side
 SMALL = 56  # tiles below this are enlarged, so that single pixels can be seen
 
 
 def image_grid(images: Tensor | np.ndarray, columns: int) -> np.ndarray:
-    """Arrange images (N, C, H, W) in [0, 1] row by row in one picture: uint8 (height, width, 3).
+    """Images (N, C, H, W) in [0, 1], row by row, as one picture: uint8 (height, width, 3); see ``in_colour``.
 
     Small images are enlarged by a whole factor. Lines between images, and the empty rest of the last row, are black or
     white, in contrast to the images' borders.
@@ -39,11 +41,26 @@ def pair_grid(x: Tensor | np.ndarray, reconstruction: Tensor | np.ndarray, pairs
 
 
 def to_uint8(images: Tensor | np.ndarray) -> np.ndarray:
-    """(N, C, H, W) in [0, 1] -> uint8 (N, H, W, 3), rounded to the nearest level; NaN becomes black."""
+    """(N, C, H, W) in [0, 1] -> uint8 (N, H, W, C), to the nearest level; NaN is black."""
     levels = torch.as_tensor(images).detach().float().nan_to_num(nan=0.0).clamp(0, 1) * 255
-    pixels = levels.round().to(torch.uint8).cpu()
-    pixels = pixels[:, :1].expand(-1, 3, -1, -1) if pixels.shape[1] < 3 else pixels[:, :3]
-    return pixels.permute(0, 2, 3, 1).numpy()
+    return levels.round().to(torch.uint8).cpu().permute(0, 2, 3, 1).numpy()
+
+
+def in_colour(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (N, H, W, C) -> (N, H, W', 3): grey and RGB as they are; any other channels side by side, in grey."""
+    if pixels.shape[-1] in SHOWN_AS_THEY_ARE:
+        return np.broadcast_to(pixels, (*pixels.shape[:3], 3))
+    apart = np.pad(pixels, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=BETWEEN)  # (N, H, W + 1, C)
+    row = apart.transpose(0, 1, 3, 2).reshape(*pixels.shape[:2], -1, 1)  # (N, H, C * (W + 1), 1)
+    return np.broadcast_to(row, (*row.shape[:3], 3))
+
+
+def how_shown(image_shape: tuple[int, int, int]) -> str:
+    """What a person must know of pictures of images (C, H, W); empty if nothing, and for points, which have none."""
+    n_channels, height, width = image_shape
+    if n_channels in SHOWN_AS_THEY_ARE or height * width == 1:
+        return ""
+    return f"pictures show the {n_channels} channels of an image side by side, in grey; arrays have them as they are"
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:
@@ -61,8 +78,9 @@ def save_png(path: Path, picture: np.ndarray) -> None:
 
 
 def _tiles(images: Tensor | np.ndarray) -> np.ndarray:
-    tiles = to_uint8(images)
-    factor = -(-SMALL // max(tiles.shape[1:3]))
+    pixels = to_uint8(images)
+    factor = -(-SMALL // max(pixels.shape[1:3]))
+    tiles = in_colour(pixels)
     return tiles.repeat(factor, axis=1).repeat(factor, axis=2)
 
 

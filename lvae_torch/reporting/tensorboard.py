@@ -10,8 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from lvae_torch.errors import say
 from lvae_torch.reporting.reporter import writing_to
 
+MOST_PIXELS = 1536
+MOST_BYTES = 64 * 2**20
+"""Of all event files of a run together, from which on they get no more pictures."""
+FIRST_BYTES = 8 * 2**20
+"""The same at the beginning."""
 EVENTS = re.compile(r"events\.out\.tfevents\.(\d+\.\d{6})\..*")
 
 
@@ -21,14 +27,21 @@ class TensorBoardReporter:
     The summaries come from torch. We do not use its SummaryWriter, because it writes from a thread, where a full disk
     ends in a traceback, and opens a second run for the settings.
 
+    Pictures are reduced to ``MOST_PIXELS`` a side, and left out where all files together would grow beyond
+    ``MOST_BYTES`` times the share of the training that is done: they never fill a disk, and are spread over the run.
+
+    Args:
+        total_steps: of the training; if not given, only the size of all files bounds pictures.
     Raises:
         DataError: from every method, if the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, start_step: int = 0) -> None:
+    def __init__(self, folder: Path, start_step: int = 0, total_steps: int | None = None) -> None:
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
-        # TensorBoard reads files in the order of their names, so names must rise even if the clock was set back.
+        # TensorBoard reads the files of a folder in the order of their names, also where the clock was set back.
+        self._total_steps, self._shown = total_steps, False
+        self._written = sum(path.stat().st_size for path in folder.glob("events.*"))
         begun = max(time.time(), _latest(folder) + 1e-5)
         self._path = folder / f"events.out.tfevents.{begun:017.6f}.{socket.gethostname()}.{os.getpid()}"
         with writing_to(folder):
@@ -51,7 +64,13 @@ class TensorBoardReporter:
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         from torch.utils.tensorboard.summary import image
 
-        self._add(step, image(tag, grid, dataformats="HWC"))
+        summary = image(tag, reduced(grid), dataformats="HWC")
+        share = 1.0 if self._total_steps is None else min(1.0, step / self._total_steps)
+        if self._written + summary.ByteSize() <= max(FIRST_BYTES, share * MOST_BYTES):
+            self._add(step, summary)
+        elif not self._shown:
+            self._shown = True
+            say(f"{self._path.parent}: pictures are left out where they would take more than {MOST_BYTES >> 20} MiB.")
 
     def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
         from torch.utils.tensorboard.summary import histogram
@@ -71,7 +90,19 @@ class TensorBoardReporter:
 
         with writing_to(self._path.parent), open(self._path, "ab") as file:
             for event in events:
-                RecordWriter(file).write(Event(wall_time=time.time(), **event).SerializeToString())
+                record = Event(wall_time=time.time(), **event).SerializeToString()
+                RecordWriter(file).write(record)
+                self._written += len(record)
+
+
+def reduced(grid: np.ndarray) -> np.ndarray:
+    """A picture, uint8 (H, W, 3), of at most ``MOST_PIXELS`` a side: means over squares of a whole number of pixels."""
+    factor = -(-max(grid.shape[:2]) // MOST_PIXELS)
+    if factor == 1:
+        return grid
+    height, width = (side // factor for side in grid.shape[:2])
+    squares = grid[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
+    return squares.mean(axis=(1, 3)).round().astype(np.uint8)
 
 
 def _latest(folder: Path) -> float:

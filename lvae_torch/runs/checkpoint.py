@@ -83,15 +83,17 @@ class Checkpoint:
 
     model: Weights
     ema: Weights | None
-    """The averaged weights; None if the run has no average."""
+    """The averaged weights, where the run has them."""
     optimizer: Mapping[str, Any] | None
-    """From torch's ``Optimizer.state_dict``; None for a run that was imported without moments."""
+    """As torch's ``Optimizer.state_dict`` gives it; None for a run that was imported without moments."""
     meter: Mapping[str, Any]
     """From ``Meter.state_dict``."""
     state: State
     about: About
     ema_is_aged: bool = False
     """Whether the average began as one, or as trained weights, and is not to forget them sooner than ``ema_decay``."""
+    unfinished: Mapping[str, Any] | None = None
+    """What an evaluation that was stopped had come to, if one was."""
 
     @property
     def step(self) -> int:
@@ -115,6 +117,7 @@ class Checkpoint:
             "optimizer": self.optimizer,
             "meter": self.meter,
             "state": asdict(self.state),
+            "unfinished": self.unfinished,
             "meta": {
                 "settings": self.about.settings,
                 "data": {**asdict(on), "image_shape": list(on.image_shape)},
@@ -135,8 +138,9 @@ class Checkpoint:
             trained_on = TrainedOn(**{**data, "image_shape": (channels, height, width)})
             about = About(meta["settings"], trained_on, meta["versions"])
             tensors = {key: content[key] for key in ("model", "ema", "optimizer", "meter")}
-            is_aged = bool(content.get("ema_is_aged", False))
-            return cls(**tensors, state=State(**content["state"]), about=about, ema_is_aged=is_aged)
+            is_aged, unfinished = bool(content.get("ema_is_aged", False)), content.get("unfinished")
+            state = State(**content["state"])
+            return cls(**tensors, state=state, about=about, ema_is_aged=is_aged, unfinished=unfinished)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: no whole checkpoint of this program ({error!r}).") from error
 

@@ -29,11 +29,13 @@ class Manifest:
     sha256: str
     is_best: bool
     again: bool = False
-    """Whether the file is step_*.again.pt: saving a step twice keeps the first file until the second is whole."""
+    """The file may still be step_*.again.pt: a step saved twice leaves its file alone until the new one counts."""
 
     @property
-    def file(self) -> str:
-        return f"step_{self.step:08d}{'.again' if self.again else ''}.pt"
+    def files(self) -> tuple[str, ...]:
+        """Where the checkpoint may lie: under its own name, or under that which it was written as."""
+        names = f"step_{self.step:08d}.pt", f"step_{self.step:08d}.again.pt"
+        return names if self.again else names[:1]
 
 
 class CheckpointStore:
@@ -127,6 +129,12 @@ class CheckpointStore:
             wanted = [path for path in manifests if _step(path) == which]
         if not wanted:
             steps = ", ".join(str(_step(path)) for path in manifests) or "none"
+            lone = sorted(path for path in self._ours() if path.suffix == ".pt" and "." not in path.stem)
+            if lone and not manifests:
+                raise DataError(
+                    f"{self.folder}: no checkpoint has its manifest (.json), so none counts as whole. Copy the "
+                    f"manifests too, or name the file itself: {lone[-1]}"
+                )
             raise DataError(f"{self.folder}: no checkpoint {which!r}; there are: {steps}.")
         try:
             return self._load(wanted[0])
@@ -154,7 +162,8 @@ class CheckpointStore:
 
     def _load(self, manifest_path: Path) -> dict[str, Any]:
         manifest = _manifest(manifest_path)
-        path = self.folder / manifest.file
+        paths = [self.folder / name for name in manifest.files]
+        path = next((path for path in paths[1:] if not _damage(path, manifest)), paths[0])
         if damage := _damage(path, manifest):
             raise DataError(f"{path}: damaged ({damage}).")
         state = read_safely(path)
@@ -173,6 +182,8 @@ class CheckpointStore:
             make_folder(self.folder)
             manifest = self._write_state(step, state, is_best)
             write_json(self._manifest_path(step), asdict(manifest))
+            if manifest.again:
+                (self.folder / manifest.files[-1]).replace(self.folder / manifest.files[0])
             self._tidy()
         except DataError as error:
             self._error = DataError(f"{error} A checkpoint of this run takes {bytes_of(state) / 2**20:.1f} MiB.")
@@ -182,10 +193,8 @@ class CheckpointStore:
             self._error = error
 
     def _write_state(self, step: int, state: dict[str, Any], is_best: bool) -> Manifest:
-        old = _manifest_or_none(self._manifest_path(step))
-        again = old is not None and not old.again
-        name = Manifest(step, 0, "", is_best, again).file
-        with atomic_write(self.folder / name) as file:
+        again = self._manifest_path(step).is_file()
+        with atomic_write(self.folder / Manifest(step, 0, "", is_best, again).files[-1]) as file:
             hashing = HashingFile(file)
             save_state(state, hashing)
         return Manifest(step, hashing.size, hashing.digest.hexdigest(), is_best, again)
@@ -196,9 +205,9 @@ class CheckpointStore:
         whole = [manifest for _, manifest in known if manifest is not None]
         best = [manifest for manifest in whole if manifest.is_best][:1]
         kept = {manifest.step for manifest in whole[: self.keep] + best}
-        unreadable = {_step(path) for path, manifest in known if manifest is None}  # load_newest reports them
-        files = {manifest.file for manifest in whole if manifest.step in kept}
-        # Delete the manifest first (.json < .pt): without one a checkpoint does not count.
+        unreadable = {_step(path) for path, manifest in known if manifest is None}  # for load_newest to name
+        files = {name for manifest in whole if manifest.step in kept for name in manifest.files}
+        # The manifest first (.json < .pt): a checkpoint without one does not count.
         for path in sorted(self._ours(), key=lambda path: path.suffix):
             is_kept = _step(path) in kept if path.suffix == ".json" else path.name in files
             if not is_kept and _step(path) not in unreadable:

@@ -2,12 +2,12 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lvae_torch.files import check_name, write_json
 from lvae_torch.runs.locks import held
@@ -82,8 +82,15 @@ class RunFolder:
         with held(self.lock_file, self.path, "Wait for it, stop it, or choose another run.name."):
             yield
 
-    def write_status(self, state: RunState, step: int, message: str = "") -> None:
-        """Replace ``status.json``, which wrapper scripts read because torchrun hides exit statuses."""
+    def write_status(
+        self,
+        state: RunState,
+        step: int,
+        message: str = "",
+        details: Mapping[str, Any] | None = None,
+        durable: bool = True,
+    ) -> None:
+        """Replace ``status.json``, which people and wrappers read: torchrun hides exit statuses."""
         write_json(
             self.status_json,
             {
@@ -93,5 +100,7 @@ class RunFolder:
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),
                 "host": socket.gethostname(),
                 "process": os.getpid(),
+                **(details or {}),
             },
+            durable,
         )

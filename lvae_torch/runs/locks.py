@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -9,11 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from lvae_torch.distributed import launcher
 from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.files import make_folder
 
 PATIENCE = 180.0
 """Seconds to wait for a lock of another host: NFS 4 keeps the lock of a crashed host for its lease, often 90 s."""
+
+ORPHAN = re.compile(r"of launcher (\d+)")
 
 
 @contextmanager
@@ -23,8 +27,9 @@ def held(lock_file: Path, what: Path, remedy: str) -> Iterator[None]:
     Args:
         remedy: advice for the message if another process holds the lock.
     Raises:
-        CfgError: naming the host and process that hold it: at once on this host, else after a wait.
-        DataError: if the folder cannot be written, or its file system has no locks.
+        CfgError: naming host and process that hold it. Those of this host are believed at once, unless what started
+            them is gone: then they save and end, and are waited for.
+        DataError: if the folder cannot be written, or knows no locks.
     """
     try:
         make_folder(lock_file.parent)
@@ -38,17 +43,26 @@ def held(lock_file: Path, what: Path, remedy: str) -> Iterator[None]:
 
 
 def _wait_for(file: TextIO, what: Path, remedy: str) -> None:
-    deadline, has_told = time.monotonic() + PATIENCE, False
+    began, has_told = time.monotonic(), False
     while not _is_taken(file):
         file.seek(0)
         owner = file.read().strip()
-        is_elsewhere = bool(owner) and not owner.endswith(_here())
-        if not is_elsewhere or time.monotonic() > deadline:
+        patience, why = _worth_waiting(owner)
+        if time.monotonic() - began >= patience:
             raise CfgError(f"{what}: in use by {owner or 'another process'}. {remedy}")
         if not has_told:
-            say(f"{what}: in use by {owner}; waiting up to {PATIENCE:.0f} s, in case that host is gone.")
+            say(f"{what}: in use by {owner}; waiting up to {patience:.0f} s, {why}.")
             has_told = True
         time.sleep(0.5)
+
+
+def _worth_waiting(owner: str) -> tuple[float, str]:
+    """How many seconds to wait for an owner as ``_sign`` names it, and why; 0 for one that is well."""
+    if owner and not owner.endswith(_here()):
+        return PATIENCE, "in case that host is gone"
+    if (match := ORPHAN.search(owner)) and launcher.is_gone(int(match[1])):
+        return launcher.PATIENCE + 5, "for what started that one is gone, so it is ending too"
+    return 0.0, ""
 
 
 def _is_taken(file: TextIO) -> bool:
@@ -66,7 +80,8 @@ def _is_taken(file: TextIO) -> bool:
 def _sign(file: TextIO) -> None:
     try:
         os.ftruncate(file.fileno(), 0)
-        os.write(file.fileno(), f"process {os.getpid()}{_here()}\n".encode())
+        started_by = f" of launcher {parent}" if (parent := launcher.launcher()) is not None else ""
+        os.write(file.fileno(), f"process {os.getpid()}{started_by}{_here()}\n".encode())
     except OSError as error:
         raise DataError(
             f"{file.name}: cannot be written ({error.strerror}). Free some space and repeat the command."

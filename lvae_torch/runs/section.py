@@ -1,10 +1,9 @@
 """The [run] section."""
 
-from typing import Literal
-
 from pydantic import field_validator
 
-from lvae_torch.cfg.section import Int, Section
+from lvae_torch.cfg.section import Int, PathText, Section
+from lvae_torch.distributed.place import Device
 from lvae_torch.files import check_name
 
 
@@ -13,12 +12,12 @@ class RunSection(Section):
 
     name: str
     """Name of the run and of its folder; the same name continues the same run."""
-    runs: str = "runs"
-    """Folder that holds all runs."""
+    runs: PathText = "runs"
+    """Folder that holds all runs; ~ and $VARIABLES are replaced."""
     seed: Int = 42
     """Seed of everything random: initial weights, order of the data, noise."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device to compute on; auto uses a GPU if there is one."""
+    device: Device = "auto"
+    """Device to compute on; auto uses an NVIDIA GPU if there is one. mps, Apple's GPU, was only tested without one."""
 
     @field_validator("name")
     @classmethod

@@ -5,7 +5,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from lvae_torch.cfg.section import Count, Fraction, Int, NonNegative, Positive, PositiveInt, Section, TupleOf, one_of
+from lvae_torch.cfg.section import (
+    Count,
+    Fraction,
+    Int,
+    NonNegative,
+    PathText,
+    Positive,
+    PositiveInt,
+    Section,
+    TupleOf,
+    one_of,
+)
 from lvae_torch.files import check_name
 from lvae_torch.synthesis.modes import MODES
 
@@ -34,8 +45,8 @@ class SynthesisSection(Section):
     """Split to read; None uses [data] val_split, or train_split in div_stats."""
     limit: Count | Fraction = 0
     """Read only N images, or this fraction of the split, spread evenly; 0 reads all."""
-    batch_size: PositiveInt = 100
-    """Images in one pass."""
+    batch_size: Count = 0
+    """Images in one pass; 0 uses [train] batch_size / accumulate, up to 100."""
     seed: Int = 0
     """Seed of all noise in the mode."""
     n_images: PositiveInt = 64
@@ -62,15 +73,15 @@ class SynthesisSection(Section):
     """reconstruction: number of pairs in the picture."""
     iw_samples: Annotated[Int, Field(ge=1, le=10_000)] = 100
     """likelihood: samples K of the importance-weighted bound."""
-    chunk: PositiveInt = 500
-    """likelihood: images times samples in one pass; it bounds the memory."""
+    chunk: Count = 0
+    """likelihood: images times samples in one pass; it bounds the memory; 0 uses batch_size."""
     shard_format: Literal["safetensors", "npz"] = "safetensors"
     """encoding: format of the files."""
     shard_size: PositiveInt = 1000
     """encoding, div_stats: images per file, in whole batches; an interrupted mode resumes after the last whole file."""
     shard_dtype: Literal["float32", "float16"] = "float32"
     """encoding: type of latents and posteriors; float16 halves the size of the files."""
-    source: str | None = None
+    source: PathText | None = None
     """decoding: folder of encodings; None uses those of this run."""
     codes_to: str | None = None
     """encoding of codes: write the codes of both splits as a dump of this name, to train a prior on."""

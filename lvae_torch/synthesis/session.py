@@ -3,11 +3,11 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -17,11 +17,13 @@ from lvae_torch.distributed.processes import Processes
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.models.contract import Likelihood, Model, Shape
+from lvae_torch.reporting.progress import shown
 from lvae_torch.synthesis.codes import CodePrior, CodeSource
 from lvae_torch.synthesis.parts import Format, Parts
 from lvae_torch.synthesis.section import SynthesisSection
 from lvae_torch.synthesis.singles import SINGLES, TARGETS, single_names
 
+T = TypeVar("T")
 Batch = tuple[np.ndarray, Tensor]
 """Indices of images in the split, (b,), and the images as x, (b, C, H, W)."""
 OWNER = ("run", "step", "weights", "trained_on")  # keys of an identity that determine the model
@@ -76,16 +78,18 @@ class Session:
         return shapes
 
     def batches(self, size: int, mode: str) -> Iterator[tuple[int, np.ndarray, Tensor]]:
-        """Yield (j, indices, x) of this rank's batches; torch's generator is seeded for each."""
-        for j, indices in self.images.batches(size, self.processes):
+        """(j, indices, x) of this rank's batches of the split; torch's generator is seeded for each."""
+        for j, indices in self.shown(self.images.batches(size, self.processes), size, len(self.images.indices)):
             yield j, indices, self.x_at(indices, mode, j)
 
     def n_batches(self, size: int) -> int:
         return self.images.n_batches(size)
 
     def posterior_batches(self) -> Iterator[tuple[int, Batch]]:
-        """Yield (b, batch) of this rank; if a mode draws latents first, it draws the same ones as encoding."""
-        for b in range(self.processes.rank, self.n_batches(self.options.batch_size), self.processes.world):
+        """(b, batch) of this rank's batches; a mode that draws its latents first draws those that encoding stores."""
+        size, own = self.options.batch_size, self.processes
+        numbers = range(own.rank, self.n_batches(size), own.world)
+        for b in self.shown(numbers, size, len(self.images.indices)):
             yield b, self._posterior_batch(b)
 
     def n_shards(self, n_images: int) -> int:
@@ -95,8 +99,13 @@ class Session:
     def shards(self, n_images: int) -> Iterator[tuple[int, Iterator[Batch]]]:
         """Yield (j, batches) of this rank's shards, with batches as in ``posterior_batches``."""
         size, count = self._batches_per_shard(n_images), self.n_batches(self.options.batch_size)
-        for j in range(self.processes.rank, self.n_shards(n_images), self.processes.world):
+        numbers = range(self.processes.rank, self.n_shards(n_images), self.processes.world)
+        for j in self.shown(numbers, size * self.options.batch_size, len(self.images.indices)):
             yield j, map(self._posterior_batch, range(j * size, min((j + 1) * size, count)))
+
+    def shown(self, work: Iterable[T], per_item: int, total: int) -> Iterator[T]:
+        """``work`` of this rank, with its progress; each item is ``per_item`` of ``total``, as on each rank."""
+        return shown(work, self.out.name, per_item * self.processes.world, total, self.processes.is_main)
 
     def _batches_per_shard(self, n_images: int) -> int:
         return max(1, n_images // self.options.batch_size)
@@ -163,6 +172,7 @@ def _told(owner: Sequence[str]) -> str:
 
 
 def n_rounds(session: Session, n: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield (j, count) of this rank's parts, if ``n`` items are divided into parts of ``size``."""
-    for j in range(session.processes.rank, -(-n // size), session.processes.world):
+    """(j, count) of this rank's parts of ``n`` things in parts of ``size``."""
+    numbers = range(session.processes.rank, -(-n // size), session.processes.world)
+    for j in session.shown(numbers, size, n):
         yield j, min(size, n - j * size)

@@ -20,7 +20,7 @@ def are_points(x: Tensor) -> bool:
 
 
 def stored(x: Tensor) -> dict[str, np.ndarray]:
-    """Convert x, (n, C, H, W), for a part file: ``images``, uint8 (n, H, W, 3), or ``points``, float32 (n, 2)."""
+    """x, (n, C, H, W), for a part file: ``images``, uint8 (n, H, W, C); or ``points``, float32 (n, 2)."""
     return {"points": _plane(x)} if are_points(x) else {"images": to_uint8(x)}
 
 

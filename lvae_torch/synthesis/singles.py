@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
-from lvae_torch.reporting.grids import save_png, to_uint8
+from lvae_torch.reporting.grids import in_colour, save_png, to_uint8
 
 SINGLES, TARGETS = "singles", "targets"
 
@@ -13,8 +13,8 @@ SINGLES, TARGETS = "singles", "targets"
 def save_singles(
     folder: Path, numbers: Sequence[int], images: Tensor, names: Sequence[str] | Mapping[int, str] | None = None
 ) -> None:
-    """Write each of ``images``, (B, C, H, W) in [0, 1], unscaled to ``<names[number]>.png`` or ``<number>.png``."""
-    for number, pixels in zip(numbers, to_uint8(images), strict=True):
+    """Write each of ``images``, (B, C, H, W) in [0, 1], in its own size, as ``<names[number]>.png`` or its number."""
+    for number, pixels in zip(numbers, in_colour(to_uint8(images)), strict=True):
         save_png(folder / f"{f'{number:06d}' if names is None else names[number]}.png", pixels)
 
 

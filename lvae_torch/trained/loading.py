@@ -7,15 +7,17 @@ from typing import Any, Literal
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import make_preprocess, open_dump
 from lvae_torch.data.shapes import ImageShape
-from lvae_torch.distributed.processes import Processes, choose_device
+from lvae_torch.distributed.place import Device, choose_device
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.evaluation import take_statistics
 from lvae_torch.errors import CfgError, DataError, say
-from lvae_torch.files import NAME
-from lvae_torch.hparams import Settings, check_same_model, load, model_section, to_cfg
+from lvae_torch.files import NAME, expanded
+from lvae_torch.hparams import Settings, check_same_model, load, load_text, model_section, to_cfg
 from lvae_torch.models.contract import Model
-from lvae_torch.runs.bundle import SETTINGS, Bundle, is_bundle
-from lvae_torch.runs.checkpoint import About, load_chosen, store_of
+from lvae_torch.runs.bundle import SETTINGS, WEIGHTS, Bundle, is_bundle
+from lvae_torch.runs.checkpoint import About, Checkpoint, load_chosen, store_of
 from lvae_torch.runs.folder import RunFolder
+from lvae_torch.runs.state_file import read_safely
 from lvae_torch.trained.run import TrainedRun
 from lvae_torch.training.wrapping import place
 
@@ -23,7 +25,7 @@ from lvae_torch.training.wrapping import place
 def load_run(
     run: str | Path,
     *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     checkpoint: Literal["last", "best"] | int = "last",
     weights: Literal["averaged", "raw"] = "averaged",
     runs: str | Path = "runs",
@@ -31,10 +33,10 @@ def load_run(
     """Load a trained run for use.
 
     Args:
-        run: a run's name, its folder, or the folder of a bundle (``lvae export``).
-        checkpoint: ``last`` (the best one if the run finished with patience), ``best``, or the number of a step.
-        weights: ``averaged`` uses the moving average if the run has one; ``raw`` uses the trained weights.
-        runs: the folder that holds all runs, used if ``run`` is a name.
+        run: a run's name, its folder, one of its checkpoints (.pt), or the folder of a bundle (``lvae export``).
+        checkpoint: ``last`` is the best one of a run that was finished with patience; or the number of a step.
+        weights: the averaged ones, where the run has them, or those that training left.
+        runs: the folder of all runs, where a name is given.
     Raises:
         CfgError: if the run does not exist.
         DataError: if the checkpoint does not exist, or a file is damaged.
@@ -68,27 +70,59 @@ def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = 
     """The settings that a run was trained with, with overrides applied, and the folder of its weights.
 
     Args:
-        run: a run's name or folder, a bundle, or the .cfg file of a run.
+        run: a run's name or folder, a bundle, one checkpoint (.pt), or the .cfg file of a run.
     Raises:
         CfgError: if none of these exists, or its settings are wrong.
     """
-    path = Path(run).expanduser()
+    try:
+        path = Path(expanded(str(run)))
+    except ValueError as error:
+        raise CfgError(f"{run}: {error}.") from error
     if path.suffix == ".cfg":
         settings = load(path, overrides)
         return settings, RunFolder.of(settings.run).path
+    if path.name == WEIGHTS and path.is_file():
+        path = path.parent
+    if path.is_file():
+        return _of_file(path, overrides, runs)
     if is_bundle(path):
         name = [f"run.name={path.resolve().name}"] if NAME.fullmatch(path.resolve().name) else []
         return load(_settings_in(path), [*name, f"run.runs={str(runs)!r}", *overrides]), path
-    is_name = NAME.fullmatch(str(run)) is not None
-    folder = path if (path / SETTINGS).is_file() or not is_name else RunFolder(Path(runs), str(run)).path
+    named = RunFolder(Path(runs), str(run)).path if NAME.fullmatch(str(run)) else path
+    folder = path if (path / SETTINGS).is_file() else named
     if not (folder / SETTINGS).is_file():
-        raise CfgError(
-            f"{run}: neither a .cfg file, a run ({folder / SETTINGS} does not exist) nor a bundle. Name a run in "
-            f"{runs}, a run's folder or a bundle; or train it first."
+        raise CfgError(f"{run}: {_why_not(folder, Path(runs))}")
+    # The folder may have been moved since: what is asked for by its place is found at its place.
+    return load(folder / SETTINGS, [*_at(folder), *overrides]), folder
+
+
+def _at(folder: Path) -> list[str]:
+    """The overrides that make results go to where the run lies."""
+    return [f"run.runs={str(folder.resolve().parent)!r}", f"run.name={folder.resolve().name}"]
+
+
+def _of_file(path: Path, overrides: Sequence[str], runs: str | Path) -> tuple[Settings, Path]:
+    """A checkpoint on its own: it holds settings and weights. Results go to its run, or to one of its run's name."""
+    about = Checkpoint.read(read_safely(path), path).about
+    folder = path.resolve().parent.parent
+    is_in_run = path.resolve().parent.name == "checkpoints" and NAME.fullmatch(folder.name)
+    at = _at(folder) if is_in_run else [f"run.runs={str(runs)!r}"]
+    return load_text(about.settings, f"{path}: its settings", [*at, *overrides]), path
+
+
+def _why_not(folder: Path, runs: Path) -> str:
+    """What is missing where a run was looked for, and what to do."""
+    if checkpoints := sorted((folder / "checkpoints").glob("step_*.pt")):
+        return (
+            f"the run's {SETTINGS} is missing in {folder}. Restore it, or name a checkpoint, which holds settings and "
+            f"weights: {checkpoints[-1]}"
         )
-    # The folder may have been moved, so its place overrides the name and folder in its settings.
-    at = [f"run.runs={str(folder.resolve().parent)!r}", f"run.name={folder.resolve().name}"]
-    return load(folder / SETTINGS, [*at, *overrides]), folder
+    there = sorted(path.parent.name for path in runs.glob(f"*/{SETTINGS}"))
+    known = f"{runs} has {', '.join(there[:20])}" if there else f"{runs} has none"
+    return (
+        f"there is no such run, bundle, checkpoint or .cfg file ({folder / SETTINGS} does not exist). Runs: {known}. "
+        "Train it: python -m lvae_torch.train CFG"
+    )
 
 
 def _settings_in(bundle: Path) -> Path:
@@ -123,9 +157,13 @@ def open_run(settings: Settings, where: Path, processes: Processes) -> TrainedRu
 
 def _from_checkpoint(settings: Settings, folder: Path) -> Bundle:
     which, use_ema = settings.synthesis.checkpoint, settings.synthesis.use_ema
-    checkpoint = load_chosen(
-        store_of(folder / "checkpoints"), int(which) if which.isdecimal() else _last_or_best(which)
-    )
+    if folder.is_file():
+        checkpoint = Checkpoint.read(read_safely(folder), folder)
+        if which not in ("last", str(checkpoint.step)):
+            raise CfgError(f"{folder}: the checkpoint of step {checkpoint.step}; [synthesis] checkpoint = {which}.")
+    else:
+        store = store_of(folder / "checkpoints")
+        checkpoint = load_chosen(store, int(which) if which.isdecimal() else _last_or_best(which))
     check_same_model(settings.model, checkpoint.about, folder, "Leave [model] as it was.")
     about = checkpoint.about
     weights, is_averaged = checkpoint.weights(use_ema), checkpoint.is_averaged(use_ema)

@@ -55,18 +55,21 @@ def kept_for_backward(build: Callable[[], Model], image_shape: ImageShape) -> di
 
 def _alive(model: Model, x: Tensor, precision: str) -> int:
     half = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
-    with _Allocations() as allocations, half:
+    with Allocations() as allocations, half:
         loss = elbo_terms(x, model(x, posterior_sample)).nelbo.mean()
         alive = allocations.alive()
     assert loss.requires_grad  # keeps the graph alive until here
     return alive
 
 
-class _Allocations(TorchDispatchMode):
-    """Records every storage that is allocated inside the context."""
+class Allocations(TorchDispatchMode):
+    """Every storage made while it is entered."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.peak = 0
+        """Most bytes that were alive at once, to 1 %."""
+        self._at_most = 0
         self._made: dict[int, tuple[StorageWeakRef, int]] = {}
         self._given: set[int] = set()  # weights and images; views of them are not new storages
 
@@ -76,10 +79,15 @@ class _Allocations(TorchDispatchMode):
         for storage in _storages(out):
             if storage._cdata not in self._given:
                 self._made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+                self._at_most += storage.nbytes()
+        if self._at_most > 1.01 * self.peak:  # looking at all of them after each operation would take minutes
+            self._at_most = self.alive()
+            self.peak = max(self.peak, self._at_most)
         return out
 
     def alive(self) -> int:
-        """Bytes of the recorded storages that are still in use."""
+        """Bytes of those that somebody still holds."""
+        self._made = {key: made for key, made in self._made.items() if not made[0].expired()}
         return sum(n_bytes for storage, n_bytes in self._made.values() if not storage.expired())
 
 

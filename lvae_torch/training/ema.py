@@ -23,12 +23,12 @@ class Ema:
         self.is_aged = is_aged
 
     def decay_at(self, step: int) -> float:
-        """The decay after ``step``; small at first, so that random initial weights soon lose their influence."""
+        """Short at first, so that random initial weights are soon forgotten."""
         return self.decay if self.is_aged else min(self.decay, (1 + step) / (10 + step))
 
     @torch.no_grad()
     def update(self, flat: FlatParameters, step: int, ok: Tensor | None = None) -> None:
-        """Move towards the weights after ``step``; not at all where a scalar ``ok`` is false."""
+        """Move a little towards the weights after ``step``; not at all where a scalar ``ok`` is false."""
         share = 1 - self.decay_at(step)
         weight = self.flat.vector.new_tensor(share) if ok is None else ok.to(self.flat.vector.dtype) * share
         self.flat.vector.lerp_(flat.vector, weight)

@@ -1,8 +1,9 @@
 """Sends the numbers and pictures of a training run to all reporters."""
 
 import resource
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from lvae_torch.cfg.section import Section
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.elbo.bounds import bits_entry
 from lvae_torch.elbo.evaluation import Evaluation
+from lvae_torch.elbo.evaluator import TellPhase, silent
 from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.reporting.console import ConsoleReporter
@@ -33,6 +35,10 @@ class TrainingWatch:
     pictures: Tensor | None
     """Images to reconstruct, (B, C, H, W) in [0, 1]; None for no pictures."""
     seed: int
+    at_once: int = 64
+    """Pictures of one pass."""
+    tell: TellPhase = silent
+    is_asked_to_stop: Callable[[], bool] = lambda: False
     last: Evaluation | None = None
 
     def begins(self, step: int) -> None:
@@ -74,14 +80,20 @@ class TrainingWatch:
     def _show(self, step: int, x: Tensor) -> None:
         seed_everything("pictures", self.seed)  # the same noise at every step, for comparison
         was_training = self.model.training
-        self.model.eval()  # leave the running statistics unchanged
-        reconstruction = self.model(x, posterior_sample).likelihood.mean()
+        self.model.eval()  # looking changes no statistic
         at_full_width = prior_sample([1.0] * len(self.model.latent_shapes()))
-        samples = self.model(None, at_full_width, n=x.shape[0]).likelihood.mean()
+        reconstructions, samples = list[Tensor](), list[Tensor]()
+        for part in x.split(self.at_once):
+            if self.is_asked_to_stop():
+                break  # and leave after the next step; the pictures can wait
+            self.tell("drawing pictures", sum(map(len, samples)), len(x))
+            reconstructions.append(self.model(part, posterior_sample).likelihood.mean())
+            samples.append(self.model(None, at_full_width, n=len(part)).likelihood.mean())
+        else:
+            columns = max(1, int(x.shape[0] ** 0.5))
+            self.reporter.image(step, "samples", image_grid(torch.cat(samples), columns))
+            self.reporter.image(step, "reconstructions", pair_grid(x, torch.cat(reconstructions), columns))
         self.model.train(was_training)
-        columns = max(1, int(x.shape[0] ** 0.5))
-        self.reporter.image(step, "samples", image_grid(samples, columns))
-        self.reporter.image(step, "reconstructions", pair_grid(x, reconstruction, columns))
 
     def _images_per_second(self, step: int, images_per_step: int) -> float:
         now = time.monotonic()
@@ -98,7 +110,7 @@ def training_reporters(
     Args:
         hparams: hyperparameters that TensorBoard lists beside the run, by ``section.key``.
     """
-    tensorboard = TensorBoardReporter(folder.tensorboard, start_step)
+    tensorboard = TensorBoardReporter(folder.tensorboard, start_step, total_steps)
     tensorboard.hparams(settings_text, hparams)
     return [
         tensorboard,
@@ -120,4 +132,5 @@ def peak_memory_gib(device: torch.device) -> float:
     """Peak memory of this process on ``device``, in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -1,8 +1,9 @@
 """The training loop: evaluate, save, stop or step. Calling it again after a stop continues the same run."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from lvae_torch.distributed.processes import Processes
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.distributed.stopping import StopRequest
 from lvae_torch.elbo.evaluation import Evaluation
+from lvae_torch.elbo.evaluator import Evaluator, TellPhase, silent
 from lvae_torch.elbo.section import ValSection
 from lvae_torch.errors import CfgError, DataError, NumericalError, Preempted
 from lvae_torch.runs.checkpoint import About, Checkpoint, State, Weights, load_chosen
@@ -19,6 +21,9 @@ from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.training.meter import Reading
 from lvae_torch.training.section import OptimizerSection, TrainSection
 from lvae_torch.training.step import TrainStep
+
+LONG = 60.0
+"""Seconds of an evaluation that a checkpoint is written before."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +71,20 @@ class Run:
     state: State
     plan: Plan
     train_step: TrainStep
-    evaluate: Callable[[bool], Evaluation]
-    """Evaluates the validation split; the argument says whether this is the last evaluation."""
+    evaluate: Evaluator
     store: CheckpointStore
     about: About
     """Settings, data and versions, which every checkpoint records."""
     watcher: Watcher
     processes: Processes
     stop: StopRequest
+    tell: TellPhase = silent
+    phase: str = "training"
+    """What is being done."""
+    saved_at: int = 0
+    """The step of the last checkpoint."""
+    evaluation_seconds: float = inf
+    """How long an evaluation takes, as far as this process knows; the same on all ranks."""
 
 
 def fit(run: Run, batches: Iterable[Tensor]) -> None:
@@ -84,22 +95,29 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
         Preempted: after a signal, on every rank at the same step, when everything is saved.
         NumericalError: if the gradients of too many steps in a row were not finite.
     """
-    state, plan = run.state, run.plan
-    if state.step > plan.steps:
-        raise CfgError(f"[train] steps = {plan.steps}, but this run has taken {state.step} already; raise it.")
-    images, saved_at = iter(batches), state.step
+    if run.state.step > run.plan.steps:
+        raise CfgError(f"[train] steps = {run.plan.steps}, but this run has taken {run.state.step} already; raise it.")
+    run.saved_at = run.state.step
     if run.processes.is_main:
-        run.watcher.begins(state.step)
+        run.watcher.begins(run.state.step)
+    try:
+        _fit(run, iter(batches))
+    except Preempted:
+        _save_before_leaving(run)
+        raise
+
+
+def _fit(run: Run, images: Iterator[Tensor]) -> None:
+    state, plan = run.state, run.plan
     while True:
         evaluated_before = state.evaluated_at
         is_best = _evaluate_if_due(run)
         is_done = state.step == plan.steps or has_lost_patience(run)
-        is_new = saved_at != state.step
-        # Save an evaluation of a restored step too, so that it is not repeated after a kill.
+        is_new = run.saved_at != state.step
+        # An evaluation of a restored step is saved too, so that a kill does not repeat it.
         evaluated_again = not is_new and state.evaluated_at != evaluated_before
         if is_best or evaluated_again or (is_new and (is_done or state.step % plan.checkpoint_every == 0)):
             save(run, is_best)
-            saved_at = state.step
         if is_done:
             _choose_best(run)
             return
@@ -112,7 +130,6 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
         if state.step % plan.log_every == 0 or state.step == plan.steps:
             _log(run, raw.shape[0] * run.processes.world)
         if run.stop.agreed():
-            _save_before_leaving(run)
             raise Preempted(f"stopped at step {state.step} of {plan.steps} by {run.stop.reason}.")
 
 
@@ -125,12 +142,15 @@ def save(run: Run, is_best: bool = False) -> None:
     """Save a checkpoint of the current step; rank 0 writes it."""
     run.train_step.meter.share(run.processes)
     if run.processes.is_main:
-        run.store.save(run.state.step, run.train_step.checkpoint(run.state, run.about).as_dict(), is_best)
+        checkpoint = run.train_step.checkpoint(run.state, run.about, run.evaluate.unfinished)
+        run.store.save(run.state.step, checkpoint.as_dict(), is_best)
+    run.saved_at = run.state.step
 
 
 def _save_before_leaving(run: Run) -> None:
-    """Save, and let all ranks wait: once one has ended, torchrun soon kills the others of its node."""
-    save(run)
+    """All ranks leave after the save: torchrun gives those of a node little time once the first of them has ended."""
+    run.tell("saving", run.state.step, run.plan.steps)
+    save(run, is_best=run.state.best_step == run.state.step)
     run.store.wait()
     run.processes.barrier()
 
@@ -139,6 +159,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     """Continue from a checkpoint that ``save`` wrote."""
     run.train_step.restore(checkpoint)
     run.state = checkpoint.state
+    run.evaluate.unfinished = checkpoint.unfinished
 
 
 def _evaluate_if_due(run: Run) -> bool:
@@ -148,15 +169,11 @@ def _evaluate_if_due(run: Run) -> bool:
     is_due = is_last or (plan.evaluate_every > 0 and state.step % plan.evaluate_every == 0)
     if not is_due or state.evaluated_at == state.step:
         return False
-    start = time.monotonic()
-    try:
-        evaluation = run.evaluate(is_last and not plan.patience)  # with patience, _choose_best is last
-    except Preempted:
-        _save_before_leaving(run)
-        raise
+    if run.saved_at != state.step and (is_last or run.evaluation_seconds > LONG):
+        save(run)
+    # With patience, the last evaluation is that of the chosen weights.
+    evaluation = _evaluated(run, is_last and not plan.patience, state.step)
     state.evaluated_at = state.step
-    if run.processes.is_main:
-        run.watcher.evaluated(state.step, evaluation, time.monotonic() - start)
     is_best = evaluation.nelbo < state.best_nelbo
     state.evaluations_since_best += 1
     if is_best:
@@ -174,13 +191,22 @@ def _choose_best(run: Run) -> None:
         return
     run.store.wait()  # the best checkpoint may still be written
     run.processes.barrier()
-    start = time.monotonic()
     with run.train_step.evaluated_with(_best_weights(run)):
-        evaluation = run.evaluate(True)
-        if run.processes.is_main:
-            run.watcher.evaluated(state.best_step, evaluation, time.monotonic() - start)
+        _evaluated(run, True, state.best_step)
     state.chosen_step = state.best_step
     save(run, is_best=state.best_step == state.step)
+
+
+def _evaluated(run: Run, is_last: bool, step: int) -> Evaluation:
+    """Evaluate the weights of ``step``, and tell what came out."""
+    start, run.phase = time.monotonic(), "evaluating"
+    evaluation = run.evaluate(is_last, f"step {step}")
+    seconds = time.monotonic() - start
+    run.evaluation_seconds, run.phase = run.processes.mean(seconds), "drawing pictures"
+    if run.processes.is_main:
+        run.watcher.evaluated(step, evaluation, seconds)
+    run.phase = "training"
+    return evaluation
 
 
 def _best_weights(run: Run) -> Weights:

@@ -92,7 +92,7 @@ class GuardedStep:
 
     @torch.no_grad()
     def __call__(self, ok: Tensor) -> None:
-        if ok.is_cuda:
+        if ok.device.type != "cpu":
             self.step_and_undo(ok)
         elif ok.numpy():
             self.optimizer.step()

@@ -36,17 +36,17 @@ class OptimizerSection(Section):
     weight_decay: NonNegative = 0.0
     """Weight decay: an L2 penalty; decoupled with adamw or weight_decay_on = blocks."""
     weight_decay_on: Literal["all", "blocks"] = "all"
-    """Decay all weights, or only convolutions inside blocks (efficient_vdvae, vdvae)."""
+    """All weights, or only the convolutions inside blocks (efficient_vdvae, vdvae)."""
     schedule: Annotated[str, AfterValidator(one_of(SCHEDULES))] = "constant"
-    """Schedule of the learning rate after the warm-up; cosine_chained is that of Efficient-VDVAE's PyTorch program."""
+    """How the learning rate goes on after the warm-up. cosine_chained: as Efficient-VDVAE's PyTorch program has it."""
     warmup_steps: Steps = 0
-    """Number of steps of linear rise to the peak, or '2 epochs'."""
+    """Steps of linear rise to the peak; also '2 epochs'."""
     warmup_from_zero: bool = False
     """Begin the warm-up at rate 0, as the programs of both very deep VAEs do; False: at 1 / (warmup_steps + 1)."""
     decay_start: Steps = 0
     """Step at which the fall begins, if later than the end of the warm-up."""
     decay_end: Steps = 0
-    """cosine, cosine_chained, linear: step at which the fall ends; 0 for the last step."""
+    """cosine, cosine_chained, linear: where the fall ends; 0 for the last step."""
     final_learning_rate: NonNegative = 0.0
     """Final value of cosine and linear, and lower limit of exponential and staircase."""
     decay_rate: Annotated[Float, Field(gt=0, le=1)] = 0.5

@@ -1,8 +1,9 @@
 """One training step, in which the host never waits for the device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,9 @@ from lvae_torch.training.section import OptimizerSection
 
 @dataclass
 class TrainStep:
-    """Updates the weights from a raw uint8 batch. A bad gradient changes no weight, moment, statistic or average.
+    """Raw uint8 batch -> updated weights. A step with a bad gradient changes no weight, moment, statistic or average.
 
-    Such a step counts as skipped.
+    It counts as skipped.
     """
 
     section: OptimizerSection
@@ -76,12 +77,12 @@ class TrainStep:
         is_stuck = self.meter.skipped_in_a_row >= self.section.max_skips_in_a_row
         return (norm < self.section.skip_norm) | (is_stuck & norm.isfinite())  # NaN < s is false
 
-    def checkpoint(self, state: State, about: About) -> Checkpoint:
-        """A checkpoint of everything that training changes."""
+    def checkpoint(self, state: State, about: About, unfinished: Mapping[str, Any] | None = None) -> Checkpoint:
+        """Everything that training changes, with what it is of, and an evaluation that was stopped."""
         ema = None if self.ema is None else self.ema.model.state_dict()
         moments, meter = self.optimizer.state_dict(), self.meter.state_dict()
         is_aged = self.ema is not None and self.ema.is_aged
-        return Checkpoint(self.bare.state_dict(), ema, moments, meter, state, about, is_aged)
+        return Checkpoint(self.bare.state_dict(), ema, moments, meter, state, about, is_aged, unfinished)
 
     @property
     def evaluated(self) -> Model:
@@ -105,9 +106,9 @@ class TrainStep:
             self.ema.model.load_state_dict(checkpoint.weights())
             self.ema.is_aged = checkpoint.ema_is_aged
         if checkpoint.optimizer is not None:
-            # Take the moments from the checkpoint; betas, weight decay and device options from today's settings.
+            # Moments from the checkpoint; betas, weight decay and what suits this device from today's settings.
             (ours,), (saved,) = self.optimizer.state_dict()["param_groups"], checkpoint.optimizer["param_groups"]
-            groups = [ours | {"lr": saved["lr"]}]  # so that saving again at once gives the same checkpoint
+            groups = [ours | {"lr": saved["lr"]}]  # of the last step: a checkpoint made before the next one says so too
             self.optimizer.load_state_dict({"state": checkpoint.optimizer["state"], "param_groups": groups})
         self.meter.load_state_dict(checkpoint.meter)
 

@@ -82,7 +82,7 @@ class EfficientVDVAESection(LikelihoodSection):
     zero_prior_init: bool = False
     """Begin with priors that do not depend on the latents above."""
     likelihood: LikelihoodName = MIXTURE
-    """p(x | z): bernoulli for binary data, the discretized ones for pixels, gaussian for continuous values."""
+    """p(x | z): bernoulli for binary data, the discretized ones for pixels, gaussian for values without levels."""
     n_mixtures: PositiveInt = 10
     """Components of the discretized mixture of logistics."""
     output_scale: Literal["std", "logstd"] = "std"
@@ -226,7 +226,7 @@ def _head(section: EfficientVDVAESection, channels: int, n_levels: int, referenc
         "span": _span(n_levels),
         "bins": section.bins,
     }
-    # The original's approximations are implemented for this likelihood only.
+    # The original's approximations of other likelihoods are not known here.
     reference = reference and section.likelihood == MIXTURE
     return likelihood_head(
         section.likelihood, channels, n_levels, Options(section.n_mixtures, reference, mixture=mixture)

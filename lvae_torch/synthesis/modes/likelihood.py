@@ -1,9 +1,12 @@
 """Likelihood: the importance-weighted bound on log p(x) of each image, and its mean with standard error."""
 
+import itertools
+
 import numpy as np
 import torch
 
-from lvae_torch.elbo.bounds import bits_entry, iw_bound
+from lvae_torch.elbo.bounds import bits_entry, iw_bound, n_passes
+from lvae_torch.reporting.progress import Progress
 from lvae_torch.synthesis.session import Session
 
 
@@ -16,9 +19,16 @@ def run(session: Session) -> dict[str, object]:
     options = session.options
     count = session.n_batches(options.batch_size)
     parts = session.parts(count, "iw_samples", "batch_size", "chunk")
+    progress = Progress()
     for j, indices, x in session.batches(options.batch_size, "likelihood"):
         if not parts.is_done(j):
-            bound = iw_bound(session.model, x, options.iw_samples, options.chunk)
+            passes, done = n_passes(len(x), options.iw_samples, options.chunk), itertools.count(1)
+
+            def after_pass(j: int = j, passes: int = passes, done: "itertools.count[int]" = done) -> None:
+                if session.processes.is_main:
+                    progress(f"likelihood, passes of batch {j + 1} of {count}:", next(done), passes)
+
+            bound = iw_bound(session.model, x, options.iw_samples, options.chunk, after_pass=after_pass)
             parts.write(j, {"indices": indices, "log_p": bound.cpu().numpy()})
     session.processes.barrier()
     if not session.processes.is_main:

@@ -1,0 +1,35 @@
+"""Memory that is not there: how PyTorch says so, and how much there is."""
+
+import os
+from pathlib import Path
+
+import torch
+
+SIGNS = ("can't allocate memory", "std::bad_alloc", "not enough memory", "could not create a memory object")
+"""What PyTorch and oneDNN say on a CPU, where there is no type for it."""
+
+
+def is_out_of_memory(reason: BaseException) -> bool:
+    """Whether ``reason`` says that there was not enough memory, on the host or on the device."""
+    if isinstance(reason, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(reason, RuntimeError) and any(sign in str(reason) for sign in SIGNS)
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes that ``device`` has in all, as far as this process may use them; 0 where that is unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 0
+    return min([whole, *map(_limit, ("memory.max", "memory/memory.limit_in_bytes"))])
+
+
+def _limit(file: str) -> int:
+    """What a container may take."""
+    try:
+        return int(Path("/sys/fs/cgroup", file).read_text())
+    except (OSError, ValueError):  # none, or "max"
+        return 2**63

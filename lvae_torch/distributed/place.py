@@ -1,0 +1,123 @@
+"""Where a process stands among its peers, and on which device it computes, with the reason."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from lvae_torch.errors import CfgError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"))
+REMEDY = "Start it by torchrun, which sets them all, or alone: unset RANK LOCAL_RANK WORLD_SIZE"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """This process's numbers, as torchrun gives them in the environment."""
+
+    local_rank: int = 0
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> "Standing":
+        """
+        Raises:
+            CfgError: if a variable is missing, or is no number that can be.
+        """
+        numbers = {name: _number(environment, name) for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
+        local_rank, rank, world = numbers.values()
+        if world is None:
+            if told := [f"{name} = {number}" for name, number in numbers.items() if number is not None]:
+                raise CfgError(f"The environment has {' and '.join(told)}, but no WORLD_SIZE. {REMEDY}.")
+            return cls()
+        if world < 1 or not 0 <= (rank or 0) < world or (local_rank or 0) < 0:
+            raise CfgError(f"The environment has RANK = {rank} and WORLD_SIZE = {world}, which cannot be. {REMEDY}.")
+        if world > 1:
+            if rank is None:
+                raise CfgError(f"The environment has WORLD_SIZE = {world}, but no RANK. {REMEDY}.")
+            if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]:
+                raise CfgError(
+                    f"The environment has WORLD_SIZE = {world}, but no {' and no '.join(missing)}: where rank 0 can be "
+                    f"reached. {REMEDY}."
+                )
+            if not 0 < (_number(environment, "MASTER_PORT") or 0) < 2**16:
+                raise CfgError(f"MASTER_PORT is {environment['MASTER_PORT']}; a port is a number from 1 to 65535.")
+        return cls(local_rank or 0, rank or 0, world)
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    text = environment.get(name, "").strip()
+    try:
+        return int(text) if text else None
+    except ValueError as error:
+        raise CfgError(f"The environment variable {name} is {text!r}; it must be a whole number. {REMEDY}.") from error
+
+
+def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
+    """The device of this process.
+
+    Raises:
+        CfgError: if a GPU is asked for and there is none, or no one for this local rank.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "mps":
+        if not torch.backends.mps.is_available():
+            raise CfgError("[run] device = mps, but PyTorch finds no GPU of Apple's; use auto or cpu.")
+        return torch.device("mps")
+    if wanted == "cpu" or (wanted == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
+        raise CfgError("[run] device = cuda, but PyTorch finds no usable GPU; use auto or cpu, or check the driver.")
+    if local_rank >= torch.cuda.device_count():
+        raise CfgError(
+            f"local rank {local_rank} has no GPU: this node has {torch.cuda.device_count()}. "
+            "Lower torchrun's --nproc_per_node."
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def device_told(device: torch.device, wanted: str, world: int = 1) -> str:
+    """The line that a run begins with: the device, and why it is that."""
+    many = f", {world} processes" if world > 1 else ""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        return f"device: {device} ({name}){many}; [run] device = {wanted}"
+    threads = torch.get_num_threads()
+    told = f"device: {device}, {threads} thread{'s' if threads > 1 else ''}{many}; [run] device = {wanted}"
+    if wanted != "auto":
+        return told
+    if has_nvidia_driver():
+        built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built without CUDA"
+        return (
+            f"WARNING: {told}, and PyTorch cannot use the GPU though this machine has an NVIDIA driver: PyTorch "
+            f"{torch.__version__} {built}. Install the build that suits the driver (nvidia-smi tells), or make the GPU "
+            "visible (CUDA_VISIBLE_DEVICES)."
+        )
+    apple = "; [run] device = mps takes Apple's GPU" if torch.backends.mps.is_available() else ""
+    return f"{told}, and PyTorch finds no NVIDIA GPU{apple}"
+
+
+def has_nvidia_driver() -> bool:
+    """Whether this machine has an NVIDIA driver, whatever PyTorch can do with it."""
+    return any(path.exists() for path in DRIVER) or shutil.which("nvidia-smi") is not None
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """Where sums in float64 are: on the device, or on the CPU where the device knows no such numbers."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1

@@ -1,0 +1,68 @@
+"""Signals that ask for a stop, heard wherever a command is. Nothing heavy is imported here."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from lvae_torch.errors import Preempted, say
+
+GRACE = 4.0
+"""Seconds that a command has to leave, once it was asked to stop where there is nothing to save."""
+
+
+def stop_signals() -> set[signal.Signals]:
+    """SIGTERM, SIGINT, SIGUSR1, and SIGHUP (the terminal is gone) unless nohup has set it aside."""
+    asked = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+    return asked if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else asked | {signal.SIGHUP}
+
+
+@contextmanager
+def heard_at_once() -> Iterator[None]:
+    """Inside, a stop signal ends what is being done, except where something else listens (as a training does).
+
+    A wait inside a library, for another process or a disk, hears no signal: then the process ends after ``GRACE``.
+
+    Raises:
+        Preempted: at any place, after a signal; SIGINT stays a KeyboardInterrupt.
+    """
+    if threading.current_thread() is not threading.main_thread():  # others cannot hear signals
+        yield
+        return
+    asked = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if not asked:  # a second one must not disturb the tidying after the first
+            asked = True
+            raise Preempted(f"stopped by {signal.Signals(number).name}; the same command continues.")
+
+    numbers = stop_signals() - {signal.SIGINT}
+    before = {number: signal.signal(number, stop) for number in numbers}
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    outer = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    over = threading.Event()
+    watch = threading.Thread(target=_end_what_hangs, args=(read, stop, over), name="signals", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(outer)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(write)  # which ends the thread
+        watch.join()
+        os.close(read)
+
+
+def _end_what_hangs(read: int, stop: object, over: threading.Event) -> None:
+    """For each signal that ``stop`` is to handle: end the process if it is not over soon."""
+    while told := os.read(read, 1):
+        number = told[0]
+        if signal.getsignal(number) is stop and not over.wait(GRACE):
+            say(f"stopped by {signal.Signals(number).name} while waiting; the same command continues.")
+            os._exit(Preempted.exit_status)

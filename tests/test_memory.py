@@ -1,0 +1,152 @@
+"""Memory before it is needed: estimates against PyTorch's profiler, batch sizes, and what is told for want."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.elbo.bounds import elbo_terms
+from lvae_torch.elbo.evaluation import evaluate
+from lvae_torch.elbo.section import LossSection, ValSection
+from lvae_torch.errors import OutOfMemory
+from lvae_torch.hparams import load_text
+from lvae_torch.models.contract import Model
+from lvae_torch.models.sources import posterior_sample
+from lvae_torch.synthesize import synthesize
+from lvae_torch.train import train
+from lvae_torch.training.memory import Need, needs, out_of_memory
+from lvae_torch.training.section import TrainSection
+
+CPU = torch.device("cpu")
+N = 32
+MAKERS: dict[str, Callable[..., Model]] = {
+    "spatial_lvae": lambda scale: small.model((3, 16, 16), 256, n_filters=8 * scale, likelihood="discretized_logistic"),
+    "efficient_vdvae": lambda scale: small.very_deep((3, 16, 16), 256, widths=(8 * scale, 16 * scale, 16 * scale)),
+    "ladder": lambda scale: small.dense("ladder", widths=(64 * scale, 32 * scale, 32)),
+    "hierarchical_vae": lambda scale: small.dense("hierarchical_vae", widths=(64 * scale, 32 * scale, 32)),
+    "vae": lambda scale: small.one_latent("vae", (3, 16, 16), 256, widths=(8 * scale, 16 * scale, 16)),
+    "vlae": lambda scale: small.one_latent("vlae", (3, 16, 16), 256, widths=(8 * scale, 16 * scale, 16)),
+    "vqvae": lambda scale: small.vqvae((3, 16, 16), width=8 * scale),
+    "pixelcnn": lambda scale: small.pixelcnn((1, 8, 8), width=8 * scale),
+}
+
+
+def profiled(run: Callable[[], object]) -> int:
+    """Most bytes that PyTorch held at once beyond what it held before, as its profiler counts them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+            run()
+    events = recorded.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    peak = held = 0
+    for _, change in changes:
+        held += change
+        peak = max(peak, held)
+    return peak
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [1, 3])
+@pytest.mark.parametrize("family", list(MAKERS))
+def test_estimates_are_what_is_measured(family: str, scale: int) -> None:
+    """Training, evaluation and synthesis, within 15 %."""
+    model = MAKERS[family](scale)
+    shape = model.image_shape
+    found = needs(lambda: MAKERS[family](scale), shape, TrainSection(ema_decay=0.0), LossSection())
+    x = torch.rand(N, *shape)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    model.train()
+    measured = {"training": profiled(lambda: elbo_terms(x, model(x, posterior_sample)).nelbo.mean().backward())}
+    model.eval()
+    with torch.no_grad():
+        measured["evaluation"] = profiled(lambda: elbo_terms(x, model(x, posterior_sample)))
+    for name, peak in measured.items():
+        need: Need = getattr(found, name)
+        estimate = need.fixed + N * need.per_image
+        if name == "evaluation":
+            estimate -= 0
+        assert estimate == pytest.approx(peak + (x.nbytes), rel=0.15), (name, estimate, peak)
+
+
+def test_batch_sizes_follow_those_of_training() -> None:
+    def sizes(**keys: Any) -> tuple[int, int, int]:
+        cfg = "\n".join(
+            line
+            for line in small.CFG.splitlines()
+            if not line.startswith(("batch_size = 7", "batch_size = 5", "chunk"))
+        )
+        settings = load_text(cfg, "small.cfg", [f"{key.replace('__', '.')}={value}" for key, value in keys.items()])
+        return settings.val.batch_size, settings.synthesis.batch_size, settings.synthesis.chunk
+
+    assert sizes(train__batch_size=2) == (2, 2, 2)
+    assert sizes(train__batch_size=64, train__accumulate=4) == (16, 16, 16)
+    assert sizes(train__batch_size=4096) == (250, 100, 100)
+    assert sizes(train__batch_size=2, val__batch_size=30, synthesis__chunk=9) == (30, 2, 9)
+
+
+class Scarce(torch.nn.Module):
+    """A model that has memory for so many images only."""
+
+    def __init__(self, model: Any, most: int) -> None:
+        super().__init__()
+        self.model, self.most = model, most
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.model, name)
+
+    def forward(self, x: torch.Tensor, source: Any) -> Any:
+        if len(x) > self.most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return self.model(x, source)
+
+
+def test_an_evaluation_halves_its_batch_once(capsys: pytest.CaptureFixture[str]) -> None:
+    model = small.model(dropout=0.0).eval()
+    x = small.images(8)
+    alone = Processes(0, 1, CPU)
+    passes: list[int] = []
+    whole = evaluate(model, [(0, x)], alone, seed=0, after_pass=lambda: passes.append(1))
+    halves = evaluate(Scarce(model, 4), [(0, x)], alone, seed=0, after_pass=lambda: passes.append(2))
+    assert halves.n_images == 8 and halves.nelbo == pytest.approx(whole.nelbo, rel=0.05), "other noise, same images"
+    assert passes == [1, 2], "other ranks count on as many rounds"
+    assert "8 images at once need more memory than there is; going on with half of them" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        evaluate(Scarce(model, 3), [(0, x)], alone, seed=0)
+
+
+def test_what_is_told_where_training_finds_no_memory() -> None:
+    train_section, val = TrainSection(batch_size=24), ValSection(batch_size=30)
+    told = str(out_of_memory("training", train_section, val, CPU, world=2))
+    for part in ("12 images at once (batch_size = 24, 2 processes)", "GiB", "[train] accumulate = 2", "batch_size = 12",
+                 "activation_checkpointing = True"):  # fmt: skip
+        assert part in told, told
+    told = str(out_of_memory("evaluating", train_section, val, CPU, world=1))
+    assert "evaluating takes 30 images at once" in told and "Set [val] batch_size = 15" in told
+
+
+def failing(*_: object, **__: object) -> None:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+
+def test_commands_say_it_in_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.write_dump(tmp_path / "dumps")
+    settings = small.settings(tmp_path, train__steps=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("lvae_torch.training.step.TrainStep._backward", failing)
+        with pytest.raises(OutOfMemory, match=r"training takes 8 images at once.*\[train\] accumulate = 2"):
+            train(settings)
+    train(settings)
+    monkeypatch.setattr("lvae_torch.synthesis.session.Session.picture_of", failing)
+    with pytest.raises(OutOfMemory, match=r"generation takes 5 images at once.*Set \[synthesis\] batch_size = 2,"):
+        synthesize(settings, ["generation"])
