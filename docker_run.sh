@@ -6,7 +6,7 @@
 #   (no command)         a shell
 #   train CFG            python -m lvae_torch.train CFG
 #   synthesize RUN       python -m lvae_torch.synthesize RUN
-#   info CFG, demo       python -m lvae_torch.info CFG, python -m lvae_torch.demo
+#   info, sweep, show, export   python -m lvae_torch.info ... and so on; all of lvae's commands: lvae COMMAND
 #   data DATASET         python -m data_scripts DATASET; folders and files that --source, --mirror and --labels name
 #                        are mounted by themselves, read-only
 #   anything else        as it is, for instance: torchrun --standalone --nproc_per_node=4 -m lvae_torch.train CFG
@@ -134,7 +134,7 @@ done
 
 case ${1:-} in
   '') inside=(bash) ;;
-  train | synthesize | info | demo) inside=(python -m "lvae_torch.$1" "${@:2}") ;;
+  train | synthesize | info | sweep | show | export) inside=(python -m "lvae_torch.$1" "${@:2}") ;;
   data)
     inside=(python -m data_scripts)
     shift

@@ -266,7 +266,8 @@ def inside(words: Sequence[str], image: str = "lvae_torch") -> list[str]:
         (["train", "--help"], "python -m lvae_torch.train --help"),
         (["synthesize", "mnist", "--mode", "generation"], "python -m lvae_torch.synthesize mnist --mode generation"),
         (["info", "egs/quickstart.cfg"], "python -m lvae_torch.info egs/quickstart.cfg"),
-        (["demo"], "python -m lvae_torch.demo"),
+        (["export", "mnist", "out"], "python -m lvae_torch.export mnist out"),
+        (["lvae", "models"], "lvae models"),
         (["data", "multi_dsprites"], "python -m data_scripts multi_dsprites"),
         (
             ["torchrun", "--standalone", "-m", "lvae_torch.train", "a.cfg"],
