@@ -17,7 +17,7 @@ SCRIPTS := .ci/run $(wildcard *.sh build/*.sh build/*/*.sh data_scripts/*.sh)
 # uv installs the same pins in a fraction of the time, where it works.
 INSTALL := $(if $(shell uv --version 2>/dev/null),uv pip install --python $(RUN),$(RUN) -m pip install)
 
-.PHONY: help setup demo test test-all lint bench pins licences audit clean
+.PHONY: help setup demo test test-all lint bench pins catalogue licences audit clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -48,6 +48,9 @@ bench: $(READY) ## Run the benchmarks
 
 pins: ## Make build/requirements.txt again from pyproject.toml (PINS_OPTIONS=--upgrade: newer versions); needs uv
 	build/pins.sh $(PINS_OPTIONS)
+
+catalogue: $(READY) ## Take over from the recipes what their dumps look like
+	$(RUN) -m data_scripts --catalogue > catalogue.json.new && mv catalogue.json.new lvae_torch/data/catalogue.json
 
 licences: $(READY) ## List the licences of all dependencies in docs/licences.md
 	$(RUN) -m build.licences > docs/licences.md.new && mv docs/licences.md.new docs/licences.md

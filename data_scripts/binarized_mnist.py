@@ -69,6 +69,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 RECIPE = Recipe(
     name="binarized_mnist",
+    looks=dict.fromkeys(("binarized_mnist", "binarized_mnist_valid"), ((1, 28, 28), 2)),
     images="60,000 + 10,000",
     pixels="28x28 binary",
     download="110 MB",

@@ -141,6 +141,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 RECIPE = Recipe(
     name="celeba64",
+    looks={f"celeba64_{name}": ((3, 64, 64), 256) for name in CROPS},
     images="162,770 + 19,867 + 19,962",
     pixels="64x64 colour",
     download="1.4 GB",

@@ -99,6 +99,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 RECIPE = Recipe(
     name="cifar10",
+    looks=dict.fromkeys(("cifar10", "cifar10_efficient_vdvae", "cifar10_vdvae"), ((3, 32, 32), 256)),
     images="50,000 + 10,000",
     pixels="32x32 colour",
     download="170 MB",

@@ -7,7 +7,7 @@ from pathlib import Path
 from data_scripts.account import FILE as ACCOUNT
 from data_scripts.account import lines_of
 from data_scripts.recipe import Recipe
-from data_scripts.recipes import RECIPES, VARIANTS, make
+from data_scripts.recipes import RECIPES, VARIANTS, catalogue, make
 from lvae_torch.data.dump import Dump
 
 
@@ -19,6 +19,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"Variants, each by its own name: {', '.join(VARIANTS)}.",
     )
     arguments.add_argument("--list", action="store_true", help="show all datasets and stop")
+    arguments.add_argument("--catalogue", action="store_true", help="print what dumps look like, as JSON, and stop")
     arguments.add_argument("--verify", metavar="NAME", help="compare every byte of a dump with its checksums and stop")
     arguments.add_argument("--dumps", type=Path, default=Path("dataset_dumps"), help="folder of all dumps")
     datasets = arguments.add_subparsers(dest="dataset", metavar="DATASET")
@@ -45,8 +46,9 @@ def command(argv: Sequence[str]) -> None:
     arguments = parser()
     options = vars(arguments.parse_args(argv))
     dataset, dumps, verify = options.pop("dataset"), options.pop("dumps"), options.pop("verify")
-    if options.pop("list"):
-        print(table())
+    is_catalogue, is_list = options.pop("catalogue"), options.pop("list")
+    if is_list or is_catalogue:
+        print(catalogue() if is_catalogue else table(), end="" if is_catalogue else "\n")
     elif verify:
         Dump.open(dumps, verify).verify()
         print(f"{dumps / verify}: every byte is as it was written.")

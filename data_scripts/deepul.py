@@ -44,6 +44,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 RECIPE = Recipe(
     name="deepul",
+    looks={
+        "deepul_cifar10": ((3, 32, 32), 256),
+        "deepul_svhn": ((3, 32, 32), 256),
+        "deepul_mnist": ((1, 28, 28), 256),
+    },
     images="about 50,000 + 10,000",
     pixels="32x32 colour or 28x28 grey",
     download="231 MB",

@@ -115,6 +115,7 @@ CELEBAHQ_LICENCE, FFHQ_LICENCE = "non-commercial", "CC BY-NC-SA 4.0"
 RECIPES = [
     Recipe(
         name="celebahq256",
+        looks={"celebahq256": ((3, 256, 256), 256)},
         images="27,000 + 3,000",
         pixels="256x256 colour",
         download="about 3 GB",
@@ -126,6 +127,7 @@ RECIPES = [
     ),
     Recipe(
         name="celebahq1024",
+        looks={"celebahq1024": ((3, 1024, 1024), 256)},
         images="27,000 + 3,000",
         pixels="1024x1024 colour",
         download="about 3 GB",
@@ -137,6 +139,7 @@ RECIPES = [
     ),
     Recipe(
         name="ffhq256",
+        looks=dict.fromkeys(("ffhq256", "ffhq256_vdvae"), ((3, 256, 256), 256)),
         images="63,000 + 7,000",
         pixels="256x256 colour",
         download="96 GB",
@@ -149,6 +152,7 @@ RECIPES = [
     ),
     Recipe(
         name="ffhq1024",
+        looks=dict.fromkeys(("ffhq1024", "ffhq1024_vdvae"), ((3, 1024, 1024), 256)),
         images="63,000 + 7,000",
         pixels="1024x1024 colour",
         download="96 GB",

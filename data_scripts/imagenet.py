@@ -222,6 +222,7 @@ def add_oord_options(parser: argparse.ArgumentParser) -> None:
 RECIPES = [
     Recipe(
         name=f"imagenet{side}",
+        looks={f"imagenet{side}": ((3, side, side), 256)},
         images="1,281,167 + 50,000",
         pixels=f"{side}x{side} colour, box-filtered",
         download=download,
@@ -233,6 +234,7 @@ RECIPES = [
 ] + [
     Recipe(
         name=f"imagenet{side}_oord",
+        looks={f"imagenet{side}_oord{variant}": ((3, side, side), 256) for variant in ("", "_vdvae")},
         images="1,281,149 + 49,999",
         pixels=f"{side}x{side} colour, the older set",
         download=download,

@@ -138,6 +138,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 RECIPE = Recipe(
     name="mnist",
+    looks={
+        "mnist": ((1, 28, 28), 256),
+        "mnist_pad32": ((1, 32, 32), 256),
+        "mnist_efficient_vdvae": ((1, 32, 32), 256),
+    },
     images="60,000 + 10,000",
     pixels="28x28 grey",
     download="12 MB",
@@ -149,6 +154,7 @@ RECIPE = Recipe(
 )
 FASHION = Recipe(
     name="fashion_mnist",
+    looks={"fashion_mnist": ((1, 28, 28), 256)},
     images="60,000 + 10,000",
     pixels="28x28 grey",
     download="31 MB",

@@ -19,6 +19,12 @@ def write(request: Request) -> str:
 
 RECIPE = Recipe(
     name="multi_dsprites",
+    looks={
+        "multi_dsprites": ((3, 64, 64), 2),
+        "multi_dsprites_1": ((3, 64, 64), 2),
+        "multi_dsprites_published": ((3, 64, 64), 2),
+        "quickstart_sprites": ((3, 28, 28), 2),
+    },
     images="90,000 + 10,000",
     pixels="64x64 binary RGB",
     download="none",

@@ -43,6 +43,7 @@ def shrink(digits: np.ndarray) -> np.ndarray:
 
 RECIPE = Recipe(
     name="multi_mnist",
+    looks=dict.fromkeys(("multi_mnist", "multi_mnist_1", "multi_mnist_published"), ((1, 64, 64), 2)),
     images="90,000 + 10,000",
     pixels="64x64 binary",
     download="9.9 MB",

@@ -112,6 +112,11 @@ def add_full_options(parser: argparse.ArgumentParser) -> None:
 
 RECIPE = Recipe(
     name="omniglot",
+    looks={
+        "omniglot": ((1, 28, 28), 256),
+        "omniglot_valid": ((1, 28, 28), 256),
+        "omniglot_pad32": ((1, 32, 32), 256),
+    },
     images="24,345 + 8,070",
     pixels="28x28 grey",
     download="about 6 MB",
@@ -123,6 +128,7 @@ RECIPE = Recipe(
 )
 FULL = Recipe(
     name="omniglot_full",
+    looks=dict.fromkeys(("omniglot_full", "omniglot_full_small"), ((1, 105, 105), 2)),
     images="19,280 + 13,180",
     pixels="105x105 binary",
     download="16 MB",

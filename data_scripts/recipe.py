@@ -13,6 +13,7 @@ from data_scripts.download import Found, fetch, fetch_url
 from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.order import spread
+from lvae_torch.data.shapes import ImageShape
 from lvae_torch.data.sharing import locked
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.errors import CfgError, DataError, say
@@ -177,6 +178,8 @@ class Recipe:
     add_own_options: Callable[[argparse.ArgumentParser], object] = lambda parser: None
     access: str = "automatic"
     """Or "manual", where a person must fetch files first."""
+    looks: Mapping[str, tuple[ImageShape, int]] = field(default_factory=dict)
+    """Image shape (C, H, W) and pixel levels (0 for values without) by the name of each dump that this makes."""
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Other dumps that this makes: their names, and the options that make them."""
 

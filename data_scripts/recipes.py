@@ -50,6 +50,13 @@ VARIANTS: dict[str, tuple[Recipe, dict[str, Any]]] = {
 """Other names that may be asked for: the recipe, and the options that a name stands for."""
 
 
+def catalogue() -> str:
+    """What is known of every dump without it: the text of ``lvae_torch/data/catalogue.json``."""
+    looks = {name: look for recipe in RECIPES.values() for name, look in recipe.looks.items()}
+    lines = (f'  "{name}": [{list(shape)}, {levels}]' for name, (shape, levels) in looks.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def make(
     dataset: str,
     dumps: Path,

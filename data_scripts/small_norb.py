@@ -91,6 +91,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 RECIPE = Recipe(
     name="small_norb",
+    looks={"small_norb": ((1, 96, 96), 256), "small_norb32": ((1, 32, 32), 256)},
     images="48,600 + 48,600",
     pixels="96x96 grey",
     download="263 MB",

@@ -52,6 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 RECIPE = Recipe(
     name="svhn",
+    looks=dict.fromkeys(("svhn", "svhn_extra"), ((3, 32, 32), 256)),
     images="73,257 + 26,032",
     pixels="32x32 colour",
     download="246 MB",

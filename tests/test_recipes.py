@@ -13,7 +13,7 @@ from sites import Site
 import data_scripts
 from data_scripts import imagenet, mnist
 from data_scripts.commands import command
-from data_scripts.recipes import RECIPES, VARIANTS
+from data_scripts.recipes import RECIPES, VARIANTS, catalogue
 from lvae_torch.cli import main
 from lvae_torch.data.catalogue import CATALOGUE
 from lvae_torch.data.dump import Dump
@@ -36,6 +36,16 @@ def made(
         return folder, content
 
     return lay_out
+
+
+def test_the_catalogue_is_what_the_recipes_say(repository: Path) -> None:
+    assert (repository / "lvae_torch" / "data" / "catalogue.json").read_text() == catalogue(), "make catalogue"
+
+
+def test_every_dump_that_has_a_name_says_what_it_looks_like() -> None:
+    assert [name for name in VARIANTS if name not in CATALOGUE] == []
+    families = {"celeba64", "deepul", "toy2d", "images"}  # each of whose dumps is a variant
+    assert [name for name in RECIPES if name not in CATALOGUE and name not in families] == []
 
 
 def test_there_is_a_case_for_every_dump() -> None:
