@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_scripts import Run, checkout, docker_run, inside, planned, stub
+from test_docker_commands import Run, checkout, docker_run, inside, planned, stub
 
 __all__ = ["checkout", "docker_run"]  # fixtures
 

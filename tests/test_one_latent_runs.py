@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import small
 from PIL import Image
-from test_runs import assert_same_bits, checkpoint, command, run, scalars, stop_at
+from running import assert_same_bits, checkpoint, scalars, stop_at
+from test_runs import command, run
 from torch.testing import assert_close
 
 from lvae_torch.data.dump import Layout

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import small
 import torch
-from test_runs import assert_same_bits, checkpoint, command, run, scalars, stop_at
+from running import assert_same_bits, checkpoint, scalars, stop_at
+from test_runs import command, run
 
 from lvae_torch.errors import CfgError, DataError, Preempted
 from lvae_torch.files import read_json

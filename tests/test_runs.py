@@ -1,6 +1,5 @@
 """Whole runs: resume to the bit, ranks, signals, kills, refusals. Each run is a few tiny steps."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,13 +10,12 @@ from typing import Any
 
 import pytest
 import small
-import torch
+from running import assert_same_bits, checkpoint, scalars, stop_at
 from torch.testing import assert_close
 
-from lvae_torch.distributed.stopping import StopRequest, stop_signals
+from lvae_torch.distributed.stopping import stop_signals
 from lvae_torch.errors import CfgError, DataError, NumericalError, Preempted
 from lvae_torch.files import read_json
-from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
@@ -29,43 +27,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def folder(tmp_path: Path) -> Path:
     small.write_dump(tmp_path / "dumps")
     return tmp_path
-
-
-def checkpoint(folder: Path, name: str = "small") -> dict[str, Any]:
-    return CheckpointStore(folder / "runs" / name / "checkpoints").load("last")
-
-
-def assert_same_bits(one: Any, other: Any, where: str = "") -> None:
-    """Equal tensors, bit for bit, all the way down; the run's name may differ."""
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            if key != "settings":
-                assert_same_bits(one[key], other[key], f"{where}/{key}")
-    elif isinstance(one, list):
-        for k, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_same_bits(a, b, f"{where}/{k}")
-    else:
-        assert one == other, where
-
-
-def scalars(folder: Path, name: str) -> list[dict[str, float]]:
-    lines = (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()
-    varying = ("time", "speed/", "crc32")
-    return [{k: v for k, v in json.loads(line).items() if not k.startswith(varying)} for line in lines]
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """As if a signal came while that step computes (the first call is step 0)."""
-    asked = []
-
-    def agreed(self: StopRequest) -> bool:
-        asked.append(1)
-        return len(asked) == step + 1
-
-    monkeypatch.setattr(StopRequest, "agreed", agreed)
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 5])

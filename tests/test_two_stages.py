@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 import small
 import torch
-from test_runs import assert_same_bits, checkpoint, stop_at
+from running import assert_same_bits, checkpoint, stop_at
 from test_training_units import HostReads, state_of, train_step
+from two_stages import CODES, IMAGES, settings, write_colours
 
-from lvae_torch.data.dump import Dump, Layout
-from lvae_torch.data.writing import DumpWriter
+from lvae_torch.data.dump import Dump
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.bounds import code_usage
 from lvae_torch.elbo.evaluation import evaluate
 from lvae_torch.errors import CfgError, DataError, Preempted
 from lvae_torch.files import read_json
-from lvae_torch.hparams import Settings, load_text
 from lvae_torch.models.sources import given_latents, posterior_sample
 from lvae_torch.synthesis.modes import MODES
 from lvae_torch.synthesis.parts import read_part
@@ -32,69 +31,6 @@ from lvae_torch.train import train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ALONE = Processes(0, 1, torch.device("cpu"))
-COMMON = """
-[optimizer]
-name = adam
-learning_rate = 1e-3
-[train]
-steps = 6
-batch_size = 8
-log_every = 2
-checkpoint_every = 2
-[val]
-every = 3
-batch_size = 7
-images = 4
-[synthesis]
-batch_size = 5
-columns = 3
-shard_size = 6
-n_images = 7
-pairs = 4
-iw_samples = 3
-"""
-IMAGES = f"""
-[run]
-name = images
-device = cpu
-[data]
-dataset = colours
-limit_train = 30
-[model]
-family = vqvae
-width = 8
-residual_blocks = 1
-n_codes = 6
-[loss]
-beta = 0
-per_dimension = True
-{COMMON}
-codes_to = codes
-"""
-CODES = f"""
-[run]
-name = codes
-device = cpu
-[data]
-dataset = codes
-[model]
-family = pixelcnn
-width = 8
-layers = 2
-{COMMON}
-"""
-
-
-def settings(folder: Path, cfg: str, **overrides: Any) -> Settings:
-    return load_text(cfg, "test.cfg", small.override_list(folder, overrides))
-
-
-def write_colours(folder: Path) -> None:
-    rng = np.random.default_rng(0)
-    with DumpWriter(folder / "dumps", "colours", Layout((3, 8, 12), 256), {"source": "made by a test"}) as writer:
-        for split, n in (("train", 36), ("test", 17)):
-            tiles = rng.integers(0, 256, (n, 2, 3, 3), dtype=np.uint8)
-            writer.add(split, tiles.repeat(4, axis=1).repeat(4, axis=2), rng.integers(0, 4, n))
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +193,7 @@ def run_ranks(folder: Path, module: str, cfg: str, arguments: Sequence[str]) -> 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"synthesis__prior_run": "nobody"}, "neither a \.cfg file, a run"),
+        ({"synthesis__prior_run": "nobody"}, r"neither a \.cfg file, a run"),
         ({"synthesis__prior_run": "images"}, r"prior_run = images: it draws 3x8x12 of 256 codes, but run images dec"),
         ({"synthesis__prior_run": "codes", "synthesis__checkpoint": "4"}, "at step 6 .* this is run images at step 4"),
     ],

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import small
 from nursery import REPOSITORY, Child, Nursery, Patch
-from test_runs import assert_same_bits
+from running import assert_same_bits
 
 from lvae_torch.files import read_json
 from lvae_torch.runs.checkpoints import CheckpointStore

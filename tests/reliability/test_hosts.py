@@ -14,7 +14,7 @@ import pytest
 import small
 from conftest import Figure
 from hosts import Hosts, hosts, needs_root
-from test_runs import assert_same_bits, checkpoint
+from running import assert_same_bits, checkpoint
 
 from lvae_torch.files import read_json
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults import Figure, Place, n_lines, rounds, torchrun
-from test_runs import assert_same_bits
+from running import assert_same_bits
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -1,0 +1,48 @@
+"""What tests of whole runs share: looking at what a run left, and stopping it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lvae_torch.distributed.stopping import StopRequest
+from lvae_torch.runs.checkpoints import CheckpointStore
+
+
+def checkpoint(folder: Path, name: str = "small") -> dict[str, Any]:
+    return CheckpointStore(folder / "runs" / name / "checkpoints").load("last")
+
+
+def assert_same_bits(one: Any, other: Any, where: str = "") -> None:
+    """Equal tensors, bit for bit, all the way down; the run's name may differ."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            if key != "settings":
+                assert_same_bits(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, list):
+        for k, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same_bits(a, b, f"{where}/{k}")
+    else:
+        assert one == other, where
+
+
+def scalars(folder: Path, name: str) -> list[dict[str, float]]:
+    lines = (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()
+    varying = ("time", "speed/", "crc32")
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith(varying)} for line in lines]
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """As if a signal came while that step computes (the first call is step 0)."""
+    asked = []
+
+    def agreed(self: StopRequest) -> bool:
+        asked.append(1)
+        return len(asked) == step + 1
+
+    monkeypatch.setattr(StopRequest, "agreed", agreed)

@@ -1,0 +1,75 @@
+"""Settings and data that the tests of two-stage runs share."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import small
+
+from lvae_torch.data.dump import Layout
+from lvae_torch.data.writing import DumpWriter
+from lvae_torch.hparams import Settings, load_text
+
+COMMON = """
+[optimizer]
+name = adam
+learning_rate = 1e-3
+[train]
+steps = 6
+batch_size = 8
+log_every = 2
+checkpoint_every = 2
+[val]
+every = 3
+batch_size = 7
+images = 4
+[synthesis]
+batch_size = 5
+columns = 3
+shard_size = 6
+n_images = 7
+pairs = 4
+iw_samples = 3
+"""
+IMAGES = f"""
+[run]
+name = images
+device = cpu
+[data]
+dataset = colours
+limit_train = 30
+[model]
+family = vqvae
+width = 8
+residual_blocks = 1
+n_codes = 6
+[loss]
+beta = 0
+per_dimension = True
+{COMMON}
+codes_to = codes
+"""
+CODES = f"""
+[run]
+name = codes
+device = cpu
+[data]
+dataset = codes
+[model]
+family = pixelcnn
+width = 8
+layers = 2
+{COMMON}
+"""
+
+
+def settings(folder: Path, cfg: str, **overrides: Any) -> Settings:
+    return load_text(cfg, "test.cfg", small.override_list(folder, overrides))
+
+
+def write_colours(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    with DumpWriter(folder / "dumps", "colours", Layout((3, 8, 12), 256), {"source": "made by a test"}) as writer:
+        for split, n in (("train", 36), ("test", 17)):
+            tiles = rng.integers(0, 256, (n, 2, 3, 3), dtype=np.uint8)
+            writer.add(split, tiles.repeat(4, axis=1).repeat(4, axis=2), rng.integers(0, 4, n))
