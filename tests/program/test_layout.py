@@ -1,0 +1,277 @@
+"""The house: which room may use which, how large things get, and that nothing happens on import."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lvae_torch.hparams.settings import COMMON
+from lvae_torch.models.families import FAMILIES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONTRACT = ["models.contract", "models.sources"]  # what a model owes the rest; never a family by name
+GROUND = ["errors", "files", "cfg", "distributed"]
+
+# Ground floor first. A room may use itself and what stands beside it here, all of which stands above its own line.
+ROOMS: dict[str, list[str]] = {
+    "errors": [],
+    "files": ["errors"],
+    "distributed": ["errors"],
+    "cli": ["errors", "distributed"],
+    "cfg": ["errors", "files"],
+    "distributions": [],
+    # one section of the cfg, one room; each takes its own section, never all of them
+    "data": GROUND,
+    "runs": GROUND,
+    "models": ["errors", "cfg", "distributions", "data.shapes"],
+    "elbo": [*GROUND, "distributions", "data", *CONTRACT],
+    "reporting": ["errors", "files", "runs.folder"],
+    "training": [*GROUND, *CONTRACT, "data", "elbo", "reporting", "runs"],
+    "synthesis": [*GROUND, "distributions", *CONTRACT, "data", "elbo", "reporting"],
+    # settings and weights of other programs
+    "interop": ["errors", "cfg", "distributions", "data.shapes", "models"],
+    # all sections together, and a trained run
+    "hparams": [*GROUND, "data", "elbo.section", "interop", "models", "runs", "synthesis.section", "training.section"],
+    "trained": [
+        *(*GROUND, "distributions", "data", "elbo", "hparams", *CONTRACT, "runs"),
+        *("synthesis.section", "synthesis.temperatures", "training.wrapping"),
+    ],
+    # runs of other programs, written as runs of ours
+    "importing": [*GROUND, "cli", "elbo.objective", "hparams", "interop", "models.contract", "runs", "training"],
+    # the commands read the cfg and put the rooms together
+    "train": ["*"],
+    "synthesize": ["*"],
+    "info": ["*"],
+    "sweep": ["*"],
+    "show": ["*"],
+    "export": ["*"],
+    "import_run": ["*"],
+}
+DATA_SCRIPTS = ["errors", "files", "distributed", "data", "cli"]  # recipes make dumps and know nothing of models
+KNOW_ALL_SECTIONS = {"hparams", "trained", "importing", *(room for room, allowed in ROOMS.items() if allowed == ["*"])}
+LOOSE_FILES = {"__init__", "__main__", "cli", "errors", "files"} | {
+    r for r, allowed in ROOMS.items() if allowed == ["*"]
+}
+
+ONLY_TORCH = ["distributions"]  # formulas on tensors: no other package
+MAX_LINES, MAX_FUNCTION = 300, 60
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def dotted(path: Path) -> str:
+    """lvae_torch/models/contract.py -> lvae_torch.models.contract; a package is named by its folder."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "lvae_torch").with_suffix("").parts[0]
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of all imports of a file, also those inside functions and those for type checkers only."""
+    package = dotted(path) if path.name == "__init__.py" else dotted(path).rpartition(".")[0]
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield node.lineno, f"{base}.{alias.name}" if is_module(f"{base}.{alias.name}") else base
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def house_imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and target, without the package's own name, of what a file takes from other files of lvae_torch."""
+    for line, name in imports(path):
+        if name.startswith("lvae_torch."):
+            yield line, name.removeprefix("lvae_torch.")
+
+
+def allows(allowed: list[str], target: str) -> bool:
+    return "*" in allowed or any(target == room or target.startswith(f"{room}.") for room in allowed)
+
+
+def place(path: Path, line: int) -> str:
+    return f"{path.relative_to(ROOT)}:{line}"
+
+
+def test_the_table_has_no_arrow_upwards() -> None:
+    seen: set[str] = set()
+    for room, allowed in ROOMS.items():
+        assert {entry.split(".")[0] for entry in allowed} - {"*"} <= seen, f"{room} uses a room that stands below it"
+        seen.add(room)
+
+
+def test_every_file_has_a_room() -> None:
+    rooms = {room_of(path) for path in sources("lvae_torch")} - {"__init__", "__main__"}
+    homeless = sorted(rooms - set(ROOMS))
+    assert not homeless, "give each a line in ROOMS"
+
+
+def test_rooms_use_only_what_they_may() -> None:
+    upwards = [
+        f"{place(path, line)}: {room_of(path)} may not use {target}"
+        for path in sources("lvae_torch")
+        if path.name != "__main__.py"  # commands: they stand above all rooms, wherever they lie
+        for line, target in house_imports(path)
+        if not allows([room_of(path), *ROOMS.get(room_of(path), ["*"])], target)
+    ]
+    assert not upwards, "\n".join(["", *upwards])
+
+
+def test_nothing_else_lies_loose_at_the_top() -> None:
+    loose = {path.stem for path in (ROOT / "lvae_torch").glob("*.py")}
+    assert loose == LOOSE_FILES and len(loose) <= 12
+
+
+def test_a_room_takes_its_own_section_never_all_settings() -> None:
+    curious = [
+        f"{place(path, node.lineno)}: {ast.unparse(node)}"
+        for path in sources("lvae_torch")
+        if room_of(path) not in KNOW_ALL_SECTIONS
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Name | ast.alias) and getattr(node, "id", getattr(node, "name", "")) == "Settings"
+    ]
+    assert not curious, "\n".join(["", *curious])
+
+
+def test_each_section_lies_in_the_room_of_its_name() -> None:
+    rooms = {"run": "runs", "data": "data", "model": "models", "loss": "elbo", "val": "elbo", "optimizer": "training",
+             "train": "training", "synthesis": "synthesis"}  # fmt: skip
+    homes = {name: kind.__module__ for name, kind in COMMON.items()}
+    assert homes == {name: f"lvae_torch.{rooms[name]}.section" for name in homes}
+    assert {kind.__module__.split(".")[1] for kind in FAMILIES.values()} == {rooms["model"]}
+    assert {kind.__module__.split(".")[-1] for kind in FAMILIES.values()} == {"section"}
+
+
+def test_data_scripts_use_only_what_they_may() -> None:
+    upwards = [
+        f"{place(path, line)}: data_scripts may not use {target}"
+        for path in sources("data_scripts")
+        for line, target in house_imports(path)
+        if not allows(DATA_SCRIPTS, target)
+    ]
+    assert not upwards, "\n".join(["", *upwards])
+
+
+def test_nobody_uses_what_lies_outside_the_house() -> None:
+    outside = [
+        f"{place(path, line)}: {name}"
+        for path in sources("lvae_torch")
+        for line, name in imports(path)
+        if name.split(".")[0] in {"data_scripts", "tests", "benchmarks"}
+    ]
+    assert not outside, "\n".join(["", *outside])
+
+
+@pytest.mark.parametrize("room", ONLY_TORCH)
+def test_formulas_need_torch_and_nothing_else(room: str) -> None:
+    allowed = {"torch", "lvae_torch"} | sys.stdlib_module_names
+    others = [
+        f"{place(path, line)}: {name}"
+        for path in sources(f"lvae_torch/{room}")
+        for line, name in imports(path)
+        if name.split(".")[0] not in allowed
+    ]
+    assert not others, "\n".join(["", *others])
+
+
+def test_files_and_functions_stay_short() -> None:
+    long = []
+    for path in sources("lvae_torch", "data_scripts", "benchmarks"):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > MAX_LINES:
+            long.append(f"{place(path, 1)}: {lines} lines, at most {MAX_LINES}")
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
+                length = node.end_lineno - node.lineno + 1
+                if length > MAX_FUNCTION:
+                    long.append(f"{place(path, node.lineno)}: {node.name} has {length} lines, at most {MAX_FUNCTION}")
+    assert not long, "\n".join(["", *long])
+
+
+def unsafe(path: Path) -> Iterator[tuple[int, str]]:
+    """Calls that would run what somebody put into a file, and loads that do not say that they will not."""
+    for node in ast.walk(tree(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        call = ast.unparse(node.func)
+        says = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        if call in {"eval", "exec", "compile", "__import__"}:
+            yield node.lineno, call
+        if call in {"pickle.load", "pickle.loads"}:
+            yield node.lineno, f"{call}; derive a pickle.Unpickler that names what it accepts"
+        if says.get("weights_only", "True") != "True" or (call == "torch.load" and "weights_only" not in says):
+            yield node.lineno, f"{call} without weights_only=True"
+        if says.get("allow_pickle", "False") != "False" or (call == "np.load" and "allow_pickle" not in says):
+            yield node.lineno, f"{call} without allow_pickle=False"
+
+
+def test_nothing_runs_what_a_file_says() -> None:
+    found = [f"{place(p, line)}: {what}" for p in sources("lvae_torch", "data_scripts") for line, what in unsafe(p)]
+    assert not found, "\n".join(["", *found])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("eval('1')", "exec('1')", "pickle.load(f)", "pickle.loads(b)", "torch.load(p)", "np.load(p)"),
+        *("torch.load(p, weights_only=False)", "np.load(p, allow_pickle=True)", "np.load(p, allow_pickle=x)"),
+    ],
+)
+def test_the_search_for_unsafe_calls_finds_them(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.py").write_text(f"def f(p):\n    return {text}\n")
+    assert [line for line, _ in unsafe(tmp_path / "a.py")] == [2]
+
+
+IMPORT_ALL = """
+import importlib, os, random, signal, sys
+import numpy, torch
+
+def choices():
+    return (
+        torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads(), torch.is_grad_enabled(),
+        torch.get_rng_state().tolist(), numpy.random.get_state()[1].tolist(), random.getstate(), dict(os.environ),
+        torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision(), torch.cuda.is_initialized(),
+        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)], os.getcwd(),
+    )
+before = choices()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert choices() == before, "importing changed something"
+"""
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_nothing_happens_on_import() -> None:
+    modules = [dotted(path) for path in sources("lvae_torch", "data_scripts") if path.name != "__main__.py"]
+    result = python("-c", IMPORT_ALL, *modules)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_settings_are_read_without_heavy_packages() -> None:
+    """So that ``--help`` and a wrong cfg answer at once."""
+    heavy = ["torchvision", "tensorboard", "matplotlib", "PIL", "scipy", "skimage"]
+    script = f"import sys, lvae_torch.hparams, lvae_torch.cli; print([m for m in {heavy} if m in sys.modules])"
+    result = python("-c", script)
+    assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr
