@@ -9,7 +9,7 @@ from PIL import Image
 from test_reporting import GRID, constant, full_disk
 
 from lvae_torch.errors import DataError
-from lvae_torch.reporting.grids import image_grid, pair_grid, save_png, to_uint8
+from lvae_torch.reporting.grids import image_grid, in_colour, pair_grid, save_png, to_uint8
 from lvae_torch.reporting.history import History
 from lvae_torch.reporting.jsonl import JsonlReporter
 
@@ -52,15 +52,18 @@ def test_small_images_are_enlarged_without_blurring(size: int, factor: int) -> N
 def test_levels_come_back_exactly_and_others_are_rounded() -> None:
     levels = np.arange(256).reshape(1, 1, 16, 16)
     for images in (torch.from_numpy(levels) / 255, (levels / 255).astype(np.float32)):
-        assert np.array_equal(to_uint8(images), np.broadcast_to(levels.reshape(1, 16, 16, 1), (1, 16, 16, 3)))
+        assert np.array_equal(to_uint8(images), levels.reshape(1, 16, 16, 1))
     odd = torch.tensor([-0.5, 0.0019, 0.0021, 1.7, float("nan"), float("inf")]).reshape(1, 1, 1, 6)
     assert to_uint8(odd)[0, 0, :, 0].tolist() == [0, 0, 1, 255, 0, 255]
 
 
 def test_colours_keep_their_order_and_grey_is_grey() -> None:
     pixel = torch.tensor([1, 2, 3, 4]) / 255
-    for n_channels, seen in ((1, [1, 1, 1]), (2, [1, 1, 1]), (3, [1, 2, 3]), (4, [1, 2, 3])):
-        assert to_uint8(pixel[:n_channels].reshape(1, -1, 1, 1))[0, 0, 0].tolist() == seen
+    for n_channels in (1, 2, 3, 4):
+        kept = to_uint8(pixel[:n_channels].reshape(1, -1, 1, 1))
+        assert kept[0, 0, 0].tolist() == [1, 2, 3, 4][:n_channels]
+    assert in_colour(to_uint8(pixel[:3].reshape(1, -1, 1, 1)))[0, 0, 0].tolist() == [1, 2, 3]
+    assert in_colour(to_uint8(pixel[:1].reshape(1, -1, 1, 1)))[0, 0, 0].tolist() == [1, 1, 1]
 
 
 def test_a_reconstruction_stands_beside_its_image() -> None:
