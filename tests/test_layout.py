@@ -32,6 +32,7 @@ ROOMS: dict[str, list[str]] = {
     "reporting": ["errors", "files", "runs.folder"],
     "training": [*GROUND, *CONTRACT, "data", "elbo", "reporting", "runs"],
     "synthesis": [*GROUND, "distributions", *CONTRACT, "data", "elbo", "reporting"],
+    "compression": [*GROUND, "distributions", *CONTRACT, "models.likelihoods.row_slices", "data", "elbo"],
     # settings and weights of other programs
     "interop": ["errors", "cfg", "distributions", "data.shapes", "models"],
     # all sections together, and a trained run
