@@ -10,6 +10,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -19,11 +20,16 @@ from lvae_torch.compression.plain import most_bytes, packed, unpacked
 from lvae_torch.compression.stack import Stack, bits, uniform
 from lvae_torch.errors import DataError
 
-MOST_IN_A_BATCH = 4096
+MOST_AT_ONCE = 2**20  # pixel values of a batch: what bounds the memory of decoding
 CHECK = 256  # values of a group's check number: a first sign that something is wrong; the digest is the proof
 FULL = 15 / 16  # probability of a group being a whole batch coded by the model
 RESERVE = 1.25  # bits there should be before a batch, for each that it takes on average
 PLAIN = 8  # images coded by the plain code at once, at most
+
+
+def most_in_a_batch(image_shape: tuple[int, int, int]) -> int:
+    """Images of this (C, H, W)."""
+    return min(4096, max(1, MOST_AT_ONCE // prod(image_shape)))
 
 
 class LevelSource(Protocol):
@@ -82,7 +88,7 @@ class Chain:
                 bits_back *= 2  # the next try is smaller
                 continue
             else:
-                n = min(PLAIN, end)
+                n = min(self._plain, end)
                 levels = source.levels(end - n, n)
                 self._push_plain(levels, stack)
             end -= n
@@ -126,18 +132,26 @@ class Chain:
         before = stack.n_bits
         code = np.frombuffer(packed(levels, self.codec.n_levels), np.uint8)
         stack.push(uniform(256, len(code)), code)
-        stack.push(uniform(self._most_plain(len(levels)), 1), np.array([len(code)]))
+        stack.push(uniform(2**16, 2), np.array(divmod(len(code), 2**16)))
         self.account.plain_images += len(levels)
         self.account.plain_bits += stack.n_bits - before
         self._push_head(levels, stack, is_plain=True)
 
     def _pop_plain(self, n: int, stack: Stack) -> np.ndarray:
-        length = int(stack.pop(uniform(self._most_plain(n), 1))[0])
+        upper, lower = map(int, stack.pop(uniform(2**16, 2)))
+        if (length := 2**16 * upper + lower) > most_bytes(n * prod(self.image_shape), self.codec.n_levels):
+            raise DataError(f"{n} images of {length:,} bytes without a model: more than they can have.")
         code = stack.pop(uniform(256, length)).astype(np.uint8).tobytes()
         return unpacked(code, (n, *self.image_shape), self.codec.n_levels)
 
-    def _most_plain(self, n: int) -> int:
-        return most_bytes(n * int(np.prod(self.image_shape)), self.codec.n_levels) + 1
+    @property
+    def _plain(self) -> int:
+        return min(PLAIN, most_in_a_batch(self.image_shape))
+
+    @property
+    def _sizes(self) -> int:
+        """Of groups, with 0."""
+        return max(self.batch, self._plain) + 1
 
     def _push_head(self, levels: np.ndarray, stack: Stack, is_plain: bool) -> None:
         before, n = stack.n_bits, len(levels)
@@ -145,7 +159,7 @@ class Chain:
         is_full = n == self.batch and not is_plain
         if not is_full:
             stack.push(uniform(2, 1), np.array([int(is_plain)]))
-            stack.push(uniform(self.batch + PLAIN + 1, 1), np.array([n]))
+            stack.push(uniform(self._sizes, 1), np.array([n]))
         stack.push(bits(np.array([FULL])), np.array([int(is_full)]))
         self.account.groups += 1
         self.account.overhead_bits += stack.n_bits - before
@@ -154,9 +168,9 @@ class Chain:
         """Whether the group is coded plainly, and how many images it has."""
         if stack.pop(bits(np.array([FULL])))[0]:
             return False, self.batch
-        n = int(stack.pop(uniform(self.batch + PLAIN + 1, 1))[0])
+        n = int(stack.pop(uniform(self._sizes, 1))[0])
         is_plain = bool(stack.pop(uniform(2, 1))[0])
-        if n > (PLAIN if is_plain else self.batch):
+        if n > (self._plain if is_plain else self.batch):
             raise DataError(f"a group of {n} images is larger than any.")
         return is_plain, n
 
