@@ -14,9 +14,9 @@ from lvae_torch.compression.chain import Chain
 from lvae_torch.compression.codec import ExhaustedError
 from lvae_torch.compression.pixels import proper
 from lvae_torch.compression.stack import Stack, Words, bits, gaussians, uniform
+from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.models.contract import Output
 from lvae_torch.models.sources import posterior_sample
-from lvae_torch.objectives import elbo_terms
 
 LATENT = [name for name in CASES if "PixelCNN" not in name]
 
@@ -27,7 +27,7 @@ def test_every_image_comes_back(name: str) -> None:
     levels = case.levels(23)
     code, bits_back = codec(case.model(), case, levels)
     chain = Chain(code, case.shape, batch=5)
-    words, _, _ = chained(chain, levels, bits_back)
+    words, _, _ = chained(chain, levels, min(bits_back, 300))  # so that not all are coded without the model
     assert np.array_equal(unchained(chain, words, len(levels)), levels)
 
 
@@ -44,7 +44,12 @@ def test_decoding_gives_every_borrowed_bit_back(name: str) -> None:
     assert stack._below.file.getvalue() == untouched._below.file.getvalue()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "hierarchical VAE"])
+QUICK = ["spatial bernoulli", "ladder", "VAE", "VLAE", "VQ-VAE"]
+"""Cheap cases; a hierarchical VAE of random weights pays less than -ELBO: no latent costs more than 24 bits."""
+OTHERS = [name for name in CASES if name not in (*QUICK, "hierarchical VAE")]
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_the_rate_is_the_negative_elbo(name: str) -> None:
     """Of the same images; a model of random weights is no easier to code with than a trained one."""
     case = CASES[name]
@@ -113,10 +118,10 @@ def test_few_images_are_coded_plainly(n: int) -> None:
 def test_a_chain_that_is_told_too_little_still_works() -> None:
     """Where posteriors take more than expected, batches shrink until the stack can pay."""
     case = CASES["very deep bernoulli"]
-    levels = case.levels(60)
+    levels = case.levels(40)
     code, bits_back = codec(case.model(), case, levels)
     chain = Chain(code, case.shape, batch=16)
-    words, _, _ = chained(chain, levels, bits_back / 50)
+    words, _, _ = chained(chain, levels, bits_back / 10)
     assert np.array_equal(unchained(chain, words, len(levels)), levels)
 
 
@@ -147,9 +152,7 @@ def test_stirring_twice_changes_nothing() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.lists(
-        st.tuples(st.floats(-1e300, 1e300), st.floats(0, 1e300), st.integers(-500, 500)), min_size=1, max_size=20
-    ),
+    st.lists(st.tuples(st.floats(-1e300, 1e300), st.floats(0, 1e300), st.integers(-500, 500)), min_size=1, max_size=20),
     st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=20),
     st.integers(2, 2**24 - 1),
 )
@@ -195,3 +198,18 @@ def test_batches_of_any_order_have_one_digest() -> None:
     assert digest != other
     swapped = levels[::-1].copy()
     assert chained(Chain(code, case.shape, batch=8), swapped, bits_back)[1] != digest
+
+
+@pytest.mark.parametrize("name", ["spatial mixture", "very deep 8 bits"])
+def test_the_layout_of_images_in_memory_changes_nothing(name: str) -> None:
+    """A transposed array would take other convolutions, with other last digits, than the one that comes back."""
+    case = CASES[name]
+    levels = case.levels(3)
+    code, _ = codec(case.model(), case, levels)
+    for given_levels in (levels, levels[:1]):
+        transposed = np.ascontiguousarray(given_levels.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        stacks = [filled_stack(5000), filled_stack(5000)]
+        for stack, layout in zip(stacks, (given_levels, transposed), strict=True):
+            code.encode(layout, stack, seed=0)
+            stack.settle()
+        assert stacks[0]._below.file.getvalue() == stacks[1]._below.file.getvalue()  # type: ignore[attr-defined]

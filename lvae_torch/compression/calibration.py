@@ -15,9 +15,9 @@ from lvae_torch.compression.latents import SCALED_REACH, Grid
 from lvae_torch.compression.pixels import proper
 from lvae_torch.distributions import DiagonalGaussian
 from lvae_torch.distributions.codes import CertainCodes
+from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import Model, Output, Posterior, Prior
-from lvae_torch.objectives import elbo_terms
 
 LOSS = 1e-3  # of -ELBO, that all grids together may cost
 EXPONENTS = range(-16, 15)  # the most integers a grid can have are 2^19

@@ -21,8 +21,8 @@ from lvae_torch.compression.stack import Stack, bits, uniform
 from lvae_torch.errors import DataError
 
 MOST_AT_ONCE = 2**20  # pixel values of a batch: what bounds the memory of decoding
-CHECK = 256  # values of a group's check number: a first sign that something is wrong; the digest is the proof
-FULL = 15 / 16  # probability of a group being a whole batch coded by the model
+CHECK_BITS = 8  # of a group's check number, at most one for each image: a first sign; the digest is the proof
+FULL, MODELLED = 0.75, 0.98  # probabilities of a group being a whole batch, and of being coded by the model
 RESERVE = 1.25  # bits there should be before a batch, for each that it takes on average
 PLAIN = 8  # images coded by the plain code at once, at most
 
@@ -106,7 +106,7 @@ class Chain:
             is_plain, n = self._pop_size(stack)
             if not 0 < n <= n_images - first:
                 raise DataError(f"image {first}: a group of {n} images, but {n_images - first} are left.")
-            check = int(stack.pop(uniform(CHECK, 1))[0])
+            check = int(stack.pop(uniform(_n_checks(n), 1))[0])
             levels = self._pop_plain(n, stack) if is_plain else self.codec.decode(n, stack, first)
             if check != _check(levels):
                 raise DataError(f"images {first} to {first + n - 1} do not come out as they were.")
@@ -155,10 +155,10 @@ class Chain:
 
     def _push_head(self, levels: np.ndarray, stack: Stack, is_plain: bool) -> None:
         before, n = stack.n_bits, len(levels)
-        stack.push(uniform(CHECK, 1), np.array([_check(levels)]))
+        stack.push(uniform(_n_checks(n), 1), np.array([_check(levels)]))
         is_full = n == self.batch and not is_plain
         if not is_full:
-            stack.push(uniform(2, 1), np.array([int(is_plain)]))
+            stack.push(bits(np.array([MODELLED])), np.array([int(not is_plain)]))
             stack.push(uniform(self._sizes, 1), np.array([n]))
         stack.push(bits(np.array([FULL])), np.array([int(is_full)]))
         self.account.groups += 1
@@ -169,7 +169,7 @@ class Chain:
         if stack.pop(bits(np.array([FULL])))[0]:
             return False, self.batch
         n = int(stack.pop(uniform(self._sizes, 1))[0])
-        is_plain = bool(stack.pop(uniform(2, 1))[0])
+        is_plain = not stack.pop(bits(np.array([MODELLED])))[0]
         if n > (self._plain if is_plain else self.batch):
             raise DataError(f"a group of {n} images is larger than any.")
         return is_plain, n
@@ -180,4 +180,9 @@ def _canonical(levels: np.ndarray) -> bytes:
 
 
 def _check(levels: np.ndarray) -> int:
-    return zlib.crc32(_canonical(levels)) % CHECK
+    return zlib.crc32(_canonical(levels)) % _n_checks(len(levels))
+
+
+def _n_checks(n: int) -> int:
+    """Values of the check number of a group of ``n`` images."""
+    return int(2 ** min(CHECK_BITS, n))

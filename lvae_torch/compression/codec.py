@@ -93,5 +93,6 @@ class Codec:
         return PixelCode(self.n_levels, self.rounding).code(out.likelihood, coder, levels)
 
     def scaled(self, levels: Tensor) -> Tensor:
-        """Levels -> x in [0, 1]."""
-        return levels.to(self.dtype) / (self.n_levels - 1)
+        """Levels -> x in [0, 1], always laid out alike in memory: convolutions compute other last digits otherwise."""
+        x = torch.empty(levels.shape, dtype=self.dtype, device=self.device)
+        return x.copy_(levels).div_(self.n_levels - 1)

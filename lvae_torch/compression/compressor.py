@@ -25,9 +25,9 @@ from lvae_torch.compression.header import VERSION, GridRecord, Header
 from lvae_torch.compression.latents import Grid
 from lvae_torch.compression.rounding import Rounding
 from lvae_torch.data.order import spread
+from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.models.contract import Model
-from lvae_torch.seeding import seed_everything
 
 BATCH = 64
 CALIBRATED_ON = 32  # images, evenly spread

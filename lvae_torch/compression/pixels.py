@@ -22,7 +22,7 @@ from lvae_torch.distributions.categorical import Categorical
 from lvae_torch.distributions.discretized_logistic import log_bin_mass
 from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import InOrder, Likelihood
-from lvae_torch.models.slices import Sliced
+from lvae_torch.models.likelihoods.row_slices import Sliced
 
 MassBelow = Callable[[Tensor], Tensor]  # levels t, int64, -> P(level < t), float64, of the same shape; 0 < t < n_levels
 FLOOR = 2.0**-46  # mass added to each half: float64 cannot tell smaller ones from zero anyway

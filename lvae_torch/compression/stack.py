@@ -126,6 +126,7 @@ class Stack:
 
     def push(self, symbols: Symbols, values: np.ndarray) -> None:
         """Push ``values``, int32 (n,), so that they are popped together and in their order."""
+        self._reserve(2)  # the coder's own state, without which it would begin a stack of its own
         self._coder.encode_reverse(np.ascontiguousarray(values, dtype=np.int32), symbols.model, *symbols.params)
         if self._spills and self._coder.num_words() > MOST_IN_MEMORY:
             words = self._coder.get_compressed()
