@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from small import dense, model, one_latent, pixelcnn, very_deep, vqvae
 from torch import Tensor
@@ -17,6 +18,8 @@ from lvae_torch.compression.codec import Codec
 from lvae_torch.compression.conditions import widened
 from lvae_torch.compression.rounding import Rounding
 from lvae_torch.compression.stack import Stack, Words
+
+pytest.importorskip("constriction", reason="has no wheels for this machine")
 
 GREY, COLOUR, CODES = (1, 8, 8), (3, 8, 8), (1, 4, 4)
 

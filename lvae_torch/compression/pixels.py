@@ -120,7 +120,8 @@ class PixelCode:
             weights = _normalised(log_weights)
             known = None if levels is None else levels[:, c]
             coded.append(self._search(colour.below(weights), weights[:, 0], coder, known))
-            log_weights = log_weights + colour.log_mass(coded[-1])
+            if c + 1 < likelihood.means.shape[1]:  # nobody asks after the last colour
+                log_weights = log_weights + colour.log_mass(coded[-1])
         return torch.stack(coded, dim=1)
 
     def _search(self, below: MassBelow, like: Tensor, coder: Coder, levels: Tensor | None) -> Tensor:

@@ -20,6 +20,7 @@ from lvae_torch.elbo.bounds import bits_per_dim, elbo_terms
 from lvae_torch.errors import CfgError, NumericalError
 from lvae_torch.models.contract import Output
 from lvae_torch.models.sources import posterior_sample
+from lvae_torch.reporting.figures import figure
 from lvae_torch.synthesis.session import Session
 
 
@@ -55,7 +56,23 @@ def run(session: Session) -> dict[str, object]:
         "images_per_s_compressed": len(source) / to_compress,
         "images_per_s_decompressed": len(source) / to_decompress,
     }
-    return {**_against_bound(session, written, _bound(session)), **rates, **_other_formats(source, written)}
+    bound = _bound(session)
+    _draw(session, written, bound)
+    return {**_against_bound(session, written, bound), **rates, **_other_formats(source, written)}
+
+
+def _draw(session: Session, written: Written, bound: _Bound) -> None:
+    """Where an image's bits go, by layer."""
+    to_bits = np.log(2)
+    pixels = (bound.nelbo.mean() - bound.kl.sum()) / to_bits
+    rest = (written.container + written.account.overhead_bits) / len(bound.nelbo)
+    names = [f"z {i}" for i in range(len(bound.kl))]
+    with figure(session.out / "bits.png", 6.4, 3.6) as drawing:
+        axes = drawing.subplots()
+        values = [*(bound.kl / to_bits), pixels, rest]
+        axes.bar([*names, "x", "container"], values, color=["C0"] * len(names) + ["C1", "C2"])
+        axes.set_ylabel("bits per image")
+        axes.set_title("KL of each layer (top first), pixels given z, and what the archive adds")
 
 
 def _decompressed(compressor: Compressor, path: Path, source: SplitLevels) -> float:
