@@ -34,6 +34,9 @@ for python in 3.11 3.12 3.13; do
   done
 done
 
+# What has no wheels for aarch64 is left out there, as pyproject.toml says; uv forgets it where it resolves for one machine.
+sed -i "s/^constriction==[^ ;]*/& ; platform_machine == 'x86_64'/" "$new"
+
 {
   cat <<'HEADER'
 # Exact versions of everything, runtime and development, with the hashes of their files: what is tested.

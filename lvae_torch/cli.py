@@ -22,12 +22,20 @@ COMMANDS: dict[str, str] = {
     "info": "Show a model's layers, sizes and costs without training it.",
     "show": "Draw a contact sheet of a dataset's dump, or tell what a run is doing.",
     "export": "Write a trained run as a bundle that others can load.",
+    "compress": "Compress images without loss, with a trained run.",
+    "decompress": "Get the images of an archive back, as they were.",
     "import": "Take over a run of another program, settings and weights.",
     "models": "List the published models that can be imported.",
     "data": "Download and prepare datasets (python -m data_scripts).",
 }
 """The subcommands of ``lvae``, each with what it does."""
-MODULES = {"import": "lvae_torch.import_run", "models": "lvae_torch.importing.models", "data": "data_scripts"}
+MODULES = {
+    "compress": "lvae_torch.compression.compress",
+    "decompress": "lvae_torch.compression.decompress",
+    "import": "lvae_torch.import_run",
+    "models": "lvae_torch.importing.models",
+    "data": "data_scripts",
+}
 """Where a subcommand is not the module of its own name."""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lvae_torch.distributions.gaussian import LOG_2PI
+from lvae_torch.distributions.gaussian import LOG_2PI, DiagonalGaussian
 from lvae_torch.distributions.precision import widened
 
 
@@ -53,6 +53,11 @@ class AutoregressiveFlow:
         """log p(z_i | z_1 .. z_{i-1}), (B, D)."""
         eps, log_scale = self.noise_of(z)
         return -0.5 * (eps**2 + LOG_2PI) + log_scale
+
+    def entry(self, i: int, z: Tensor) -> DiagonalGaussian:
+        """p(z_i | z_1 .. z_{i-1}), (B,), of which only the entries of z, (B, D), before i count."""
+        shift, log_scale = (values[:, i] for values in self._shift_and_log_scale(z))
+        return DiagonalGaussian(-shift * (-log_scale).exp(), -log_scale)
 
     def _shift_and_log_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
         shift, log_scale = widened(self.network(z)).chunk(2, dim=1)

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -60,6 +60,17 @@ class Likelihood(Protocol):
 
     def sample(self, *, temperature: float = 1.0) -> Tensor:
         """One draw of x, (B, C, H, W); ``temperature`` > 0 widens or narrows the distribution."""
+
+
+@runtime_checkable
+class InOrder(Protocol):
+    """A likelihood that is known position by position: each depends on the pixels before it."""
+
+    def in_order(self, choose: Callable[[int, int, Any], Tensor]) -> Tensor:
+        """The levels that ``choose(row, column, p)`` gives for each position, in order, int64 (B, 1, H, W).
+
+        p is the position's ``Categorical``, and what is chosen int64 (B, 1, 1, 1).
+        """
 
 
 @dataclass(frozen=True)

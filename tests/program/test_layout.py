@@ -31,7 +31,8 @@ ROOMS: dict[str, list[str]] = {
     "elbo": [*GROUND, "distributions", "data", *CONTRACT],
     "reporting": ["errors", "files", "runs.folder"],
     "training": [*GROUND, *CONTRACT, "data", "elbo", "reporting", "runs"],
-    "synthesis": [*GROUND, "distributions", *CONTRACT, "data", "elbo", "reporting"],
+    "compression": [*GROUND, "distributions", *CONTRACT, "models.likelihoods.row_slices", "data", "elbo"],
+    "synthesis": [*GROUND, "distributions", *CONTRACT, "compression", "data", "elbo", "reporting"],
     # settings and weights of other programs
     "interop": ["errors", "cfg", "distributions", "data.shapes", "models"],
     # all sections together, and a trained run

@@ -5,6 +5,7 @@ images are drawn position by position.
 Shapes: B batch, E embedding, K levels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -16,6 +17,8 @@ from lvae_torch.distributions.categorical import Categorical, codes_of
 from lvae_torch.models.contract import Features, Model, Output, Source, batch_size
 from lvae_torch.models.pixelcnn.causal import drawing
 from lvae_torch.models.pixelcnn.networks import Above, GatedLayer, GatedNetwork, PlainBlock, PlainNetwork
+
+Choose = Callable[[int, int, Categorical], Tensor]  # (row, column, p of its code) -> code, int64 (n, 1, 1, 1)
 
 
 class PixelCNN(Model):
@@ -56,18 +59,27 @@ class PixelCNN(Model):
         embedded: Tensor = self.embedding(codes.squeeze(1))
         return embedded.movedim(-1, 1)
 
-    @torch.no_grad()
     def draw(self, n: int, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """Draw ``n`` images x, (n, 1, H, W); each position is computed once.
+        """Draw ``n`` images x, (n, 1, H, W).
 
         Args:
             noise: uniform numbers of that shape to draw from.
             temperature: divides the logits.
         """
-        _, height, width = self.image_shape
         weight = self.embedding.weight
-        u = torch.rand(n, 1, height, width, dtype=weight.dtype, device=weight.device) if noise is None else noise
-        codes = torch.zeros(n, 1, height, width, dtype=torch.int64, device=weight.device)
+        u = torch.rand(n, *self.image_shape, dtype=weight.dtype, device=weight.device) if noise is None else noise
+
+        def choose(row: int, column: int, p: Categorical) -> Tensor:
+            here = (..., slice(row, row + 1), slice(column, column + 1))
+            return codes_of(p.sample(u[here], temperature), self.n_levels)
+
+        return self.in_order(n, choose).to(weight.dtype) / (self.n_levels - 1)
+
+    @torch.no_grad()
+    def in_order(self, n: int, choose: Choose) -> Tensor:
+        """``n`` images of codes, int64 (n, 1, H, W), chosen position by position; each position is computed once."""
+        _, height, width = self.image_shape
+        codes = torch.zeros(n, 1, height, width, dtype=torch.int64, device=self.embedding.weight.device)
         unknown = self.embedded(codes[:, :, :1, :1])
         above: Above = None
         with drawing(self.network, width) as place:
@@ -75,13 +87,12 @@ class PixelCNN(Model):
                 place.row, place.first = row, column
                 here = (..., slice(row, row + 1), slice(column, column + 1))
                 logits = self.network.logits_at(unknown, column, above)
-                x = Categorical.from_params(logits, self.n_levels).sample(u[here], temperature)
-                codes[here] = codes_of(x, self.n_levels)
+                codes[here] = choose(row, column, Categorical.from_params(logits, self.n_levels))
                 self.network.settle(self.embedded(codes[here]))
                 if column == width - 1:
                     place.first = 0
                     above = self.network.settle_row(self.embedded(codes[:, :, row : row + 1]))
-        return codes.to(weight.dtype) / (self.n_levels - 1)
+        return codes
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,10 @@ class Undrawn:
     def log_prob(self, x: Tensor) -> Tensor:
         """Nats per image, (B,); x is (B, 1, H, W), with values on the levels."""
         return Categorical.from_params(self.model.encode(x)[0], self.model.n_levels).log_prob(x)
+
+    def in_order(self, choose: Choose) -> Tensor:
+        """Codes, int64 (n, 1, H, W), as ``choose`` chooses them, each given those before it."""
+        return self.model.in_order(self.n, choose)
 
     def mean(self) -> Tensor:
         """A draw, (n, 1, H, W), because the mean over all images is not an image."""

@@ -27,6 +27,7 @@ MODES: dict[str, Mode] = {
     "layer_inspection": Mode(reads_images=False),
     "div_stats": Mode(reads_images=True, of_training=True),
     "progressive": Mode(reads_images=True),
+    "compression": Mode(reads_images=True),
 }
 
 

@@ -1,0 +1,51 @@
+"""``python -m lvae_torch.compression.decompress RUN ARCHIVE OUTPUT``: the images of an archive, as they were."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lvae_torch.cli import add_overrides, main, new_parser
+
+PARSER = new_parser("decompress")
+PARSER.add_argument("run", help="the run or bundle that the archive was made with")
+PARSER.add_argument("archive", type=Path, help="what compress has written")
+PARSER.add_argument("output", type=Path, help="a new folder for PNG files; with --dump, the new dump's folder")
+PARSER.add_argument("--dump", action="store_true", help="write a dump with one split, named decompressed")
+PARSER.add_argument("--anyway", action="store_true", help="try also where versions or the machine differ")
+PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
+add_overrides(PARSER)
+if __name__ == "__main__":
+    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+
+from lvae_torch.compression.compress.__main__ import compressor_of
+from lvae_torch.compression.outputs import numbered, write_dump, write_pictures
+from lvae_torch.compression.pictures import read_index
+from lvae_torch.distributed.processes import Processes, choose_device
+from lvae_torch.errors import CfgError
+from lvae_torch.files import check_name
+from lvae_torch.trained.loading import find_run, open_run
+
+SPLIT = "decompressed"
+
+
+def command(argv: Sequence[str]) -> None:
+    """Write the images that an archive holds."""
+    options = PARSER.parse_args(argv)
+    settings, where = find_run(options.run, options.overrides, options.runs)
+    run = open_run(settings, where, Processes(0, 1, choose_device(settings.run.device)))
+    compressor = compressor_of(run)
+    shape, n_levels = run.model.image_shape, run.trained_on.n_levels
+    with compressor.opened(options.archive, options.anyway) as (archive, groups):
+        is_tiled = archive.header.contents == "pictures"
+        if options.dump:
+            if is_tiled:
+                raise CfgError(f"{options.archive}: holds pictures of any size; leave --dump out.")
+            name = check_name(options.output.name, "the dump")
+            n = write_dump(options.output.parent, name, SPLIT, groups, shape, n_levels)
+        else:
+            entries = read_index(archive.index) if is_tiled else numbered(archive.header.n_images, shape)
+            n = write_pictures(options.output, groups, entries, shape, n_levels)
+    print(f"{options.output}: {n:,} images, as they were compressed.")
+
+
+if __name__ == "__main__":
+    main(command)

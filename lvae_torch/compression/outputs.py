@@ -1,0 +1,97 @@
+"""Where images go that come out of an archive; nothing is in its place before all of it is known to be right."""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from lvae_torch.compression.pictures import Entry, ImageShape, Levels, joined
+from lvae_torch.data.dump import Layout
+from lvae_torch.data.writing import DumpWriter
+from lvae_torch.errors import DataError
+
+
+def write_dump(
+    dumps: Path, name: str, split: str, groups: Iterable[np.ndarray], shape: ImageShape, n_levels: int
+) -> int:
+    """A dump with one split of images whose pixels are the model's levels; returns how many.
+
+    Raises:
+        DataError: if there is such a dump, or the images are not what was compressed.
+    """
+    if (dumps / name).exists():
+        raise DataError(f"{dumps / name}: there already; choose another name.")
+    dumps.mkdir(parents=True, exist_ok=True)
+    dtype = "uint8" if n_levels <= 256 else "uint16"
+    provenance = {"source": "decompressed"}
+    n_images = 0
+    with DumpWriter(dumps, name, Layout(shape, n_levels, dtype), provenance) as writer:
+        for levels in groups:
+            writer.add(split, levels.transpose(0, 2, 3, 1).astype(dtype))
+            n_images += len(levels)
+    return n_images
+
+
+def write_pictures(
+    folder: Path, groups: Iterable[np.ndarray], entries: Iterator[Entry], shape: ImageShape, n_levels: int
+) -> int:
+    """A folder of PNG files; returns how many.
+
+    Raises:
+        DataError: if there is something at ``folder``, or the images are not what was compressed.
+    """
+    from PIL import Image
+
+    values, n_pictures = Levels(n_levels), 0
+    with _put_in_place(folder) as aside:
+        for entry, levels in assembled(groups, entries, shape):
+            path = aside / entry.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = values.values(levels)
+            with open(path, "xb") as file:
+                Image.fromarray(np.ascontiguousarray(pixels[..., 0] if shape[0] == 1 else pixels)).save(file, "PNG")
+            n_pictures += 1
+    return n_pictures
+
+
+def numbered(n_images: int, shape: ImageShape) -> Iterator[Entry]:
+    """Names for images that have none."""
+    digits = len(str(n_images - 1))
+    return (Entry(f"image_{i:0{digits}}.png", *shape[1:]) for i in range(n_images))
+
+
+def assembled(
+    groups: Iterable[np.ndarray], entries: Iterator[Entry], shape: ImageShape
+) -> Iterator[tuple[Entry, np.ndarray]]:
+    """Pictures of the tiles that come in groups, levels (H, W, C) each."""
+    waiting: list[np.ndarray] = []
+    entry = next(entries, None)
+    for levels in groups:
+        for tile in levels:
+            if entry is None:
+                raise DataError("there are more tiles than the pictures have.")
+            waiting.append(tile)
+            if len(waiting) == entry.n_tiles(shape):
+                yield entry, joined(np.stack(waiting), entry, shape)
+                waiting, entry = [], next(entries, None)
+    if entry is not None:
+        raise DataError("there are fewer tiles than the pictures have.")
+
+
+@contextmanager
+def _put_in_place(folder: Path) -> Iterator[Path]:
+    """A folder beside ``folder``, renamed at the end; gone if something failed."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder}: there already; choose another folder.")
+    aside = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        aside.rename(folder)
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: cannot be written ({error.strerror}).") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,76 @@
+"""The commands ``compress`` and ``decompress``, and the mode ``compression``, on a small run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+from PIL import Image
+
+from lvae_torch.compression.compress.__main__ import command as compress
+from lvae_torch.compression.decompress.__main__ import command as decompress
+from lvae_torch.data.dump import Dump
+from lvae_torch.errors import CfgError, DataError
+from lvae_torch.synthesize import synthesize
+from lvae_torch.train import train
+
+pytest.importorskip("constriction", reason="has no wheels for this machine")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dump and a run trained on it."""
+    place = tmp_path_factory.mktemp("compression")
+    small.write_dump(place / "dumps")
+    train(small.settings(place))
+    return place
+
+
+def test_a_split_comes_back_as_a_dump_and_as_pictures(folder: Path, tmp_path: Path) -> None:
+    run, archive = str(folder / "runs" / "small"), tmp_path / "test.lvz"
+    compress([run, "test", str(archive), "--batch", "4"])
+    decompress([run, str(archive), str(tmp_path / "dumps" / "again"), "--dump"])
+    decompress([run, str(archive), str(tmp_path / "pictures")])
+    wanted = Dump.open(folder / "dumps", "small").split("test").gather(np.arange(17)).numpy()
+    found = Dump.open(tmp_path / "dumps", "again").split("decompressed").gather(np.arange(17)).numpy()
+    assert np.array_equal(found, wanted)
+    pictures = [np.asarray(Image.open(p)) for p in sorted((tmp_path / "pictures").iterdir())]
+    assert np.array_equal(np.stack(pictures), 255 * wanted[..., 0])
+
+
+def test_pictures_come_back(folder: Path, tmp_path: Path) -> None:
+    run = str(folder / "runs" / "small")
+    values = 255 * np.random.default_rng(0).integers(0, 2, (11, 21), np.uint8)
+    (tmp_path / "given").mkdir()
+    Image.fromarray(values).save(tmp_path / "given" / "a.png")
+    compress([run, str(tmp_path / "given"), str(tmp_path / "a.lvz"), "--robust"])
+    decompress([run, str(tmp_path / "a.lvz"), str(tmp_path / "again")])
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "again" / "a.png")), values)
+    with pytest.raises(CfgError, match="pictures of any size"):
+        decompress([run, str(tmp_path / "a.lvz"), str(tmp_path / "dump"), "--dump"])
+
+
+def test_wrong_inputs_are_named(folder: Path, tmp_path: Path) -> None:
+    run = str(folder / "runs" / "small")
+    with pytest.raises(DataError, match=r"nonsense: neither a folder, nor a .zip, nor a split of .* \(train, test\)"):
+        compress([run, "nonsense", str(tmp_path / "a.lvz")])
+    with pytest.raises(DataError, match="no such folder"):
+        compress([run, "test", str(tmp_path / "missing" / "a.lvz")])
+    (tmp_path / "a.lvz").write_text("mine")
+    with pytest.raises(DataError, match="there already"):
+        compress([run, "test", str(tmp_path / "a.lvz")])
+    with pytest.raises(DataError, match="not an archive"):
+        decompress([run, str(tmp_path / "a.lvz"), str(tmp_path / "out")])
+
+
+def test_the_mode_reports_rates(folder: Path) -> None:
+    synthesize(small.settings(folder), ["compression"])
+    out = folder / "runs" / "small" / "synthesis" / "compression"
+    found = json.loads((out / "metrics.json").read_text())
+    assert sorted(path.name for path in out.iterdir()) == ["bits.png", "metrics.json"]  # the archive is not kept
+    assert found["n_images"] == 17
+    assert found["bits_per_dim_of_archive"] == pytest.approx(8 * found["bytes"] / (17 * 64))
+    assert len(found["kl_bits_per_dim_per_layer"]) == 2
+    assert found["raw_to_archive"] == pytest.approx(17 * 64 / (8 * found["bytes"]))
+    assert found["png_to_archive"] > 0 and found["webp_to_archive"] > 0
