@@ -24,7 +24,8 @@ from lvae_torch.compression.pictures import PictureFiles, packed_index
 from lvae_torch.compression.sources import SplitLevels
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import open_dump
-from lvae_torch.distributed.processes import Processes, choose_device
+from lvae_torch.distributed.place import choose_device
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.reporting.console import table
 from lvae_torch.trained.loading import find_run, open_run

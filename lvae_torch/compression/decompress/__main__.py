@@ -19,7 +19,8 @@ if __name__ == "__main__":
 from lvae_torch.compression.compress.__main__ import compressor_of
 from lvae_torch.compression.outputs import numbered, write_dump, write_pictures
 from lvae_torch.compression.pictures import read_index
-from lvae_torch.distributed.processes import Processes, choose_device
+from lvae_torch.distributed.place import choose_device
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
 from lvae_torch.files import check_name
 from lvae_torch.trained.loading import find_run, open_run
