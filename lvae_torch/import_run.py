@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lvae_torch.data.run_data import open_dump
 from lvae_torch.errors import CfgError, DataError, say
-from lvae_torch.hparams import Settings, begin_or_continue, load, to_cfg
+from lvae_torch.hparams import Settings, keep_settings, load, to_cfg
 from lvae_torch.info import shape_of_data
 from lvae_torch.interop.efficient_vdvae import neutral_names
 from lvae_torch.interop.weights import copy_weights
@@ -69,7 +69,7 @@ def import_run(settings: Settings, checkpoint: Path) -> int:
     with folder.lock():
         if folder.has_checkpoints:
             raise CfgError(f"{folder.path}: there is a run of that name; choose another, or ./reset.sh {folder.name}.")
-        begin_or_continue(folder, settings)
+        keep_settings(folder, settings)
         store = CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints)
         store.save(step, state.as_dict(), is_best=False)
         store.wait()

@@ -1,14 +1,19 @@
 """``python -m lvae_torch.train CFG``, or the same under ``torchrun``: train, or continue where the run stopped."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 from lvae_torch.cli import main, parser
 
 PARSER = parser("train")
+PARSER.add_argument("--from-checkpoint", default="last", metavar="STEP|best|good|last",
+                    help="go on from this checkpoint of the run; those after it are set aside")  # fmt: skip
 if __name__ == "__main__":
     PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+
+from torch import Tensor
 
 from lvae_torch.data.loader import training_batches
 from lvae_torch.data.run_data import RunData
@@ -17,20 +22,23 @@ from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.distributed.stopping import StopRequest
 from lvae_torch.elbo.evaluation import Evaluator
 from lvae_torch.elbo.objective import Objective
-from lvae_torch.errors import CfgError, DataError, say
-from lvae_torch.hparams import Settings, begin_or_continue, check_same_model, in_steps, load, shared_by_all, to_cfg
+from lvae_torch.errors import CfgError, say
+from lvae_torch.hparams import Settings, check_same_model, in_steps, keep_settings, load, shared_by_all, to_cfg
 from lvae_torch.models.contract import Model
 from lvae_torch.reporting.reporter import Reporter, Reporters
-from lvae_torch.runs.checkpoint import About, State, TrainedOn, Weights, load_chosen, load_newest, store_of
-from lvae_torch.runs.checkpoints import CheckpointStore
+from lvae_torch.resuming.start import as_checkpoint, computed_on, find_start
+from lvae_torch.runs.checkpoint import About, State, TrainedOn, Weights, load_chosen, store_of
+from lvae_torch.runs.checkpoints import CheckpointStore, Which
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.status import kept_status
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.initialization import check_first_loss, initialize
 from lvae_torch.training.log import TrainingWatch, listed, training_reporters
-from lvae_torch.training.loop import Plan, Run, fit, restore
+from lvae_torch.training.loop import Plan, Run, check_steps, restore
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import learning_rate, make_optimizer
+from lvae_torch.training.rollback import fit_or_go_back
 from lvae_torch.training.step import TrainStep
 from lvae_torch.training.summary import training_summary
 from lvae_torch.training.wrapping import as_called, autocast, check_processes, place
@@ -39,19 +47,22 @@ from lvae_torch.training.wrapping import as_called, autocast, check_processes, p
 def command(argv: Sequence[str]) -> None:
     """Train the run that a cfg describes, from its last checkpoint if it has one."""
     arguments = PARSER.parse_args(argv)
-    train(load(Path(arguments.cfg), arguments.overrides, with_images=True))
+    settings = load(Path(arguments.cfg), arguments.overrides, with_images=True)
+    train(settings, as_checkpoint(arguments.from_checkpoint))
 
 
-def train(settings: Settings) -> None:
+def train(settings: Settings, wanted: Which = "last") -> None:
     """Train to the last step; everything is kept in ``runs/<run.name>/``.
 
+    Args:
+        wanted: the checkpoint to go on from, if the run has any.
     Raises:
         Preempted: after a signal; the same command continues.
         UserError: for anything outside the program that must change; what was saved stays.
     """
     folder = RunFolder.of(settings.run)
     data = RunData.of(settings.data, settings.train.batch_size, settings.run.seed)
-    settings = in_steps(settings, data.order.steps_per_epoch)
+    in_steps(settings, data.order.steps_per_epoch)  # what does not fit is told first
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
         check_processes(settings.train, processes)
@@ -60,23 +71,40 @@ def train(settings: Settings) -> None:
         model = initial_model(settings, data, folder, processes)  # nothing is written until it could be made
         if processes.is_main:
             stack.enter_context(folder.lock())
-            begin_or_continue(folder, settings)
             if settings.data.verify:
                 data.dump.verify(settings.data.train_split, settings.data.val_split)
+        start = find_start(settings, data, folder, processes, wanted)
+        settings, data = start.settings, replace(data, order=start.order)
         stop = stack.enter_context(StopRequest(processes).listening())  # until here there is nothing to save
         reporters = stack.enter_context(closing(Reporters()))
-        run = assemble(settings, data, model, processes, stop, folder, reporters)
+        run = assemble(settings, data, model, processes, stop, folder, reporters, start.state.origin)
+        if start.checkpoint is not None:
+            restore(run, start.checkpoint)
+        check_steps(run.state, run.plan)
+        if processes.is_main:  # nothing can be refused any more
+            keep_settings(folder, settings, start.changes)
+            if start.is_older:
+                _set_aside(run)
         with kept_status(folder, processes, lambda: run.state.step, run.store.wait):
-            _continue(run, settings, data)
-            if processes.is_main:
-                reporters.reporters += _reporters(settings, folder, run.state.step)
-            with training_batches(
-                data.split, data.order, processes, run.state.step, settings.data.on_device
-            ) as batches:
-                fit(run, batches)
+
+            def report_from(step: int) -> None:
+                if processes.is_main:
+                    reporters.restart(_reporters(settings, folder, step))
+
+            def batches(step: int) -> AbstractContextManager[Iterator[Tensor]]:
+                return training_batches(data.split, data.order, processes, step, settings.data.on_device)
+
+            report_from(run.state.step)
+            fit_or_go_back(run, batches, report_from)
         if processes.is_main:
             reporters.close()
             print(training_summary(run, settings.train, settings.data, data, folder))
+
+
+def _set_aside(run: Run) -> None:
+    """The checkpoints of the course that the run leaves."""
+    steps = run.store.set_aside(run.state.step)
+    say(f"going on from step {run.state.step}; checkpoints after it ({', '.join(map(str, steps))}) become *.aside.")
 
 
 def initial_model(settings: Settings, data: RunData, folder: RunFolder, processes: Processes) -> Model:
@@ -89,16 +117,19 @@ def initial_model(settings: Settings, data: RunData, folder: RunFolder, processe
     seed_everything("initialization", settings.run.seed)
     model = settings.model.build(data.dump.image_shape, data.levels)
     place(settings.train, model, processes.device)
-    model.initialize(data.first_batch(processes.device))
+    initialize(model, data, settings.run.seed)
     if settings.train.initial_run and not folder.has_checkpoints:
         model.load_state_dict(_weights_of(settings.train.initial_run, settings, data))
+    if processes.is_main and not folder.has_checkpoints:
+        check_first_loss(model, data, settings.run.seed)
     return model.train()
 
 
 def _weights_of(name: str, settings: Settings, data: RunData) -> Weights:
-    """The weights that another run was evaluated with."""
-    where = RunFolder(Path(settings.run.runs), name)
-    checkpoint = load_chosen(store_of(where.checkpoints))
+    """The weights that another run, NAME or NAME@CHECKPOINT, was evaluated with."""
+    run, _, which = name.partition("@")
+    where = RunFolder(Path(settings.run.runs), run)
+    checkpoint = load_chosen(store_of(where.checkpoints), as_checkpoint(which or "last"))
     check_same_model(settings.model, checkpoint.about, where.path, f"[train] initial_run = {name} needs the same one.")
     known, ours = checkpoint.about.trained_on, (data.dump.image_shape, data.levels)
     if (known.image_shape, known.n_levels) != ours:
@@ -114,8 +145,9 @@ def assemble(
     stop: StopRequest,
     folder: RunFolder,
     reporter: Reporter,
+    origin: int = 0,
 ) -> Run:
-    """A run at step 0 of an initialised model."""
+    """A run at step 0 of an initialised model, whose schedules count from ``origin``."""
     flat = FlatParameters(bare)
     step = TrainStep(
         section=settings.optimizer,
@@ -125,7 +157,7 @@ def assemble(
         flat=flat,
         objective=Objective(settings.loss, data.dump.image_shape),
         optimizer=make_optimizer(settings.optimizer, flat, bare.block_weights()),
-        learning_rate=learning_rate(settings.optimizer, settings.train.total_steps),
+        learning_rate=learning_rate(settings.optimizer, settings.train.total_steps - origin),
         meter=Meter(len(bare.latent_shapes()), processes.device),
         preprocess=data.preprocess.training,
         accumulate=settings.train.accumulate,
@@ -142,27 +174,11 @@ def assemble(
         train_step=step,
         evaluate=Evaluator(settings.val, step.evaluated, data, processes, stop, settings.run.seed),
         store=CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints),
-        about=About(to_cfg(settings), trained_on),
-        watcher=TrainingWatch(reporter, step.evaluated, pictures, settings.run.seed),
+        about=About(to_cfg(settings), trained_on, computed_on=computed_on(processes)),
+        watcher=TrainingWatch(reporter, step.evaluated, pictures, settings.run.seed, settings.optimizer.skip_norm),
         processes=processes,
         stop=stop,
     )
-
-
-def _continue(run: Run, settings: Settings, data: RunData) -> None:
-    """Restore the newest whole checkpoint, if there is one. Rank 0 looks first, and sets damaged ones aside."""
-    where = run.store.folder
-    for is_my_turn in (run.processes.is_main, not run.processes.is_main):
-        if is_my_turn and (checkpoint := load_newest(run.store, say)) is not None:
-            checkpoint.about.trained_on.check_same(data.dump.content_hash, data.dump.folder)
-            remedy = "Put back the right checkpoints, or remove the run with ./reset.sh to begin anew."
-            check_same_model(settings.model, checkpoint.about, where, remedy, DataError)
-            restore(run, checkpoint)
-        run.processes.barrier()
-    step = run.state.step
-    told = f"checkpoint of step {step}, {run.store.digest(step)}" if step else "no checkpoint"
-    remedy = f"All nodes must see the same files below {where}: put [run] runs on a file system that they share."
-    run.processes.require_same("checkpoint", told, remedy)
 
 
 def _reporters(settings: Settings, folder: RunFolder, start_step: int) -> list[Reporter]:

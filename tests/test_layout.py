@@ -40,6 +40,8 @@ ROOMS: dict[str, list[str]] = {
         *(*GROUND, "distributions", "data", "elbo", "hparams", *CONTRACT, "runs"),
         *("synthesis.section", "synthesis.temperatures", "training.wrapping"),
     ],
+    # where a run goes on, and what changed since
+    "resuming": [*GROUND, "data", "hparams", "runs", "training.optimization", "training.section"],
     # the commands read the cfg and put the rooms together
     "train": ["*"],
     "synthesize": ["*"],
@@ -50,7 +52,7 @@ ROOMS: dict[str, list[str]] = {
     "import_run": ["*"],
 }
 DATA_SCRIPTS = ["errors", "files", "distributed", "data", "cli"]  # recipes make dumps and know nothing of models
-KNOW_ALL_SECTIONS = {"hparams", "trained", *(room for room, allowed in ROOMS.items() if allowed == ["*"])}
+KNOW_ALL_SECTIONS = {"hparams", "trained", "resuming", *(room for room, allowed in ROOMS.items() if allowed == ["*"])}
 LOOSE_FILES = {"__init__", "__main__", "cli", "errors", "files"} | {
     r for r, allowed in ROOMS.items() if allowed == ["*"]
 }

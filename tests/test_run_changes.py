@@ -65,7 +65,7 @@ def test_weights_of_another_model_are_refused(folder: Path) -> None:
         path.unlink()
     for path in (folder / "runs" / "other" / "checkpoints").iterdir():
         path.rename(folder / "runs" / "small" / "checkpoints" / path.name)
-    with pytest.raises(DataError, match=r"small/checkpoints: its newest checkpoint is of another \[model\]"):
+    with pytest.raises(DataError, match=r"small/checkpoints: trained with another \[model\] section"):
         train(small.settings(folder, train__steps=4))
 
 
@@ -86,10 +86,10 @@ def test_a_run_begins_with_the_weights_of_another(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"train__initial_run": "missing"}, r"initial_run = missing: .* has no checkpoints"),
+        ({"train__initial_run": "missing"}, r"missing: no checkpoints there"),
         (
             {"train__initial_run": "small", "model__n_filters": 8},
-            r"small: that run has another \[model\]",
+            r"small: trained with another \[model\] section.*initial_run = small",
         ),
         ({"train__initial_run": "small", "data__dataset": "grey"}, r"initial_run = small: that run's images"),
     ],

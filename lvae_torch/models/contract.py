@@ -154,8 +154,17 @@ class Model(nn.Module, ABC):
         """C * H * W, to report bits per dimension with; None where the likelihood has none."""
         return math.prod(self.image_shape) if self.in_bits else None
 
-    def initialize(self, x: Tensor) -> None:
-        """Data-dependent initialisation from one batch x, (B, C, H, W), where the family has one."""
+    @property
+    def starts_from_data(self) -> bool:
+        """Whether ``initialize`` does anything."""
+        return False
+
+    def initialize(self, x: Tensor, bound: float | None = None) -> None:
+        """Data-dependent initialisation from one batch x, (B, C, H, W), where the family has one.
+
+        Args:
+            bound: the most that a layer is scaled up or down; None for no bound.
+        """
 
     def rematerialize(self) -> None:
         """Keep less for the backward pass: each of ``blocks`` computes its inside again."""

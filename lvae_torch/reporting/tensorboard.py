@@ -12,6 +12,7 @@ import numpy as np
 
 from lvae_torch.reporting.reporter import writing_to
 
+N_BINS = 64
 EVENTS = re.compile(r"events\.out\.tfevents\.(\d+\.\d{6})\..*")
 
 
@@ -57,7 +58,7 @@ class TensorBoardReporter:
         from torch.utils.tensorboard.summary import histogram
 
         if len(finite := values[np.isfinite(values)]):
-            self._add(step, histogram(tag, finite, bins="auto"))
+            self._add(step, histogram(tag, finite, bins=_edges(finite)))
 
     def close(self) -> None:
         """Everything is already in the file."""
@@ -72,6 +73,18 @@ class TensorBoardReporter:
         with writing_to(self._path.parent), open(self._path, "ab") as file:
             for event in events:
                 RecordWriter(file).write(Event(wall_time=time.time(), **event).SerializeToString())
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Borders of the bins of a histogram, (n + 1,): a fixed number, for values of any size that lie near or far.
+
+    NumPy's own choices fail where values are large and alike, or ask for billions of bins where one is far off.
+    """
+    low, high = float(values.min()), float(values.max())
+    least = max(abs(low), abs(high), 1e-12) * 1e-6  # far above the spacing of the numbers there
+    if high - low < least:
+        low, high = low - least, high + least
+    return np.linspace(low, high, N_BINS + 1)
 
 
 def _latest(folder: Path) -> float:

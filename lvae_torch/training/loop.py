@@ -1,5 +1,6 @@
 """The loop: evaluate, save, stop or step, until the last step. Calling it again after a stop continues the same run."""
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.distributed.stopping import StopRequest
 from lvae_torch.elbo.evaluation import Evaluation
 from lvae_torch.elbo.section import ValSection
-from lvae_torch.errors import CfgError, DataError, NumericalError, Preempted
+from lvae_torch.errors import CfgError, DataError, Diverged, Preempted
 from lvae_torch.runs.checkpoint import About, Checkpoint, State, Weights, load_chosen
 from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.training.meter import Reading
@@ -34,6 +35,10 @@ class Plan:
     max_skips_in_a_row: int = 100
     patience: int = 0
     """Evaluations without improvement after which the run stops and uses its best weights; 0 never stops early."""
+    rollback: int = 0
+    """How often a run that diverged goes back to its last good checkpoint."""
+    rollback_rate: float = 1.0
+    """Factor on the learning rate each time."""
 
     @classmethod
     def of(cls, seed: int, train: TrainSection, val: ValSection, optimizer: OptimizerSection) -> "Plan":
@@ -46,6 +51,8 @@ class Plan:
             checkpoint_every=whole(train.checkpoint_every),
             max_skips_in_a_row=optimizer.max_skips_in_a_row,
             patience=val.patience,
+            rollback=train.rollback,
+            rollback_rate=train.rollback_rate,
         )
 
 
@@ -74,6 +81,11 @@ class Run:
     watcher: Watcher
     processes: Processes
     stop: StopRequest
+    saved_at: int = 0
+    """The step of the last checkpoint, and the steps skipped until then."""
+    skipped_at_save: int = 0
+    ends_lost: bool = False
+    """Whether no step was taken since the log line before the last, for no gradient was finite."""
 
 
 def fit(run: Run, batches: Iterable[Tensor]) -> None:
@@ -82,11 +94,10 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
     Raises:
         CfgError: if the run has taken more steps already.
         Preempted: after a signal, on every rank at the same step, with everything saved.
-        NumericalError: if too many steps in a row had no finite gradient.
+        Diverged: if too many steps in a row had no finite gradient, or the run ends without a finite number.
     """
     state, plan = run.state, run.plan
-    if state.step > plan.steps:
-        raise CfgError(f"[train] steps = {plan.steps}, but this run has taken {state.step} already; raise it.")
+    check_steps(state, plan)
     images, saved_at = iter(batches), state.step
     if run.processes.is_main:
         run.watcher.begins(state.step)
@@ -102,11 +113,14 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
             saved_at = state.step
         if is_done:
             _choose_best(run)
+            _check_ended_well(run)
             return
         state.chosen_step = 0  # of a finished run that was told to go on
         run.stop.ask()
         raw = next(images)
-        seed_everything("train", plan.seed, run.processes.rank, state.step)  # a resumed step draws what it would have
+        # A resumed step draws what it would have; after a divergence another one, so that it does not come again.
+        again = ("rollback", state.rollbacks) if state.rollbacks else ()
+        seed_everything("train", plan.seed, run.processes.rank, state.step, *again)
         run.train_step(raw, state.step)
         state.step += 1
         if state.step % plan.log_every == 0 or state.step == plan.steps:
@@ -114,6 +128,15 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
         if run.stop.agreed():
             _save_before_leaving(run)
             raise Preempted(f"stopped at step {state.step} of {plan.steps} by {run.stop.reason}.")
+
+
+def check_steps(state: State, plan: Plan) -> None:
+    """
+    Raises:
+        CfgError: if the run has taken more steps than it should have.
+    """
+    if state.step > plan.steps:
+        raise CfgError(f"[train] steps = {plan.steps}, but this run has taken {state.step} already; raise it.")
 
 
 def has_lost_patience(run: Run) -> bool:
@@ -124,8 +147,25 @@ def has_lost_patience(run: Run) -> bool:
 def save(run: Run, is_best: bool = False) -> None:
     """Put everything the run needs into a checkpoint of the current step; rank 0 writes."""
     run.train_step.meter.share(run.processes)
+    skipped = run.train_step.meter.skipped()
     if run.processes.is_main:
-        run.store.save(run.state.step, run.train_step.checkpoint(run.state, run.about).as_dict(), is_best)
+        good = is_best or is_good(run.state, run.state.step - run.saved_at, skipped - run.skipped_at_save)
+        run.store.save(run.state.step, run.train_step.checkpoint(run.state, run.about).as_dict(), is_best, good)
+    run.saved_at, run.skipped_at_save = run.state.step, skipped
+
+
+def is_good(state: State, steps: int, skipped: int) -> bool:
+    """Whether one could go back to this state: most of the ``steps`` since the last checkpoint were taken, and neither
+    the last evaluation nor the last log line is far off from the best there was."""
+    is_well = is_near(state.last_nelbo, state.best_nelbo) and is_near(state.last_logged, state.best_logged)
+    return 2 * skipped <= steps and is_well
+
+
+def is_near(nelbo: float | None, best: float) -> bool:
+    """Whether a -ELBO, nats, is finite and not wildly worse than the best: by no more than its own size."""
+    if nelbo is None:
+        return True
+    return math.isfinite(nelbo) and nelbo <= best + max(abs(best), 1.0)
 
 
 def _save_before_leaving(run: Run) -> None:
@@ -139,13 +179,15 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     """Continue from what ``save`` kept."""
     run.train_step.restore(checkpoint)
     run.state = checkpoint.state
+    run.train_step.follow(run.state, run.plan.rollback_rate)
+    run.saved_at, run.skipped_at_save = run.state.step, run.train_step.meter.skipped()
 
 
 def _evaluate_if_due(run: Run) -> bool:
     """Evaluate where the plan says so, once per step also over restarts. Whether this is the best so far."""
     state, plan = run.state, run.plan
     is_last = state.step == plan.steps
-    is_due = is_last or (plan.evaluate_every > 0 and state.step % plan.evaluate_every == 0)
+    is_due = is_last or (plan.evaluate_every > 0 and (state.step - state.origin) % plan.evaluate_every == 0)
     if not is_due or state.evaluated_at == state.step:
         return False
     start = time.monotonic()
@@ -154,10 +196,10 @@ def _evaluate_if_due(run: Run) -> bool:
     except Preempted:
         _save_before_leaving(run)
         raise
-    state.evaluated_at = state.step
+    state.evaluated_at, state.last_nelbo = state.step, evaluation.nelbo
     if run.processes.is_main:
         run.watcher.evaluated(state.step, evaluation, time.monotonic() - start)
-    is_best = evaluation.nelbo < state.best_nelbo
+    is_best = math.isfinite(evaluation.nelbo) and evaluation.nelbo < state.best_nelbo
     state.evaluations_since_best += 1
     if is_best:
         state.best_step, state.best_nelbo, state.evaluations_since_best = state.step, evaluation.nelbo, 0
@@ -179,7 +221,7 @@ def _choose_best(run: Run) -> None:
         evaluation = run.evaluate(True)
         if run.processes.is_main:
             run.watcher.evaluated(state.best_step, evaluation, time.monotonic() - start)
-    state.chosen_step = state.best_step
+    state.chosen_step, state.last_nelbo = state.best_step, evaluation.nelbo
     save(run, is_best=state.best_step == state.step)
 
 
@@ -190,13 +232,24 @@ def _best_weights(run: Run) -> Weights:
         raise DataError(f"{error} It had the best weights; [val] patience = 0 trains on without them.") from error
 
 
+def _check_ended_well(run: Run) -> None:
+    state = run.state
+    if state.last_nelbo is not None and not math.isfinite(state.last_nelbo):
+        raise Diverged(f"step {state.step}: the last evaluation is not finite.")
+    if run.ends_lost:
+        raise Diverged(f"step {state.step}: none of the last steps was taken, for their gradients were not finite.")
+
+
 def _log(run: Run, images_per_step: int) -> None:
-    reading = run.train_step.meter.read(run.processes)
+    state, reading = run.state, run.train_step.meter.read(run.processes)
+    run.ends_lost = reading.is_lost
+    if reading.n_steps:
+        state.last_logged = reading.nelbo
+        state.best_logged = min(state.best_logged, reading.nelbo)
     if run.processes.is_main:
-        run.watcher.logged(run.state.step, reading, run.train_step.learning_rate(run.state.step - 1), images_per_step)
+        run.watcher.logged(state.step, reading, run.train_step.rate_at(state.step - 1), images_per_step)
     if reading.skipped_in_a_row > run.plan.max_skips_in_a_row:
-        raise NumericalError(
-            f"step {run.state.step}: {reading.skipped_in_a_row} steps in a row were skipped, for gradients that were "
-            "not finite. The last checkpoint is good. Lower [optimizer] learning_rate or set clip_norm, and repeat the "
-            "command."
+        raise Diverged(
+            f"step {state.step}: {reading.skipped_in_a_row} steps in a row were skipped, for gradients that were not "
+            "finite."
         )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from lvae_torch.cfg.section import (
+    Count,
     Float,
     Fraction,
     NonNegative,
@@ -72,7 +73,8 @@ class TrainSection(Section):
     steps: PositiveSteps = 100_000
     """Steps in all, or '250 epochs'; raise it to continue a finished run."""
     initial_run: str | None = None
-    """Begin with this run's weights (the averaged ones, if it has them), for fine-tuning; None begins anew."""
+    """Begin with this run's weights (the averaged ones, if it has them), for fine-tuning: NAME, or NAME@STEP,
+    NAME@best, NAME@good; None begins anew."""
     batch_size: PositiveInt = 64
     """Images per step, over all processes together."""
     accumulate: PositiveInt = 1
@@ -94,7 +96,11 @@ class TrainSection(Section):
     checkpoint_every: PositiveSteps = 1000
     """Steps between checkpoints."""
     keep_checkpoints: PositiveInt = 2
-    """How many of the newest to keep, beside the best."""
+    """How many of the newest to keep, beside the best and the last good one."""
+    rollback: Count = 0
+    """How often a run that diverged goes back by itself, with other noise, to its last good checkpoint; 0 ends it."""
+    rollback_rate: Annotated[Float, Field(gt=0, le=1)] = 1.0
+    """Factor on the learning rate after each time that it went back."""
     timeout_minutes: Positive = 30.0
     """How long processes wait for one another before they give up."""
 
@@ -110,4 +116,9 @@ class TrainSection(Section):
     @field_validator("initial_run")
     @classmethod
     def _safe(cls, name: str | None) -> str | None:
-        return None if name is None else check_name(name, "initial_run")
+        if name is not None:
+            run, _, which = name.partition("@")
+            check_name(run, "initial_run")
+            if "@" in name and which not in ("last", "best", "good") and not which.isdecimal():
+                raise ValueError(f"{which!r} is no checkpoint; use a step, best, good or last")
+        return name

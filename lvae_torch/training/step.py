@@ -1,6 +1,6 @@
 """One training step, with nothing read back from the device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -44,6 +44,12 @@ class TrainStep:
     accumulate: int = 1
     """Parts in which a batch is computed."""
     autocast: AbstractContextManager[object] | None = None
+    origin: int = 0
+    """The step from which the schedules count."""
+    rate_from: Sequence[float] = (0, 0.0, 0)
+    """A step, the learning rate there, and the steps that lead from it to the schedule."""
+    rate_factor: float = 1.0
+    """Of the run, after it diverged."""
 
     def __post_init__(self) -> None:
         self._guarded = GuardedStep(self.optimizer, self.flat)
@@ -51,7 +57,7 @@ class TrainStep:
     def __call__(self, raw: Tensor, step: int) -> None:
         """Train on raw, (b, H, W, C), this rank's share of the global batch of ``step``."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = self.rate_at(step)
         buffers = [vector.clone() for vector in self.flat.buffers]
         loss, terms = self._backward(raw, step)
         # DDP has averaged the gradients over ranks, so all ranks see one norm and decide alike.
@@ -65,6 +71,19 @@ class TrainStep:
             self.meter.add(loss, terms, norm, ok)
         if self.ema is not None:
             self.ema.update(self.flat, step)
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of ``step``: the schedule's, without a jump where the length of that has changed."""
+        rate = self.learning_rate(step - self.origin)
+        first, before, length = self.rate_from
+        if step - first < length:
+            rate = before + (rate - before) * max(0.0, (step - first + 1) / (length + 1))
+        return rate * self.rate_factor
+
+    def follow(self, state: State, rollback_rate: float) -> None:
+        """Take from ``state`` what the learning rate and the schedules depend on."""
+        self.origin, self.rate_from = state.origin, state.rate_from
+        self.rate_factor = rollback_rate**state.rollbacks
 
     def _accepts(self, norm: Tensor) -> Tensor:
         """Whether to take the step: a gradient of too large a norm is skipped, unless all of late were.
@@ -116,7 +135,7 @@ class TrainStep:
             with self._no_sync_before(last=k == len(parts) - 1):
                 with self.autocast or nullcontext():
                     x = self.objective.repeated(self.preprocess(part))
-                    loss, terms = self.objective(x, self.model(x, posterior_sample), step)
+                    loss, terms = self.objective(x, self.model(x, posterior_sample), step - self.origin)
                 (loss / len(parts)).backward()
             losses.append(loss.detach())
             all_terms.append(terms)
