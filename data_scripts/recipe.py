@@ -27,7 +27,7 @@ class Request:
     source: str | None = None
     """File or folder that a person has put files into."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """``name``, ``limit`` and the recipe's own options; a recipe sees all of them, with defaults filled in."""
+    """``name``, ``limit``, ``replace`` and the recipe's own options; a recipe sees all of them, defaults filled in."""
     keep_raw: bool = False
     """Whether downloads stay when the dump is whole."""
     raw: Path = Path()
@@ -91,7 +91,7 @@ class Request:
             said["files"] = {file: found.sha256 for file, found in self.files.items()}
         if others := [file for file, found in self.files.items() if not found.is_upstream]:
             said["other_files"] = others
-        return DumpWriter(self.dumps, name, layout, said, continued=continued)
+        return DumpWriter(self.dumps, name, layout, said, continued=continued, replace=self.options["replace"])
 
 
 def by_hand(sources: Sequence[Source]) -> str:
@@ -130,6 +130,9 @@ class Recipe:
         """Declare what ``Request.options`` may hold."""
         parser.add_argument("--name", default="", help="name of the dump (default: the dataset's, with its variant)")
         parser.add_argument(
+            "--replace", action="store_true", help="put it in the place of a dump of that name made from something else"
+        )
+        parser.add_argument(
             "--limit",
             type=int,
             default=0,
@@ -139,7 +142,8 @@ class Recipe:
         self.add_own_options(parser)
 
     def make(self, request: Request) -> str:
-        """Make the dump and return its name. An older one of that name is replaced once the new one is whole.
+        """Make the dump and return its name. An older one of that name is replaced once the new one is whole, if it was
+        made from the same, or with ``replace``.
 
         Raises:
             CfgError: for an option that there is not.

@@ -66,7 +66,8 @@ def _run_mode(run: TrainedRun, processes: Processes, name: str) -> None:
             session = replace(session, prior=_load_prior(run.settings, session))
         metrics = runner(name)(session)
         if processes.is_main:
-            write_json(session.out / "metrics.json", {**session.identity, **metrics})
+            drawn = {"seed": session.options.seed, "batch_size": session.options.batch_size}
+            write_json(session.out / "metrics.json", {**session.identity, **drawn, **metrics})
     if processes.is_main:
         print(table(f"{run.name}: {name}", _rows({**metrics, "results": str(session.out)})))
 

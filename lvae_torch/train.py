@@ -24,6 +24,7 @@ from lvae_torch.elbo.evaluation import Evaluator
 from lvae_torch.elbo.objective import Objective
 from lvae_torch.errors import CfgError, say
 from lvae_torch.hparams import Settings, check_same_model, in_steps, keep_settings, load, shared_by_all, to_cfg
+from lvae_torch.hparams.checks import part_misfits
 from lvae_torch.models.contract import Model
 from lvae_torch.reporting.reporter import Reporter, Reporters
 from lvae_torch.resuming.start import as_checkpoint, computed_on, find_start
@@ -66,6 +67,9 @@ def train(settings: Settings, wanted: Which = "last") -> None:
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
         check_processes(settings.train, processes)
+        parts = settings.model, settings.loss, settings.train, data.dump.image_shape, data.levels, processes.world
+        if problems := list(part_misfits(*parts)):
+            raise CfgError("\n".join(problems))
         told = f"{shared_by_all(settings)}\ndata {data.dump.identity}, {data.dump.content_hash}"
         processes.require_same("settings and data", told, "Start every node with the same cfg, --set and dump.")
         model = initial_model(settings, data, folder, processes)  # nothing is written until it could be made

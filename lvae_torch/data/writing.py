@@ -16,6 +16,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from lvae_torch.data.dump import DESCRIPTION, VERSION, Layout, Shard, content_hash, description_hash
+from lvae_torch.data.replacing import check_made_from_the_same
 from lvae_torch.data.shards import SUFFIX, Encoding, encode_png, encoded_shard
 from lvae_torch.errors import DataError
 from lvae_torch.files import atomic_write, check_name, finite, read_json, sha256_of, sync_folder, write_json, write_text
@@ -69,18 +70,22 @@ class DumpWriter:
         provenance: Mapping[str, Any],
         shard_bytes: int | None = None,
         continued: bool = False,
+        replace: bool = True,
     ) -> None:
         """
         Args:
             provenance: where the images come from and what was done to them, for ``dataset.json``.
             shard_bytes: about the size of a file, before encoding.
             continued: take up what a killed or failed process left, if it was making the same; see ``count``.
+            replace: put the new dump in the place of one of that name that was made from something else; without it,
+                a ``DataError`` says what differs, before any work where that is known then.
         """
         self.folder = dumps / check_name(dataset, "the dataset")
         self.dataset = dataset
         self.layout = layout
         self.provenance = dict(provenance)
         self.continued = continued
+        self.replace = replace
         self._aside = dumps / f".{dataset}.unfinished"
         self._old = self._aside.with_suffix(".old")
         image_bytes = int(np.prod(layout.image_shape)) * np.dtype(layout.dtype).itemsize
@@ -93,6 +98,8 @@ class DumpWriter:
         self._held.enter_context(only_one(self.folder.with_name(f".{self.dataset}.lock"), f"the dump {self.dataset}"))
         if self._old.is_dir() and not self.folder.exists():  # killed between the two renames of ``_put_in_place``
             self._old.rename(self.folder)
+        if not self.replace:
+            self._check_place()
         if not (self.continued and self._take_up()):
             shutil.rmtree(self._aside, ignore_errors=True)  # what a killed process left
             try:
@@ -103,6 +110,13 @@ class DumpWriter:
                     f"{self._aside}: cannot be made ({error.strerror}). Make room, and try again."
                 ) from error
         return self
+
+    def _check_place(self) -> None:
+        try:
+            check_made_from_the_same(self.folder, self.provenance)
+        except DataError:
+            self._held.close()
+            raise
 
     def count(self, split: str) -> int:
         """Images of ``split`` written so far; those that a continued dump begins with are safe on disk."""
@@ -252,7 +266,10 @@ class DumpWriter:
         if not self._shards:
             raise DataError(f"{self.dataset}: no images were written.")
         (self._aside / JOURNAL).unlink(missing_ok=True)
-        write_json(self._aside / DESCRIPTION, self._description())
+        description = self._description()
+        if not self.replace:
+            check_made_from_the_same(self.folder, self.provenance, description["content_hash"])
+        write_json(self._aside / DESCRIPTION, description)
         self._put_in_place()
 
     def _description(self) -> dict[str, Any]:
