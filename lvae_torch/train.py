@@ -23,16 +23,17 @@ from lvae_torch.distributed.stopping import StopRequest
 from lvae_torch.elbo.evaluation import Evaluator
 from lvae_torch.elbo.objective import Objective
 from lvae_torch.errors import CfgError, say
-from lvae_torch.hparams import Settings, check_same_model, in_steps, keep_settings, load, shared_by_all, to_cfg
+from lvae_torch.hparams import Settings, check_same_model, in_steps, keep_settings, load_in_place, shared_by_all, to_cfg
 from lvae_torch.hparams.checks import part_misfits
 from lvae_torch.models.contract import Model
 from lvae_torch.reporting.reporter import Reporter, Reporters
 from lvae_torch.resuming.start import as_checkpoint, computed_on, find_start
-from lvae_torch.runs.checkpoint import About, State, TrainedOn, Weights, load_chosen, store_of
+from lvae_torch.runs.checkpoint import About, State, TrainedOn, load_chosen, store_of
 from lvae_torch.runs.checkpoints import CheckpointStore, Which
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.status import kept_status
 from lvae_torch.training.ema import Ema
+from lvae_torch.training.fine_tuning import freeze, take_fitting
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.initialization import check_first_loss, initialize
 from lvae_torch.training.log import TrainingWatch, listed, training_reporters
@@ -48,7 +49,7 @@ from lvae_torch.training.wrapping import as_called, autocast, check_processes, p
 def command(argv: Sequence[str]) -> None:
     """Train the run that a cfg describes, from its last checkpoint if it has one."""
     arguments = PARSER.parse_args(argv)
-    settings = load(Path(arguments.cfg), arguments.overrides, with_images=True)
+    settings = load_in_place(Path(arguments.cfg), arguments.overrides, with_images=True)
     train(settings, as_checkpoint(arguments.from_checkpoint))
 
 
@@ -123,22 +124,31 @@ def initial_model(settings: Settings, data: RunData, folder: RunFolder, processe
     place(settings.train, model, processes.device)
     initialize(model, data, settings.run.seed)
     if settings.train.initial_run and not folder.has_checkpoints:
-        model.load_state_dict(_weights_of(settings.train.initial_run, settings, data))
+        _begin_with(settings.train.initial_run, model, settings, data, processes)
+    freeze(model, settings.train.freeze)
     if processes.is_main and not folder.has_checkpoints:
         check_first_loss(model, data, settings.run.seed)
     return model.train()
 
 
-def _weights_of(name: str, settings: Settings, data: RunData) -> Weights:
-    """The weights that another run, NAME or NAME@CHECKPOINT, was evaluated with."""
+def _begin_with(name: str, model: Model, settings: Settings, data: RunData, processes: Processes) -> None:
+    """Load the weights that another run, NAME or NAME@CHECKPOINT, was evaluated with; all, or what fits."""
     run, _, which = name.partition("@")
     where = RunFolder(Path(settings.run.runs), run)
     checkpoint = load_chosen(store_of(where.checkpoints), as_checkpoint(which or "last"))
+    if settings.train.initial_partial:
+        table = take_fitting(model, checkpoint.weights())
+        if processes.is_main:
+            say(f"[train] initial_run = {name}, step {checkpoint.step}:\n{table}")
+        return
     check_same_model(settings.model, checkpoint.about, where.path, f"[train] initial_run = {name} needs the same one.")
     known, ours = checkpoint.about.trained_on, (data.dump.image_shape, data.levels)
     if (known.image_shape, known.n_levels) != ours:
-        raise CfgError(f"[train] initial_run = {name}: that run's images are {known.image_shape}, ours {ours[0]}.")
-    return checkpoint.weights()
+        raise CfgError(
+            f"[train] initial_run = {name}: that run's images are {known.image_shape}, ours {ours[0]}; initial_partial "
+            "= True takes what fits."
+        )
+    model.load_state_dict(checkpoint.weights())
 
 
 def assemble(

@@ -11,7 +11,7 @@ from lvae_torch.hparams.changes import (
     trained_settings,
 )
 from lvae_torch.hparams.epochs import in_steps, schedules_are_in_epochs
-from lvae_torch.hparams.load import load, load_text, model_section
+from lvae_torch.hparams.load import load, load_in_place, load_text, model_section
 from lvae_torch.hparams.settings import Settings, sealed_cfg, to_cfg
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "in_steps",
     "keep_settings",
     "load",
+    "load_in_place",
     "load_text",
     "model_section",
     "schedules_are_in_epochs",

@@ -16,7 +16,7 @@ from lvae_torch.runs.folder import RunFolder
 
 FREE_DATA_KEYS = {"dumps", "verify", "on_device", "val_split", "limit_val"}
 """Keys of [data] that leave the training data as they are."""
-REFUSED_KEYS = {("run", "seed"), ("optimizer", "name"), ("train", "channels_last")}
+REFUSED_KEYS = {("run", "seed"), ("optimizer", "name"), ("train", "channels_last"), ("train", "freeze")}
 """Beside [model] and [data]: what the order of the data and the meaning of the optimizer's moments depend on."""
 
 

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import inf
-from typing import Any
 
 from lvae_torch.data.order import TrainingOrder
 from lvae_torch.hparams import Difference, Settings, differences, format_differences, schedules_are_in_epochs
-from lvae_torch.runs.checkpoint import State
+from lvae_torch.runs.checkpoint import NO_BEST, State
 from lvae_torch.training.optimization import LearningRate, learning_rate
 from lvae_torch.training.section import OptimizerSection
 
@@ -17,8 +15,6 @@ SCORED_ON = {("data", "val_split"), ("data", "limit_val"), ("val", "batch_norm")
 """Keys that make scores those of other images, or of another model: they cannot be compared."""
 LENGTH = {("train", "steps"), ("optimizer", "decay_end"), ("train", "batch_size")}
 """Keys that make a schedule longer or shorter."""
-NO_BEST: dict[str, Any] = {"best_step": 0, "best_nelbo": inf, "evaluations_since_best": 0, "chosen_step": 0}
-"""The record of a run that has not been evaluated."""
 JUMP = 0.01  # of the peak rate: less is none
 LEAD = 0.05  # of the steps that are left: how long the rate takes to a schedule of another length
 

@@ -12,7 +12,6 @@ from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.hparams import Settings, check_same_model, check_unchanged, in_steps, trained_settings
 from lvae_torch.resuming.changes import (
-    NO_BEST,
     Change,
     after_changes,
     continued,
@@ -20,7 +19,7 @@ from lvae_torch.resuming.changes import (
     settings_changed,
     table_of,
 )
-from lvae_torch.runs.checkpoint import Checkpoint, State, load_chosen, load_newest
+from lvae_torch.runs.checkpoint import Checkpoint, State, load_chosen, load_newest, with_known_best
 from lvae_torch.runs.checkpoints import CheckpointStore, Which
 from lvae_torch.runs.folder import RunFolder
 
@@ -112,8 +111,8 @@ def _found(folder: RunFolder, processes: Processes, wanted: Which) -> tuple[Chec
     step = checkpoint.step if checkpoint else 0
     told = f"checkpoint of step {step}, {store.digest(step)}" if step else "no checkpoint"
     processes.require_same("checkpoint", told, _share(folder.checkpoints))
-    if checkpoint is not None and not store.digest(checkpoint.state.best_step):  # its best one is kept no longer
-        checkpoint = replace(checkpoint, state=replace(checkpoint.state, **NO_BEST))
+    if checkpoint is not None:
+        checkpoint = with_known_best(checkpoint, store)
     return checkpoint, step < newest
 
 

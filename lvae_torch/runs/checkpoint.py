@@ -1,7 +1,7 @@
 """What a checkpoint is: a typed record, written and read in one place."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,16 @@ def load_chosen(store: CheckpointStore, which: Which = "last") -> Checkpoint:
     checkpoint = Checkpoint.read(store.load(which), store.folder)
     chosen = checkpoint.state.chosen_step if which == "last" else 0
     return Checkpoint.read(store.load(chosen), store.folder) if chosen else checkpoint
+
+
+NO_BEST: dict[str, Any] = {"best_step": 0, "best_nelbo": float("inf"), "evaluations_since_best": 0, "chosen_step": 0}
+"""The record of a run that has not been evaluated."""
+
+
+def with_known_best(checkpoint: Checkpoint, store: CheckpointStore) -> Checkpoint:
+    """The same; with a new record of the best where its best one is kept no longer."""
+    known = checkpoint.state.best_step in (0, checkpoint.step) or store.digest(checkpoint.state.best_step)
+    return checkpoint if known else replace(checkpoint, state=replace(checkpoint.state, **NO_BEST))
 
 
 def store_of(folder: Path) -> CheckpointStore:

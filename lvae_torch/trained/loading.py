@@ -11,7 +11,7 @@ from lvae_torch.distributed.processes import Processes, choose_device
 from lvae_torch.elbo.evaluation import take_statistics
 from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.files import NAME, check_name
-from lvae_torch.hparams import Settings, check_same_model, load, model_section, to_cfg
+from lvae_torch.hparams import Settings, check_same_model, load, load_in_place, model_section, to_cfg
 from lvae_torch.models.contract import Model
 from lvae_torch.runs.bundle import SETTINGS, Bundle, is_bundle
 from lvae_torch.runs.checkpoint import About, load_chosen, store_of
@@ -24,7 +24,7 @@ def load_run(
     run: str | Path,
     *,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    checkpoint: Literal["last", "best"] | int = "last",
+    checkpoint: Literal["last", "best", "good"] | int = "last",
     weights: Literal["averaged", "raw"] = "averaged",
     runs: str | Path = "runs",
 ) -> TrainedRun:
@@ -32,7 +32,8 @@ def load_run(
 
     Args:
         run: a run's name, its folder, or the folder of a bundle (``lvae export``).
-        checkpoint: ``last`` is the best one of a run that was finished with patience; or the number of a step.
+        checkpoint: ``last`` is the best one of a run that was finished with patience; ``best``; ``good``, the last one
+            before training went wrong; or the number of a step.
         weights: the averaged ones, where the run has them, or those that training left.
         runs: the folder of all runs, where a name is given.
     Raises:
@@ -68,13 +69,17 @@ def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = 
     """The settings of a run as it was trained, with overrides on top, and the folder of its weights.
 
     Args:
-        run: a run's name or folder, a bundle, or the .cfg file of a run.
+        run: a run's name or folder, a bundle, or the .cfg file of a run; with ``@best``, ``@good``, ``@last`` or
+            ``@STEP`` behind it, that checkpoint.
     Raises:
         CfgError: if there is none of these, or something in it is wrong.
     """
     path = Path(run).expanduser()
+    if "@" in path.name and not path.exists():  # RUN@best; no name has an @
+        stem, _, which = path.name.rpartition("@")
+        return find_run(path.with_name(stem), [*overrides, f"synthesis.checkpoint={which!r}"], runs)
     if path.suffix == ".cfg":
-        settings = load(path, overrides)
+        settings = load_in_place(path, overrides)
         return settings, RunFolder.of(settings.run).path
     if is_bundle(path):
         name = [f"run.name={path.resolve().name}"] if NAME.fullmatch(path.resolve().name) else []
@@ -121,17 +126,15 @@ def open_run(settings: Settings, where: Path, processes: Processes) -> TrainedRu
 
 def _from_checkpoint(settings: Settings, folder: Path) -> Bundle:
     which, use_ema = settings.synthesis.checkpoint, settings.synthesis.use_ema
-    checkpoint = load_chosen(
-        store_of(folder / "checkpoints"), int(which) if which.isdecimal() else _last_or_best(which)
-    )
+    checkpoint = load_chosen(store_of(folder / "checkpoints"), int(which) if which.isdecimal() else _named(which))
     check_same_model(settings.model, checkpoint.about, folder, "Leave [model] as it was.")
     about = checkpoint.about
     weights, is_averaged = checkpoint.weights(use_ema), checkpoint.is_averaged(use_ema)
     return Bundle(weights, checkpoint.step, is_averaged, about.trained_on, about.versions)
 
 
-def _last_or_best(which: str) -> Literal["last", "best"]:
-    return "best" if which == "best" else "last"
+def _named(which: str) -> Literal["last", "best", "good"]:
+    return "best" if which == "best" else "good" if which == "good" else "last"
 
 
 def _bundle_of(settings: Settings, folder: Path) -> Bundle:

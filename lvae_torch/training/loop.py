@@ -149,7 +149,8 @@ def save(run: Run, is_best: bool = False) -> None:
     run.train_step.meter.share(run.processes)
     skipped = run.train_step.meter.skipped()
     if run.processes.is_main:
-        good = is_best or is_good(run.state, run.state.step - run.saved_at, skipped - run.skipped_at_save)
+        # Also where it is the best: while steps are skipped, averaged weights still come closer to what they average.
+        good = is_good(run.state, run.state.step - run.saved_at, skipped - run.skipped_at_save)
         run.store.save(run.state.step, run.train_step.checkpoint(run.state, run.about).as_dict(), is_best, good)
     run.saved_at, run.skipped_at_save = run.state.step, skipped
 

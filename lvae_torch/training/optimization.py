@@ -25,7 +25,8 @@ def make_optimizer(section: OptimizerSection, flat: FlatParameters, block_weight
     on_all = section.weight_decay if section.weight_decay_on == "all" else 0.0
     optimizer = new_optimizer(section.name, flat.vector, section.betas, section.eps, on_all)
     if section.weight_decay_on == "blocks":
-        decay_before_steps(optimizer, block_weights, section.weight_decay)
+        trained = [weight for weight in block_weights if weight.requires_grad]
+        decay_before_steps(optimizer, trained, section.weight_decay)
     return optimizer
 
 

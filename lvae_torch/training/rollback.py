@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from torch import Tensor
 
 from lvae_torch.errors import Diverged, NumericalError, say
-from lvae_torch.runs.checkpoint import load_chosen
+from lvae_torch.runs.checkpoint import load_chosen, with_known_best
 from lvae_torch.training.loop import Run, fit, restore, save
 
 Batches = Callable[[int], AbstractContextManager[Iterator[Tensor]]]
@@ -52,7 +52,7 @@ def go_back(run: Run, reason: Diverged) -> None:
             f"{reason} {where}{ruined} Lower [optimizer] learning_rate or set clip_norm, and repeat the command: it "
             f"goes on from step {good}. {by_itself}"
         )
-    restore(run, load_chosen(run.store, good))
+    restore(run, with_known_best(load_chosen(run.store, good), run.store))
     run.state.rollbacks = used + 1
     run.train_step.follow(run.state, run.plan.rollback_rate)
     save(run, is_best=run.state.best_step == good)  # so that a kill does not forget the count

@@ -15,6 +15,7 @@ from lvae_torch.cfg.section import (
     PositiveSteps,
     Section,
     Steps,
+    TupleOf,
     whole,
 )
 from lvae_torch.files import check_name
@@ -75,6 +76,10 @@ class TrainSection(Section):
     initial_run: str | None = None
     """Begin with this run's weights (the averaged ones, if it has them), for fine-tuning: NAME, or NAME@STEP,
     NAME@best, NAME@good; None begins anew."""
+    initial_partial: bool = False
+    """Take of initial_run what fits by name and shape, for another image size or depth; the rest begins anew."""
+    freeze: TupleOf[str] = ()
+    """Patterns of names of weights that stay as they are, such as ['stem.*', 'bottom_up.*'], for fine-tuning."""
     batch_size: PositiveInt = 64
     """Images per step, over all processes together."""
     accumulate: PositiveInt = 1
@@ -107,6 +112,9 @@ class TrainSection(Section):
     def problems(self) -> Iterator[str]:
         if self.batch_size % self.accumulate:
             yield f"accumulate = {self.accumulate} does not divide batch_size = {self.batch_size}; choose a divisor"
+
+        if self.initial_partial and self.initial_run is None:
+            yield "initial_partial says how to take the weights of initial_run, but there is none; name one"
 
     @property
     def total_steps(self) -> int:

@@ -21,6 +21,17 @@ from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_where
 from lvae_torch.training.section import OptimizerSection
 
+PIECE = 2**20
+
+
+def gradient_norm(gradient: Tensor) -> Tensor:
+    """The norm of one long vector, (), float32.
+
+    On a CPU PyTorch adds the squares up one after the other: at 209 million numbers the norm is 3 % too small. Norms of
+    pieces have norms that are right to six digits, at any length.
+    """
+    return get_total_norm([gradient] if gradient.is_cuda else list(gradient.split(PIECE)))
+
 
 @dataclass
 class TrainStep:
@@ -61,7 +72,7 @@ class TrainStep:
         buffers = [vector.clone() for vector in self.flat.buffers]
         loss, terms = self._backward(raw, step)
         # DDP has averaged the gradients over ranks, so all ranks see one norm and decide alike.
-        norm = get_total_norm([self.flat.gradient])
+        norm = gradient_norm(self.flat.gradient)
         ok = self._accepts(norm)
         if limits := [limit for limit in (self.section.clip_norm, self.section.skip_norm) if limit is not None]:
             clip_grads_with_norm_([self.flat.vector], min(limits), norm)
