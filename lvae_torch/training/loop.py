@@ -159,7 +159,7 @@ def is_good(state: State, steps: int, skipped: int) -> bool:
     """Whether one could go back to this state: most of the ``steps`` since the last checkpoint were taken, and neither
     the last evaluation nor the last log line is far off from the best there was."""
     is_well = is_near(state.last_nelbo, state.best_nelbo) and is_near(state.last_logged, state.best_logged)
-    return 2 * skipped <= steps and is_well
+    return (skipped == 0 or 2 * skipped < steps) and is_well
 
 
 def is_near(nelbo: float | None, best: float) -> bool:
