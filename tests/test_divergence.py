@@ -130,7 +130,8 @@ def test_an_end_without_a_number_is_no_success(folder: Path, spoil: Spoil) -> No
 @pytest.mark.parametrize(
     ("last", "best", "steps", "skipped", "good"),
     [
-        (100.0, 90.0, 10, 4, True), (100.0, 90.0, 10, 5, False), (100.0, 90.0, 0, 0, True), (math.nan, 90.0, 10, 0, False),
+        (100.0, 90.0, 10, 4, True), (100.0, 90.0, 10, 5, False), (100.0, 90.0, 0, 0, True),
+        (math.nan, 90.0, 10, 0, False),
         (181.0, 90.0, 10, 0, False), (-math.inf, -90.0, 10, 0, False), (1.0, -90.0, 10, 0, False),
         (-50.0, -90.0, 10, 0, True), (0.9, 0.0, 10, 0, True), (None, math.inf, 10, 0, True),
     ],

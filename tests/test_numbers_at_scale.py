@@ -11,7 +11,7 @@ from lvae_torch.distributions.gaussian import DiagonalGaussian
 from lvae_torch.elbo.bounds import bits_per_dim
 from lvae_torch.elbo.units import UnitStatistics
 from lvae_torch.models.contract import Latent
-from lvae_torch.training.step import PIECE, gradient_norm
+from lvae_torch.training.step import PIECE, SHORT, gradient_norm
 
 LARGEST_MODEL = 209_000_000
 """Weights of the largest published Efficient-VDVAE."""
@@ -33,14 +33,14 @@ def test_the_gradient_norm_of_the_largest_models(n: int) -> None:
     assert float(gradient_norm(vector)) == pytest.approx(exact_norm(vector), rel=1e-5)
 
 
-@pytest.mark.parametrize("n", [PIECE - 1, PIECE + 1, 5 * PIECE + 3])
+@pytest.mark.parametrize("n", [SHORT - 1, SHORT + 1, 5 * SHORT + 3])
 def test_the_gradient_norm(n: int) -> None:
     vector = drawn(n)
     vector[::7] *= 1e-3
     assert float(gradient_norm(vector)) == pytest.approx(exact_norm(vector), rel=1e-5)
 
 
-@pytest.mark.parametrize("n", [1, 4293, PIECE])
+@pytest.mark.parametrize("n", [1, 4293, SHORT])
 def test_the_norm_of_a_short_gradient_has_the_bits_it_had(n: int) -> None:
     vector = drawn(n)
     assert torch.equal(gradient_norm(vector), get_total_norm([vector]))
@@ -48,7 +48,7 @@ def test_the_norm_of_a_short_gradient_has_the_bits_it_had(n: int) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_norm_that_is_none_stays_none(value: float) -> None:
-    vector = drawn(PIECE + 9)
+    vector = drawn(SHORT + 9)
     vector[-1] = value
     assert not gradient_norm(vector).isfinite()
 

@@ -254,10 +254,12 @@ class DumpWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._held:
-            if kind is None:
-                self._finish()
-            if not self.continued:
-                shutil.rmtree(self._aside, ignore_errors=True)
+            try:
+                if kind is None:
+                    self._finish()
+            finally:
+                if not self.continued:
+                    shutil.rmtree(self._aside, ignore_errors=True)
 
     def _finish(self) -> None:
         for split, pending in tuple(self._pending.items()):
@@ -265,10 +267,10 @@ class DumpWriter:
                 self._flush(split)
         if not self._shards:
             raise DataError(f"{self.dataset}: no images were written.")
-        (self._aside / JOURNAL).unlink(missing_ok=True)
         description = self._description()
         if not self.replace:
             check_made_from_the_same(self.folder, self.provenance, description["content_hash"])
+        (self._aside / JOURNAL).unlink(missing_ok=True)
         write_json(self._aside / DESCRIPTION, description)
         self._put_in_place()
 
