@@ -41,8 +41,9 @@ class TrainingWatch:
     last: Evaluation | None = None
     _has_warned: bool = False
 
-    def begins(self, step: int) -> None:
-        """Training goes on from ``step``."""
+    def begins(self, step: int, rollbacks: int = 0) -> None:
+        """Training goes on from ``step``, after it went back so often."""
+        self._rollbacks = {"train/rollbacks": float(rollbacks)} if rollbacks else {}
         self._since, self._counted = time.monotonic(), step
 
     def logged(self, step: int, reading: Reading, learning_rate: float, images_per_step: int) -> None:
@@ -61,6 +62,7 @@ class TrainingWatch:
             "train/grad_norm": reading.grad_norm,
             "train/skipped_steps": float(reading.skipped),
             **skipped_values(reading),
+            **self._rollbacks,
             "train/learning_rate": learning_rate,
             "speed/images_per_second": self._images_per_second(step, images_per_step),
             "speed/peak_memory_gib": peak_memory_gib(next(self.model.parameters()).device),

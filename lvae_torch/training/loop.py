@@ -59,7 +59,7 @@ class Plan:
 class Watcher(Protocol):
     """Who is told what happened, on rank 0."""
 
-    def begins(self, step: int) -> None: ...
+    def begins(self, step: int, rollbacks: int = 0) -> None: ...
 
     def logged(self, step: int, reading: Reading, learning_rate: float, images_per_step: int) -> None: ...
 
@@ -100,7 +100,7 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
     check_steps(state, plan)
     images, saved_at = iter(batches), state.step
     if run.processes.is_main:
-        run.watcher.begins(state.step)
+        run.watcher.begins(state.step, state.rollbacks)
     while True:
         evaluated_before = state.evaluated_at
         is_best = _evaluate_if_due(run)
