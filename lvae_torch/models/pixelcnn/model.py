@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.categorical import Categorical, codes_of
+from lvae_torch.distributions.noise import uniform_like
 from lvae_torch.models.contract import Features, Model, Output, Source, batch_size
 from lvae_torch.models.pixelcnn.causal import drawing
 from lvae_torch.models.pixelcnn.networks import Above, GatedLayer, GatedNetwork, PlainBlock, PlainNetwork
@@ -66,7 +67,7 @@ class PixelCNN(Model):
         """
         _, height, width = self.image_shape
         weight = self.embedding.weight
-        u = torch.rand(n, 1, height, width, dtype=weight.dtype, device=weight.device) if noise is None else noise
+        u = uniform_like(weight.new_empty(n, 1, height, width)) if noise is None else noise
         codes = torch.zeros(n, 1, height, width, dtype=torch.int64, device=weight.device)
         unknown = self.embedded(codes[:, :, :1, :1])
         above: Above = None
