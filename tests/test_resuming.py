@@ -45,7 +45,7 @@ def everything(folder: Path) -> dict[Path, bytes]:
         ({"train__batch_size": 37}, "fewer than"),
         ({"optimizer__warmup_steps": 50, "train__steps": 9}, "takes all of"),
         ({"train__accumulate": 3}, "does not divide"),
-        ({"data__val_split": "valid"}, "no split"),
+        ({"data__val_split": "valid"}, "has train, test"),
     ],
 )
 def test_a_refused_command_changes_nothing(folder: Path, wrong: dict[str, Any], told: str) -> None:

@@ -48,9 +48,10 @@ def _led(old: State, state: State, known: Settings, settings: Settings) -> Seque
     step, total = state.step, settings.train.total_steps
     before = _schedule(_as_long_as(known, settings), known, old)(step - old.origin)
     after = _schedule(settings.optimizer, settings, state)(step - state.origin)
-    if step == 0 or step >= total or abs(after - before) <= JUMP * settings.optimizer.learning_rate:
+    length = round(LEAD * (total - step))
+    if step == 0 or length <= 0 or abs(after - before) <= JUMP * settings.optimizer.learning_rate:
         return old.rate_from
-    return (step, before, max(1, round(LEAD * (total - step))))
+    return (step, before, length)
 
 
 def _as_long_as(known: Settings, settings: Settings) -> OptimizerSection:
