@@ -36,7 +36,7 @@ class Request:
     source: str | None = None
     """File or folder that a person has put files into."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """``name``, ``limit`` and the recipe's own options; a recipe sees all of them, with defaults filled in."""
+    """``name``, ``limit``, ``replace`` and the recipe's own options; a recipe sees all of them, defaults filled in."""
     keep_raw: bool = False
     """Whether downloads stay when the dump is whole."""
     raw: Path = Path()
@@ -134,7 +134,13 @@ class Request:
             ledger, still_true: as ``DumpWriter`` has them; with a ledger, a dump that was begun is continued.
         """
         name, said = self.named(variant, provenance)
-        return DumpWriter(self.dumps, name, layout, said, continued=bool(ledger), ledger=ledger, still_true=still_true)
+        return DumpWriter(
+            *(self.dumps, name, layout, said),
+            continued=bool(ledger),
+            replace=self.options["replace"],
+            ledger=ledger,
+            still_true=still_true,
+        )
 
     def named(self, variant: str, provenance: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """The name of the dump asked for, and all that is to be said of where it comes from."""
@@ -191,6 +197,9 @@ class Recipe:
         """Declare what ``Request.options`` may hold."""
         parser.add_argument("--name", default="", help="name of the dump (default: the dataset's, with its variant)")
         parser.add_argument(
+            "--replace", action="store_true", help="put it in the place of a dump of that name made from something else"
+        )
+        parser.add_argument(
             "--limit",
             type=int,
             default=0,
@@ -205,7 +214,8 @@ class Recipe:
         self.add_own_options(parser)
 
     def make(self, request: Request) -> str:
-        """Make the dump and return its name. An older one of that name is replaced once the new one is whole.
+        """Make the dump and return its name. An older one of that name is replaced once the new one is whole, if it was
+        made from the same, or with ``replace``.
 
         Raises:
             CfgError: for an option that there is not.

@@ -35,6 +35,10 @@ class NumericalError(UserError, ArithmeticError):
     exit_status: ClassVar[int] = 4
 
 
+class Diverged(NumericalError):
+    """The same, before it is known whether an earlier checkpoint is good."""
+
+
 class Preempted(UserError):
     """A signal asked for a stop; everything is saved and the same command continues."""
 

@@ -28,7 +28,7 @@ from lvae_torch.cfg.reader import parse_overrides
 from lvae_torch.data.run_data import described_images, make_preprocess, open_dump
 from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.files import make_folder
-from lvae_torch.hparams import Settings, begin_or_continue, load_text, to_cfg
+from lvae_torch.hparams import Settings, keep_settings, load_text, to_cfg
 from lvae_torch.importing.checkpoint import as_checkpoint
 from lvae_torch.importing.published import Published, check_seen, published_models, record_seen
 from lvae_torch.importing.schedules import told_differences
@@ -88,7 +88,7 @@ def import_run(taken: Taken, name: str, options: Namespace) -> tuple[Settings, R
         raise CfgError(f"{folder.path}: there is a run of that name; choose another (--name), or ./reset.sh {name}.")
     checkpoint = as_checkpoint(settings, _trained_on(settings, taken), taken)
     with folder.lock():
-        begin_or_continue(folder, settings)
+        keep_settings(folder, settings)
         CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints).write(taken.step, checkpoint.as_dict())
         is_done = taken.step == settings.train.steps
         folder.write_status("finished" if is_done else "preempted", taken.step, f"taken over from {taken.program}")

@@ -35,7 +35,7 @@ from lvae_torch.distributed.launcher import STARTED_BY
 from lvae_torch.distributed.signals import stop_signals
 from lvae_torch.errors import CfgError, Preempted, say
 from lvae_torch.files import write_text
-from lvae_torch.hparams import Settings, load
+from lvae_torch.hparams import Settings, load_in_place
 from lvae_torch.reporting.comparison import Result, draw_comparison, results_table
 from lvae_torch.runs.folder import RunFolder
 
@@ -59,6 +59,12 @@ class Job:
     @property
     def name(self) -> str:
         return self.settings.run.name
+
+    @property
+    def needed(self) -> str | None:
+        """The run whose weights it begins with."""
+        given = self.settings.train.initial_run
+        return None if given is None else given.partition("@")[0]
 
     @property
     def is_done(self) -> bool:
@@ -93,7 +99,7 @@ def plan(cfgs: Sequence[Path], overrides: Sequence[str], modes: Sequence[str]) -
     settings_ = ["--set=" + override for override in overrides]
     for cfg in cfgs:
         try:
-            settings = load(cfg, overrides)
+            settings = load_in_place(cfg, overrides)
         except CfgError as error:
             problems.append(str(error))
             continue
@@ -102,7 +108,7 @@ def plan(cfgs: Sequence[Path], overrides: Sequence[str], modes: Sequence[str]) -
         is_used = modes or "mode" in settings.synthesis.model_fields_set
         jobs.append(Job(cfg, settings, deque([train, use] if is_used else [train])))
     names = [job.name for job in jobs]
-    needed = {job.name: job.settings.train.initial_run for job in jobs}
+    needed = {job.name: job.needed for job in jobs}
     problems += [
         f"{name}: begins, by way of initial_run, with its own weights." for name in names if _loops(name, needed)
     ]
@@ -157,7 +163,7 @@ def _end(running: Sequence[Job]) -> None:
 
 def _give_up_if_unfounded(job: Job, jobs: Sequence[Job]) -> None:
     """Fail a job that needs the weights of a failed run."""
-    needed = job.settings.train.initial_run
+    needed = job.needed
     if job.process is None and not job.is_done and any(other.name == needed and other.status for other in jobs):
         job.status = 1
         say(f"{job.name}: not started, for {needed} failed")
@@ -165,7 +171,7 @@ def _give_up_if_unfounded(job: Job, jobs: Sequence[Job]) -> None:
 
 def _may_start(job: Job, jobs: Sequence[Job]) -> bool:
     """Whether the job is idle and not done, and the run whose weights it needs is done."""
-    needed = job.settings.train.initial_run
+    needed = job.needed
     blocked = any(other.name == needed and not other.is_done for other in jobs)
     return job.process is None and not job.is_done and not blocked
 

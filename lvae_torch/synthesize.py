@@ -69,8 +69,9 @@ def _run_mode(run: TrainedRun, processes: Processes, name: str) -> None:
             session = replace(session, prior=_load_prior(run.settings, session))
         metrics = _metrics(session, name)
         if processes.is_main:
+            drawn = {"seed": session.options.seed, "batch_size": session.options.batch_size}
             metrics = {**({"pictures": shown} if (shown := how_shown(run.model.image_shape)) else {}), **metrics}
-            write_json(session.out / "metrics.json", {**session.identity, **metrics})
+            write_json(session.out / "metrics.json", {**session.identity, **drawn, **metrics})
     if processes.is_main:
         print(table(f"{run.name}: {name}", _rows({**metrics, "results": str(session.out)})))
 

@@ -1,13 +1,16 @@
 """``python -m lvae_torch.train CFG``, or the same under ``torchrun``: train, or continue where the run stopped."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from lvae_torch.cli import begin, main, parser
 
 PARSER = parser("train")
+PARSER.add_argument("--from-checkpoint", default="last", metavar="STEP|best|good|last",
+                    help="go on from this checkpoint of the run; those after it are set aside")  # fmt: skip
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
@@ -22,22 +25,27 @@ from lvae_torch.distributed.stopping import StopRequest
 from lvae_torch.elbo.evaluator import Evaluator, TellPhase, silent, told_to
 from lvae_torch.elbo.objective import Objective
 from lvae_torch.errors import CfgError, DataError, say
-from lvae_torch.hparams import Settings, begin_or_continue, check_same_model, in_steps, load, shared_by_all, to_cfg
+from lvae_torch.hparams import Settings, check_same_model, in_steps, keep_settings, load_in_place, shared_by_all, to_cfg
+from lvae_torch.hparams.checks import part_misfits
 from lvae_torch.models.contract import Model
 from lvae_torch.reporting.grids import how_shown
 from lvae_torch.reporting.progress import Progress
 from lvae_torch.reporting.reporter import Reporter, Reporters
-from lvae_torch.runs.checkpoint import About, State, TrainedOn, Weights, load_chosen, load_newest, store_of
-from lvae_torch.runs.checkpoints import CheckpointStore
+from lvae_torch.resuming.start import Start, as_checkpoint, computed_on, find_start
+from lvae_torch.runs.checkpoint import About, State, TrainedOn, load_chosen, store_of
+from lvae_torch.runs.checkpoints import CheckpointStore, Which
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.status import RunStatus, kept_status
 from lvae_torch.training.ema import Ema
+from lvae_torch.training.fine_tuning import freeze, take_fitting
 from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.initialization import check_first_loss, initialize
 from lvae_torch.training.log import TrainingWatch, listed, training_reporters
-from lvae_torch.training.loop import Plan, Run, fit, restore
+from lvae_torch.training.loop import Plan, Run, check_steps, restore
 from lvae_torch.training.memory import out_of_memory
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import learning_rate, make_optimizer
+from lvae_torch.training.rollback import fit_or_go_back
 from lvae_torch.training.step import TrainStep
 from lvae_torch.training.summary import training_summary
 from lvae_torch.training.wrapping import as_called, autocast, check_processes, place
@@ -46,59 +54,89 @@ from lvae_torch.training.wrapping import as_called, autocast, check_processes, p
 def command(argv: Sequence[str]) -> None:
     """Train the run that a cfg describes, from its last checkpoint if it has one."""
     arguments = PARSER.parse_args(argv)
-    train(load(Path(arguments.cfg), arguments.overrides, with_images=True))
+    settings = load_in_place(Path(arguments.cfg), arguments.overrides, with_images=True)
+    train(settings, as_checkpoint(arguments.from_checkpoint))
 
 
-def train(settings: Settings) -> None:
+def train(settings: Settings, wanted: Which = "last") -> None:
     """Train to the last step; all files go to ``runs/<run.name>/``.
 
+
+    Args:
+        wanted: the checkpoint to go on from, if the run has any.
     Raises:
         Preempted: after a signal; the same command continues.
         UserError: for anything outside the program that must change; saved files stay.
     """
     folder = RunFolder.of(settings.run)
     data = RunData.of(settings.data, settings.train.batch_size, settings.run.seed)
-    settings = in_steps(settings, data.order.steps_per_epoch)
+    steps = in_steps(settings, data.order.steps_per_epoch).train.total_steps  # what does not fit is told first
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
         check_processes(settings.train, processes)
+        parts = settings.model, settings.loss, settings.train, data.dump.image_shape, data.levels, processes.world
+        if problems := list(part_misfits(*parts)):
+            raise CfgError("\n".join(problems))
         told = f"{shared_by_all(settings)}\ndata {data.dump.identity}, {data.dump.content_hash}"
         processes.require_same("settings and data", told, "Start every node with the same cfg, --set and dump.")
         model = initial_model(settings, data, folder, processes)  # nothing is written until it could be made
-        status = RunStatus(folder, processes, settings.train.total_steps, settings.train.batch_size)
+        status = RunStatus(folder, processes, steps, settings.train.batch_size)
         tell = told_to(status.tell, Progress()) if processes.is_main else silent
         if processes.is_main:
             stack.enter_context(folder.lock())
-            begin_or_continue(folder, settings)
             stack.enter_context(status.alive())
             if settings.data.verify:
                 checking = partial(tell, "checking data")
                 data.dump.verify(settings.data.train_split, settings.data.val_split, tell=checking)
+        start = find_start(settings, data, folder, processes, wanted)
+        settings, data = start.settings, replace(data, order=start.order)
         stop = stack.enter_context(StopRequest(processes).listening())  # until here there is nothing to save
         reporters = stack.enter_context(closing(Reporters()))
-        run = assemble(settings, data, model, processes, stop, folder, reporters, tell)
-        status.step = lambda: run.state.step
-        with kept_status(status, processes, run.store.wait):
-            _continue(run, settings, data)
-            if processes.is_main:
-                reporters.reporters += [status, *_reporters(settings, folder, run.state.step)]
-            with training_batches(
-                data.split, data.order, processes, run.state.step, settings.data.on_device
-            ) as batches:
-                _fit(run, batches, settings)
+        run = assemble(settings, data, model, processes, stop, folder, reporters, tell, start.state.origin)
+        _begin(run, start, settings, folder)
+        status.steps, status.step = settings.train.total_steps, lambda: run.state.step
+        with kept_status(status, processes, run.store.wait), _memory_explained(run, settings):
+
+            def report_from(step: int) -> None:
+                if processes.is_main:
+                    reporters.restart([status, *_reporters(settings, folder, step)])
+
+            def batches(step: int) -> AbstractContextManager[Iterator[Tensor]]:
+                return training_batches(data.split, data.order, processes, step, settings.data.on_device)
+
+            report_from(run.state.step)
+            fit_or_go_back(run, batches, report_from)
         if processes.is_main:
             reporters.close()
             print(training_summary(run, settings.train, settings.data, data, folder))
 
 
-def _fit(run: Run, batches: Iterator[Tensor], settings: Settings) -> None:
-    """Train; where the memory is not enough, say what to change.
+def _begin(run: Run, start: Start, settings: Settings, folder: RunFolder) -> None:
+    """Put the run where it starts; from here on nothing is refused, and rank 0 keeps the settings.
+
+    Raises:
+        CfgError: if the run has taken more steps than it should have.
+    """
+    if start.checkpoint is not None:
+        restore(run, start.checkpoint)
+    check_steps(run.state, run.plan)
+    if not run.processes.is_main:
+        return
+    keep_settings(folder, settings, start.changes)
+    if start.is_older:  # the checkpoints of the course that the run leaves
+        steps = run.store.set_aside(run.state.step)
+        say(f"going on from step {run.state.step}; checkpoints after it ({', '.join(map(str, steps))}) become *.aside.")
+
+
+@contextmanager
+def _memory_explained(run: Run, settings: Settings) -> Iterator[None]:
+    """Inside, where the memory is not enough, the error says what to change.
 
     Raises:
         OutOfMemory: naming what was being done, the keys and their values.
     """
     try:
-        fit(run, batches)
+        yield
     except Exception as reason:
         if not is_out_of_memory(reason):
             raise
@@ -116,24 +154,36 @@ def initial_model(settings: Settings, data: RunData, folder: RunFolder, processe
     seed_everything("initialization", settings.run.seed)
     model = settings.model.build(data.dump.image_shape, data.levels)
     place(settings.train, model, processes.device)
-    model.initialize(data.first_batch(processes.device))
+    initialize(model, data, settings.run.seed)
     if settings.train.initial_run and not folder.has_checkpoints:
-        model.load_state_dict(_weights_of(settings.train.initial_run, settings, data))
+        _begin_with(settings.train.initial_run, model, settings, data, processes)
+    freeze(model, settings.train.freeze)
+    if processes.is_main and not folder.has_checkpoints:
+        check_first_loss(model, data, settings.run.seed)
     return model.train()
 
 
-def _weights_of(name: str, settings: Settings, data: RunData) -> Weights:
-    """The weights with which another run was evaluated."""
-    where = RunFolder(Path(settings.run.runs), name)
+def _begin_with(name: str, model: Model, settings: Settings, data: RunData, processes: Processes) -> None:
+    """Load the weights with which another run, NAME or NAME@CHECKPOINT, was evaluated; all, or what fits."""
+    run, _, which = name.partition("@")
+    where = RunFolder(Path(settings.run.runs), run)
     try:
-        checkpoint = load_chosen(store_of(where.checkpoints))
+        checkpoint = load_chosen(store_of(where.checkpoints), as_checkpoint(which or "last"))
     except DataError as error:
         raise DataError(f"[train] initial_run = {name}: {error}") from error
+    if settings.train.initial_partial:
+        table = take_fitting(model, checkpoint.weights())
+        if processes.is_main:
+            say(f"[train] initial_run = {name}, step {checkpoint.step}:\n{table}")
+        return
     check_same_model(settings.model, checkpoint.about, where.path, f"[train] initial_run = {name} needs the same one.")
     known, ours = checkpoint.about.trained_on, (data.dump.image_shape, data.levels)
     if (known.image_shape, known.n_levels) != ours:
-        raise CfgError(f"[train] initial_run = {name}: that run's images are {known.image_shape}, ours {ours[0]}.")
-    return checkpoint.weights()
+        raise CfgError(
+            f"[train] initial_run = {name}: that run's images are {known.image_shape}, ours {ours[0]}; initial_partial "
+            "= True takes what fits."
+        )
+    model.load_state_dict(checkpoint.weights())
 
 
 def assemble(
@@ -145,8 +195,9 @@ def assemble(
     folder: RunFolder,
     reporter: Reporter,
     tell: TellPhase = silent,
+    origin: int = 0,
 ) -> Run:
-    """A run at step 0 of an initialised model."""
+    """A run at step 0 of an initialised model, whose schedules count from ``origin``."""
     flat, is_trained = FlatParameters(bare), settings.train.initial_run is not None
     step = TrainStep(
         section=settings.optimizer,
@@ -156,7 +207,7 @@ def assemble(
         flat=flat,
         objective=Objective(settings.loss, data.dump.image_shape),
         optimizer=make_optimizer(settings.optimizer, flat, bare.block_weights()),
-        learning_rate=learning_rate(settings.optimizer, settings.train.total_steps),
+        learning_rate=learning_rate(settings.optimizer, settings.train.total_steps - origin),
         meter=Meter(len(bare.latent_shapes()), processes.device),
         preprocess=data.preprocess.training,
         accumulate=settings.train.accumulate,
@@ -175,32 +226,18 @@ def assemble(
         train_step=step,
         evaluate=Evaluator(settings.val, step.evaluated, data, processes, stop, settings.run.seed, tell),
         store=CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints),
-        about=About(to_cfg(settings), trained_on),
+        about=About(to_cfg(settings), trained_on, computed_on=computed_on(processes)),
         watcher=TrainingWatch(
-            *(reporter, step.evaluated, pictures, settings.run.seed, settings.val.batch_size),
-            tell,
-            lambda: bool(stop.signal_name),
+            *(reporter, step.evaluated, pictures, settings.run.seed),
+            skip_norm=settings.optimizer.skip_norm,
+            at_once=settings.val.batch_size,
+            tell=tell,
+            is_asked_to_stop=lambda: bool(stop.signal_name),
         ),
         processes=processes,
         stop=stop,
         tell=tell,
     )
-
-
-def _continue(run: Run, settings: Settings, data: RunData) -> None:
-    """Restore the newest whole checkpoint, if there is one. Rank 0 goes first and sets damaged ones aside."""
-    where = run.store.folder
-    for is_my_turn in (run.processes.is_main, not run.processes.is_main):
-        if is_my_turn and (checkpoint := load_newest(run.store, say)) is not None:
-            checkpoint.about.trained_on.check_same(data.dump.content_hash, data.dump.folder)
-            remedy = "Put back the right checkpoints, or remove the run with ./reset.sh to begin anew."
-            check_same_model(settings.model, checkpoint.about, where, remedy, DataError)
-            restore(run, checkpoint)
-        run.processes.barrier()
-    step = run.state.step
-    told = f"checkpoint of step {step}, {run.store.digest(step)}" if step else "no checkpoint"
-    remedy = f"All nodes must see the same files below {where}: put [run] runs on a file system that they share."
-    run.processes.require_same("checkpoint", told, remedy)
 
 
 def _reporters(settings: Settings, folder: RunFolder, start_step: int) -> list[Reporter]:

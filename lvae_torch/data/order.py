@@ -1,6 +1,6 @@
 """The images that each step sees: a pure function of seed and step, divided among the ranks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -10,11 +10,13 @@ from lvae_torch.errors import DataError
 class TrainingOrder:
     """Epochs of whole batches, each in a new random order; an epoch leaves out an incomplete last batch.
 
+    Args:
+        anchor: a step, and the epoch and the image in it where this order goes on from one of another batch size.
     Raises:
         DataError: if there are fewer images than one batch needs.
     """
 
-    def __init__(self, n_images: int, batch_size: int, seed: int) -> None:
+    def __init__(self, n_images: int, batch_size: int, seed: int, anchor: Sequence[int] = (0, 0, 0)) -> None:
         if n_images < batch_size:
             raise DataError(
                 f"the training split has {n_images} images, fewer than [train] batch_size = {batch_size}; lower it."
@@ -22,6 +24,7 @@ class TrainingOrder:
         self.n_images = n_images
         self.batch_size = batch_size
         self.seed = seed
+        self.anchor = anchor
         self._cached: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
     @property
@@ -30,8 +33,30 @@ class TrainingOrder:
 
     def batch(self, step: int) -> np.ndarray:
         """Indices of the images in the global batch of ``step``, (batch_size,)."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        return self._epoch(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
+        epoch, first = self.place(step)
+        return self._epoch(epoch)[first : first + self.batch_size]
+
+    def place(self, step: int) -> tuple[int, int]:
+        """The epoch of ``step``, and its first image in the order of that epoch."""
+        since, epoch, first = self.anchor
+        left = (self.n_images - first) // self.batch_size  # whole batches of the epoch that was under way
+        if step - since < left:
+            return epoch, first + (step - since) * self.batch_size
+        later, position = divmod(step - since - left, self.steps_per_epoch)
+        return epoch + 1 + later, position * self.batch_size
+
+    @property
+    def origin(self) -> int:
+        """The step at which epoch 0 would have begun, had all steps had this batch size."""
+        since, epoch, first = self.anchor
+        return since + (self.n_images - first) // self.batch_size - (epoch + 1) * self.steps_per_epoch
+
+    def with_batch(self, batch_size: int, step: int) -> "TrainingOrder":
+        """The order that goes on at ``step`` with another batch size: no image is repeated or jumped over.
+
+        An epoch without a whole batch of the old size left is over.
+        """
+        return TrainingOrder(self.n_images, batch_size, self.seed, (step, *self.place(step)))
 
     def _epoch(self, epoch: int) -> np.ndarray:
         if self._cached[0] != epoch:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +57,10 @@ def make_preprocess(section: DataSection, n_levels: int) -> Preprocess:
     return Preprocess(n_levels, section.n_bits, section.binarize, section.flip, section.dequantize)
 
 
+MOST_LOOKED_AT, LOOKED_AT_BYTES = 1024, 32 * 2**20
+"""Training images whose contrast is looked at, and about how much of them."""
+
+
 @dataclass(frozen=True)
 class RunData:
     """A dump, its two splits, and the preprocessing that turns their bytes into x."""
@@ -102,6 +107,17 @@ class RunData:
     def first_batch(self, device: torch.device) -> Tensor:
         """The global batch of step 0, preprocessed as in evaluation: x, (B, C, H, W)."""
         return self.training.at(self.order.batch(0), device)
+
+    def telling(self, n: int, device: torch.device) -> Tensor:
+        """``n`` training images, or all, as x, (n, C, H, W): half of them spread over the split, the others those with
+        the most contrast of many that are, for where most images are blank, others count."""
+        channels, height, width = self.dump.image_shape
+        most = max(n, min(MOST_LOOKED_AT, LOOKED_AT_BYTES // (channels * height * width)))
+        candidates = spread(len(self.split), most)
+        contrast = self.split.gather(candidates).flatten(1).float().std(dim=1, correction=0)
+        by_contrast = candidates[contrast.argsort(descending=True, stable=True).numpy()]
+        chosen = [*spread(len(self.split), n)[:: 2 if len(candidates) > n else 1].tolist(), *by_contrast.tolist()]
+        return self.training.at(np.array(list(dict.fromkeys(chosen))[:n]), device)
 
     def strided(self, n: int, device: torch.device) -> Tensor:
         """``n`` images spread evenly over the validation split (which may be sorted), as x, (n, C, H, W)."""

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from lvae_torch.data.dump import DESCRIPTION, VERSION, Layout, Shard, content_hash, description_hash
+from lvae_torch.data.replacing import check_made_from_the_same, check_place
 from lvae_torch.data.shards import SUFFIX, Encoding, encode_png, encoded_shard
 from lvae_torch.data.sharing import locked, share
 from lvae_torch.distributed.place import n_cores
@@ -48,6 +49,7 @@ class DumpWriter:
         provenance: Mapping[str, Any],
         shard_bytes: int | None = None,
         continued: bool = False,
+        replace: bool = True,
         ledger: str = "",
         still_true: Callable[[Path], bool] | None = None,
     ) -> None:
@@ -56,6 +58,8 @@ class DumpWriter:
             provenance: where the images come from and what was done to them, for ``dataset.json``.
             shard_bytes: about the size of a file, before encoding.
             continued: take up what a killed or failed process left, if it was making the same; see ``count``.
+            replace: put the new dump in the place of one of that name that was made from something else; without it,
+                a ``DataError`` says what differs, before any work where that is known then.
             ledger: a file in ``aside`` that the caller keeps there until the dump is whole.
             still_true: asked, with the folder, whether what was begun may be continued.
         """
@@ -64,6 +68,7 @@ class DumpWriter:
         self.layout = layout
         self.provenance = dict(provenance)
         self.continued = continued
+        self.replace = replace
         self.aside = dumps / f".{dataset}.unfinished"
         """Where it is made."""
         self._ledger, self._still_true = ledger, still_true
@@ -76,11 +81,13 @@ class DumpWriter:
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
-        self._check_place()
+        check_place(self.folder)
         lock_file = self.folder.with_name(f".{self.dataset}.lock")
         self._held.enter_context(locked(lock_file, f"the dump {self.dataset}", wait=False))
         if self._old.is_dir() and not self.folder.exists():  # killed between the two renames of ``_put_in_place``
             self._old.rename(self.folder)
+        if not self.replace:
+            self._check_origin()
         if not (self.continued and self._take_up()):
             shutil.rmtree(self.aside, ignore_errors=True)  # what a killed process left
             try:
@@ -93,15 +100,12 @@ class DumpWriter:
                 ) from error
         return self
 
-    def _check_place(self) -> None:
-        """The dump could not be put there in the end: told before the work.
-
-        Raises:
-            DataError: if something other than a folder has its name.
-        """
-        if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
-            what = "a link" if self.folder.is_symlink() else "a file"
-            raise DataError(f"{self.folder}: is {what}, where the dump is to be. Remove it, or choose another --name.")
+    def _check_origin(self) -> None:
+        try:
+            check_made_from_the_same(self.folder, self.provenance)
+        except DataError:
+            self._held.close()
+            raise
 
     def count(self, split: str) -> int:
         """Images of ``split`` added so far; a continued dump begins with those already on disk."""
@@ -243,10 +247,12 @@ class DumpWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._held:
-            if kind is None:
-                self._finish()
-            if not self.continued:
-                shutil.rmtree(self.aside, ignore_errors=True)
+            try:
+                if kind is None:
+                    self._finish()
+            finally:
+                if not self.continued:
+                    shutil.rmtree(self.aside, ignore_errors=True)
 
     def _finish(self) -> None:
         for split, pending in tuple(self._pending.items()):
@@ -254,9 +260,12 @@ class DumpWriter:
                 self._flush(split)
         if not self._shards:
             raise DataError(f"{self.dataset}: no images were written.")
+        description = self._description()
+        if not self.replace:
+            check_made_from_the_same(self.folder, self.provenance, description["content_hash"])
         for file in filter(None, (JOURNAL, self._ledger)):
             (self.aside / file).unlink(missing_ok=True)
-        write_json(self.aside / DESCRIPTION, self._description())
+        write_json(self.aside / DESCRIPTION, description)
         for path in self.aside.iterdir():
             share(path)
         self._put_in_place()

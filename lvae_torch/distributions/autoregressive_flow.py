@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lvae_torch.distributions.gaussian import LOG_2PI, DiagonalGaussian
+from lvae_torch.distributions.noise import normal_like
 from lvae_torch.distributions.precision import widened
 
 
@@ -47,7 +48,7 @@ class AutoregressiveFlow:
 
     def rsample(self, temperature: float = 1.0) -> Tensor:
         """A draw; ``temperature`` scales its noise."""
-        return self.at_noise(temperature * torch.randn_like(self.zeros))
+        return self.at_noise(temperature * normal_like(self.zeros))
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z_i | z_1 .. z_{i-1}), (B, D)."""

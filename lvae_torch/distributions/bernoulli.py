@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
+from lvae_torch.distributions.noise import uniform_like
 from lvae_torch.distributions.precision import widened
 
 FLOOR = -100.0  # the reference's library floors each logarithm here
@@ -49,7 +50,7 @@ class Bernoulli:
 
     def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """A draw, (B, C, H, W), from uniform ``noise`` of that shape if given; ``temperature`` divides the logits."""
-        u = torch.rand_like(self.logits) if noise is None else noise
+        u = uniform_like(self.logits) if noise is None else noise
         return (u < torch.sigmoid(self.logits / temperature)).to(self.logits.dtype)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from lvae_torch.distributions.noise import uniform_like
 from lvae_torch.distributions.precision import widened
 
 
@@ -51,7 +52,7 @@ class Categorical:
     def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """A draw, (B, C, H, W), from uniform ``noise`` of that shape if given; ``temperature`` divides the logits."""
         probabilities = (self.logits / temperature).softmax(dim=1)
-        u = torch.rand_like(probabilities[:, 0]) if noise is None else noise
+        u = uniform_like(probabilities[:, 0]) if noise is None else noise
         below = probabilities.cumsum(dim=1) <= u.unsqueeze(1)
         return self._scaled(below.sum(dim=1).clamp(max=self.n_levels - 1))  # rounding can keep the last sum below u
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lvae_torch.distributions.noise import integers_like
+
 
 @dataclass(frozen=True)
 class UniformCodes:
@@ -31,7 +33,7 @@ class UniformCodes:
 
     def rsample(self, temperature: float = 1.0) -> Tensor:
         """A draw; ``temperature`` has no effect on a uniform distribution."""
-        return torch.randint_like(self.like, self.n_codes, dtype=torch.int64)
+        return integers_like(self.like, self.n_codes)
 
     def log_prob(self, z: Tensor) -> Tensor:
         return torch.full(z.shape, -math.log(self.n_codes), device=z.device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from lvae_torch.distributions.noise import uniform_like
 from lvae_torch.distributions.precision import widened
 
 MIN_LOG_SCALE = -7.0
@@ -89,7 +90,7 @@ class DiscretizedLogistic:
 
     def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """A draw, (B, C, H, W), in [0, 1], from uniform ``noise`` if given; ``temperature`` multiplies the scale."""
-        u = torch.rand_like(self.location) if noise is None else noise
+        u = uniform_like(self.location) if noise is None else noise
         x = self.location + temperature * self.log_scale.exp() * logistic_noise(u, NOISE_EDGE)
         return x.clamp(0, 1) if self.reference else self._quantised(x)
 

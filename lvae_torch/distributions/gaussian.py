@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
+from lvae_torch.distributions.noise import normal_like
 from lvae_torch.distributions.precision import widened
 
 LOG_2PI = math.log(2 * math.pi)
@@ -86,7 +87,7 @@ class DiagonalGaussian:
 
     def rsample(self, temperature: float = 1.0) -> Tensor:
         """A reparameterised sample; ``temperature`` multiplies the standard deviation."""
-        return self.at_noise(temperature * torch.randn_like(self.mean))
+        return self.at_noise(temperature * normal_like(self.mean))
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log N(z; mean, std^2), element-wise."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from lvae_torch.distributions.gaussian import DiagonalGaussian
+from lvae_torch.distributions.noise import normal_like
 
 
 @dataclass(frozen=True)
@@ -38,5 +38,5 @@ class GaussianLikelihood:
 
     def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """A draw, (B, C, H, W), from standard normal ``noise`` if given; ``temperature`` multiplies the std."""
-        eps = torch.randn_like(self.gaussian.mean) if noise is None else noise
+        eps = normal_like(self.gaussian.mean) if noise is None else noise
         return self.gaussian.at_noise(temperature * eps)

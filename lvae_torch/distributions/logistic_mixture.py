@@ -14,6 +14,7 @@ from torch.nn.functional import softplus
 
 from lvae_torch.distributions.discretized_logistic import MIN_LOG_SCALE, log_bin_mass, logistic_noise
 from lvae_torch.distributions.gaussian import SmoothScale
+from lvae_torch.distributions.noise import uniform_like
 from lvae_torch.distributions.precision import widened
 
 NOISE_EDGE = 1e-5  # as published
@@ -145,8 +146,8 @@ class LogisticMixture:
     def _noise(self) -> tuple[Tensor, Tensor]:
         batch, channels, n_mixtures, *size = self.means.shape
         return (
-            self.means.new_empty(batch, *size, n_mixtures).uniform_(),
-            self.means.new_empty(batch, *size, channels).uniform_(),
+            uniform_like(self.means.new_empty(batch, *size, n_mixtures)),
+            uniform_like(self.means.new_empty(batch, *size, channels)),
         )
 
     def _conditional_means(self, y: Tensor | None) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from lvae_torch.distributions.noise import normal_like
 from lvae_torch.distributions.precision import widened
 
 
@@ -42,5 +42,5 @@ class SquaredError:
 
     def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """A draw from that Gaussian, (B, C, H, W), from standard normal ``noise`` if given."""
-        eps = torch.randn_like(self.location) if noise is None else noise
+        eps = normal_like(self.location) if noise is None else noise
         return (self.location + temperature * math.sqrt(0.5) * eps + 1) / 2

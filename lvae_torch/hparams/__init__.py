@@ -2,28 +2,32 @@
 
 from lvae_torch.hparams.changes import (
     Difference,
-    begin_or_continue,
     check_same_model,
+    check_unchanged,
     differences,
     format_differences,
+    keep_settings,
     shared_by_all,
     trained_settings,
 )
-from lvae_torch.hparams.epochs import in_steps
-from lvae_torch.hparams.load import load, load_text, model_section
+from lvae_torch.hparams.epochs import in_steps, schedules_are_in_epochs
+from lvae_torch.hparams.load import load, load_in_place, load_text, model_section
 from lvae_torch.hparams.settings import Settings, sealed_cfg, to_cfg
 
 __all__ = [
     "Difference",
     "Settings",
-    "begin_or_continue",
     "check_same_model",
+    "check_unchanged",
     "differences",
     "format_differences",
     "in_steps",
+    "keep_settings",
     "load",
+    "load_in_place",
     "load_text",
     "model_section",
+    "schedules_are_in_epochs",
     "sealed_cfg",
     "shared_by_all",
     "to_cfg",

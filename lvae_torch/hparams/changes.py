@@ -16,13 +16,13 @@ from lvae_torch.runs.folder import RunFolder
 
 FREE_DATA_KEYS = {"dumps", "verify", "on_device", "val_split", "limit_val"}
 """Keys of [data] that do not affect the training data."""
-REFUSED_KEYS = {("run", "seed"), ("optimizer", "name"), ("train", "channels_last")}
+REFUSED_KEYS = {("run", "seed"), ("optimizer", "name"), ("train", "channels_last"), ("train", "freeze")}
 """Further keys that must not change: the order of the data and the meaning of the moments depend on them."""
 
 
-WHERE_IT_RUNS = {("run", "runs"), ("run", "device")}
-"""Keys that do not identify a run: it may be moved or use another device."""
-PLACES = WHERE_IT_RUNS | {("data", "dumps")}
+WHERE_IT_LIES = {("run", "name"), ("run", "runs"), ("run", "device")}
+"""Keys that do not tell one run from another: it may be moved, copied, or go on elsewhere."""
+PLACES = {("run", "runs"), ("run", "device"), ("data", "dumps")}
 """Keys that may differ between the nodes of one run."""
 
 
@@ -34,6 +34,11 @@ class Difference:
     key: str
     saved: Any
     new: Any
+
+    @property
+    def name(self) -> str:
+        """As messages have it."""
+        return f"[{self.section}] {self.key}"
 
     @property
     def is_refused(self) -> bool:
@@ -54,7 +59,7 @@ def differences(saved: Settings, new: Settings) -> list[Difference]:
         old, other = getattr(saved, name), getattr(new, name)
         for key in sorted(type(old).model_fields.keys() | type(other).model_fields.keys()):
             before, after = getattr(old, key, None), getattr(other, key, None)
-            if before != after and (name, key) not in WHERE_IT_RUNS:
+            if before != after and (name, key) not in WHERE_IT_LIES:
                 found.append(Difference(name, key, before, after))
     return found
 
@@ -69,38 +74,38 @@ def shared_by_all(settings: Settings) -> str:
     )
 
 
-def format_differences(changes: Sequence[Difference]) -> str:
-    """A table with the columns key, value of the run, new value."""
-    rows = [("key", "this run", "asked for")]
-    rows += [(f"[{c.section}] {c.key}", repr(c.saved), repr(c.new)) for c in changes]
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    return "\n".join(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)
+def format_differences(changes: Sequence[Difference], effects: Sequence[str] = ()) -> str:
+    """A table with the columns key, value of the run, new value and, where ``effects`` are given, what that changes."""
+    rows = [("key", "this run", "asked for", "what it changes" if any(effects) else "")]
+    told = list(effects) or [""] * len(changes)
+    rows += [(c.name, repr(c.saved), repr(c.new), effect) for c, effect in zip(changes, told, strict=True)]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join("  " + "  ".join([*map(str.ljust, row, widths), row[3]]).rstrip() for row in rows)
 
 
-def begin_or_continue(folder: RunFolder, settings: Settings) -> None:
-    """Write the settings into the run's folder, after comparing them with those it began with, if it has begun.
+def check_unchanged(folder: RunFolder, settings: Settings) -> None:
+    """Compare the settings with those the run began with, if it has begun. Nothing is written.
 
     Raises:
         CfgError: with a table, if the change of a key is refused.
     """
     # Without a checkpoint a run has not begun: its first cfg may have been one that failed.
-    if folder.hparams_cfg.is_file() and folder.has_checkpoints:
-        _compare(folder, settings)
-    write_text(folder.hparams_cfg, sealed_cfg(settings))
-
-
-def _compare(folder: RunFolder, settings: Settings) -> None:
-    changes = differences(load(folder.hparams_cfg), settings)
-    if refused := [change for change in changes if change.is_refused]:
+    if not (folder.hparams_cfg.is_file() and folder.has_checkpoints):
+        return
+    if refused := [change for change in differences(load(folder.hparams_cfg), settings) if change.is_refused]:
         raise CfgError(
             f"{folder.path}: this run began with other settings that shape the model or the data:\n"
             f"{format_differences(refused)}\n"
             f"Take them back, choose another run.name, or remove the run with ./reset.sh {folder.name}."
         )
+
+
+def keep_settings(folder: RunFolder, settings: Settings, changes: str = "") -> None:
+    """Keep the resolved settings with the run, and a table of what changed; nothing may be refused after this."""
+    write_text(folder.hparams_cfg, sealed_cfg(settings))
     if changes:
-        table = format_differences(changes)
-        say(f"{folder.name}: continuing with changed settings:\n{table}")
-        append_text(folder.path / "changes.txt", f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{table}\n\n")
+        say(f"{folder.name}: continuing with changed settings:\n{changes}")
+        append_text(folder.path / "changes.txt", f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{changes}\n\n")
 
 
 def trained_settings(about: About, where: Path) -> Settings:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from lvae_torch.cfg.section import Section
 from lvae_torch.data.run_data import described_images, level_misfits, make_preprocess
 from lvae_torch.data.section import DataSection
+from lvae_torch.data.shapes import ImageShape
+from lvae_torch.elbo.section import LossSection
 from lvae_torch.models.section import ModelSection
 from lvae_torch.runs.section import RunSection
 from lvae_torch.training.section import OptimizerSection, TrainSection
@@ -53,6 +55,30 @@ def _images_fit(data: DataSection, model: ModelSection) -> Iterator[str]:
         yield from (f"[model] {problem}." for problem in model.misfits(image_shape, levels_after))
 
 
+def _parts_are_large_enough(
+    data: DataSection, model: ModelSection, loss: LossSection, train: TrainSection
+) -> Iterator[str]:
+    if (described := described_images(data)) is not None and not list(level_misfits(data, described[1])):
+        levels = make_preprocess(data, described[1]).levels_after
+        if not list(model.misfits(described[0], levels)):
+            yield from part_misfits(model, loss, train, described[0], levels)
+
+
+def part_misfits(
+    model: ModelSection, loss: LossSection, train: TrainSection, image_shape: ImageShape, n_levels: int, world: int = 1
+) -> Iterator[str]:
+    """Why a step cannot be computed in parts as small as ``world`` processes and ``accumulate`` make them."""
+    images = train.batch_size * loss.mc_samples * loss.iw_samples // (train.accumulate * world)
+    is_shared = train.sync_batch_norm and world > 1
+    if images == 1 and not is_shared and model.least_images(image_shape, n_levels) > 1:
+        processes = f" over {world} processes" if world > 1 else ""
+        parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
+        yield (
+            f"[train] batch_size = {train.batch_size}{processes}{parts} is one image at a time, but the batch norm of "
+            "[model] needs two; raise batch_size, lower accumulate, or leave batch norm out."
+        )
+
+
 Check = Callable[..., Iterator[str]]
 CHECKS: dict[Check, tuple[str, ...]] = {
     _warmup_ends: ("optimizer", "train"),
@@ -61,6 +87,11 @@ CHECKS: dict[Check, tuple[str, ...]] = {
     _noise_has_a_density: ("data", "model"),
 }
 """Each check with the sections that it compares."""
+ON_IMAGES: dict[Check, tuple[str, ...]] = {
+    _images_fit: ("data", "model"),
+    _parts_are_large_enough: ("data", "model", "loss", "train"),
+}
+"""Those that look at the dataset too."""
 
 
 def cross_problems(sections: Mapping[str, Section | None], with_images: bool = False) -> Iterator[str]:
@@ -69,7 +100,7 @@ def cross_problems(sections: Mapping[str, Section | None], with_images: bool = F
     Args:
         with_images: also check the sections against the dataset, if it is known.
     """
-    checks = CHECKS | ({_images_fit: ("data", "model")} if with_images else {})
+    checks = CHECKS | (ON_IMAGES if with_images else {})
     for check, names in checks.items():
         parts = [sections.get(name) for name in names]
         if None not in parts:

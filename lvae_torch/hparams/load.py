@@ -15,12 +15,15 @@ from lvae_torch.cfg.expressions import evaluate, without_comment
 from lvae_torch.cfg.reader import Entries, parse, parse_overrides, read_file
 from lvae_torch.cfg.section import KeysError, Section
 from lvae_torch.errors import CfgError, say
+from lvae_torch.files import NAME
 from lvae_torch.hparams.checks import cross_problems
 from lvae_torch.hparams.settings import COMMON, SECTIONS, Settings, with_batch_sizes
 from lvae_torch.interop.efficient_vdvae_cfg import is_original, native_entries
 from lvae_torch.models.families import FAMILIES
 from lvae_torch.models.section import ModelSection
 
+KEPT = "hparams.cfg"
+"""The copy of its settings that a run keeps."""
 SYNONYMS = {
     "lr": "learning_rate", "zdims": "z_channels", "z_dims": "z_channels", "nfilters": "n_filters",
     "freebits": "free_bits", "free_nats": "free_bits", "nonlin": "nonlinearity", "batchsize": "batch_size",
@@ -38,6 +41,20 @@ def load(path: Path, overrides: Sequence[str] = (), with_images: bool = False) -
         CfgError: listing every problem with its line.
     """
     return _checked(read_file(Path(path)), str(path), overrides, with_images)
+
+
+def load_in_place(path: Path, overrides: Sequence[str] = (), with_images: bool = False) -> Settings:
+    """``load``; of the ``hparams.cfg`` in a run's folder with the name and place that the folder has now.
+
+    A folder that was copied or renamed is a run of its own, and does not lead back to the one it was.
+    """
+    return load(path, [*_place_of_run(Path(path)), *overrides], with_images)
+
+
+def _place_of_run(path: Path) -> list[str]:
+    folder = path.resolve().parent
+    is_kept = path.name == KEPT and (folder / "checkpoints").is_dir() and NAME.fullmatch(folder.name)
+    return [f"run.runs={str(folder.parent)!r}", f"run.name={folder.name}"] if is_kept else []
 
 
 def load_text(text: str, name: str, overrides: Sequence[str] = ()) -> Settings:

@@ -175,8 +175,17 @@ class Model(nn.Module, ABC):
         """For ``Output``, from the network's output."""
         return None if self.training or self.published is None else partial(self.published, params)
 
-    def initialize(self, x: Tensor) -> None:
-        """Data-dependent initialisation from one batch x, (B, C, H, W); does nothing by default."""
+    @property
+    def starts_from_data(self) -> bool:
+        """Whether ``initialize`` does anything."""
+        return False
+
+    def initialize(self, x: Tensor, bound: float | None = None) -> None:
+        """Data-dependent initialisation from one batch x, (B, C, H, W); does nothing by default.
+
+        Args:
+            bound: the most that a layer is scaled up or down; None for no bound.
+        """
 
     def rematerialize(self) -> None:
         """Save memory in the backward pass: each of ``blocks`` recomputes its activations."""

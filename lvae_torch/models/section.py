@@ -4,10 +4,16 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
+import torch
+
 from lvae_torch.cfg.section import Section
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import Model
+from lvae_torch.models.sources import posterior_sample
+
+ONE_VALUE = "more than 1 value per channel"
+"""What PyTorch's batch norm says of a single value."""
 
 
 class ModelSection(Section):
@@ -41,6 +47,18 @@ class ModelSection(Section):
         if problems := list(self.misfits(image_shape, n_levels)):
             raise CfgError("\n".join(f"[model] {problem}." for problem in problems))
         return self.make(image_shape, n_levels)
+
+    def least_images(self, image_shape: ImageShape, n_levels: int) -> int:
+        """Images that a pass in training needs: 2 where batch norm would have one value a channel, else 1."""
+        with torch.device("meta"):
+            model = self.build(image_shape, n_levels).train()
+            try:
+                model(torch.empty(1, *image_shape), posterior_sample)
+            except ValueError as error:
+                if ONE_VALUE not in str(error):
+                    raise
+                return 2
+        return 1
 
     @abstractmethod
     def make(self, image_shape: ImageShape, n_levels: int) -> Model:

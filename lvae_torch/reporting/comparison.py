@@ -1,5 +1,6 @@
 """Compares the results of several runs."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
+from lvae_torch.reporting.console import number
 from lvae_torch.reporting.figures import Curve, draw_bars, draw_curves, draw_panels
 from lvae_torch.reporting.history import History
 from lvae_torch.runs.folder import RunFolder
@@ -36,7 +38,8 @@ class Result:
     def of(cls, folder: RunFolder) -> "Result":
         history = History.read(folder.metrics_jsonl) if folder.metrics_jsonl.is_file() else History(())
         evaluated = [record for record in history.records if "val/nelbo" in record]
-        evaluation = {key.removeprefix("val/"): value for key, value in evaluated[-1].items()} if evaluated else {}
+        last = evaluated[-1] if evaluated else {}
+        evaluation = {key.removeprefix("val/"): math.nan if value is None else value for key, value in last.items()}
         path = folder.synthesis("likelihood") / "metrics.json"
         try:
             bound = read_json(path) if path.is_file() else {}
@@ -105,12 +108,17 @@ def results_table(results: Sequence[Result]) -> str:
 def _row(result: Result) -> tuple[str, ...]:
     known = result.evaluation
     bound = result.own_bound
-    told = f"{bound['nll_bound']:.2f} (K = {bound['iw_samples']:,}, {bound['n_images']:,} images)" if bound else "-"
+    told = f"{_nats(bound['nll_bound'])} (K = {bound['iw_samples']:,}, {bound['n_images']:,} images)" if bound else "-"
     return (
         result.name,
         f"{known['step']:,}" if known else "-",
-        f"{known['nelbo']:.2f}" if known else "-",
+        _nats(known["nelbo"]) if known else "-",
         told,
-        "  ".join(f"{kl:.2f}" for kl in result.per_layer("kl")) or "-",
+        "  ".join(map(_nats, result.per_layer("kl"))) or "-",
         "  ".join(f"{n:.0f}" for n in result.per_layer("informative_units")) or "-",
     )
+
+
+def _nats(value: float | None) -> str:
+    """As JSON has it: None stands for what is not finite."""
+    return number(math.nan if value is None else value, 2)

@@ -1,5 +1,6 @@
 """Progress and results as text, for a terminal or a log file."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,10 @@ class ConsoleReporter:
             self._say(f"step {step:,}: validation {_numbers(values, 'val')}")
             return
         numbers = _numbers(values, "train")
+        if "train/skipped_now" in values:
+            numbers = f"{numbers}  {_skipped(values)}" if values["train/skipped_now"] < values["train/tried_now"] else (
+                _skipped(values)
+            )  # fmt: skip
         if "speed/images_per_second" in values:
             numbers += f"  {values['speed/images_per_second']:,.0f} images/s"
         if self._bar is None:
@@ -61,10 +66,25 @@ class ConsoleReporter:
 
 def _numbers(values: Mapping[str, float], prefix: str) -> str:
     return "  ".join(
-        f"{label} {values[f'{prefix}/{key}']:.{digits}f}"
+        f"{label} {number(values[f'{prefix}/{key}'], digits)}"
         for label, key, digits in (("-ELBO", "nelbo", 2), ("NLL", "nll", 2), ("KL", "kl", 2), ("bits/dim", "bpd", 4))
         if f"{prefix}/{key}" in values
     )
+
+
+def number(value: float, digits: int) -> str:
+    """With so many digits behind the point, or that it is none."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "not finite"
+
+
+def _skipped(values: Mapping[str, float]) -> str:
+    """Of the steps since the last log line."""
+    skipped, tried = (int(values[f"train/{key}"]) for key in ("skipped_now", "tried_now"))
+    middle, largest = (values[f"train/skipped_norm_{key}"] for key in ("median", "largest"))
+    norms = [f"median {middle:.4g}, largest {largest:.4g}"] if math.isfinite(middle) else []
+    if bad := int(values["train/skipped_not_finite"]):
+        norms.append(f"{bad} not finite")
+    return f"skipped {skipped} of {tried} steps (gradient norms: {'; '.join(norms)})"
 
 
 def table(title: str, rows: Sequence[tuple[str, str]]) -> str:

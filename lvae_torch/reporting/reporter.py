@@ -44,6 +44,11 @@ class Reporters:
         for reporter in self.reporters:
             reporter.histogram(step, tag, values)
 
+    def restart(self, reporters: Iterable[Reporter]) -> None:
+        """Close what there is, and go on with others."""
+        self.close()
+        self.reporters = list(reporters)
+
     def close(self) -> None:
         """Close every reporter, even if closing another one fails."""
         with ExitStack() as stack:

@@ -18,6 +18,7 @@ MOST_BYTES = 64 * 2**20
 """Of all event files of a run together, from which on they get no more pictures."""
 FIRST_BYTES = 8 * 2**20
 """The same at the beginning."""
+N_BINS = 64
 EVENTS = re.compile(r"events\.out\.tfevents\.(\d+\.\d{6})\..*")
 
 
@@ -76,7 +77,7 @@ class TensorBoardReporter:
         from torch.utils.tensorboard.summary import histogram
 
         if len(finite := values[np.isfinite(values)]):
-            self._add(step, histogram(tag, finite, bins="auto"))
+            self._add(step, histogram(tag, finite, bins=_edges(finite)))
 
     def close(self) -> None:
         """Does nothing: everything is already in the file."""
@@ -103,6 +104,18 @@ def reduced(grid: np.ndarray) -> np.ndarray:
     height, width = (side // factor for side in grid.shape[:2])
     squares = grid[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
     return squares.mean(axis=(1, 3)).round().astype(np.uint8)
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Borders of the bins of a histogram, (n + 1,): a fixed number, for values of any size that lie near or far.
+
+    NumPy's own choices fail where values are large and alike, or ask for billions of bins where one is far off.
+    """
+    low, high = float(values.min()), float(values.max())
+    least = max(abs(low), abs(high), 1e-12) * 1e-6  # far above the spacing of the numbers there
+    if high - low < least:
+        low, high = low - least, high + least
+    return np.linspace(low, high, N_BINS + 1)
 
 
 def _latest(folder: Path) -> float:

@@ -1,7 +1,7 @@
 """The typed record of a checkpoint, written and read in one place."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,21 @@ class State:
     evaluations_since_best: int = 0
     chosen_step: int = 0
     """Step of the weights that a finished run uses, if not the last one; else 0."""
+    last_nelbo: float | None = None
+    """Of the last evaluation; None before the first."""
+    best_logged: float = float("inf")
+    """The lowest mean -ELBO between two log lines."""
+    last_logged: float | None = None
+    """That of the last log line; None before the first."""
+    rollbacks: int = 0
+    """How often the run went back to a good checkpoint."""
+    anchor: Sequence[int] = (0, 0, 0)
+    """Since the global batch changed last: the step, and the epoch and the image in it where the order stood then."""
+    origin: int = 0
+    """The step from which schedules count: where epoch 0 would lie had all steps had today's batch."""
+    rate_from: Sequence[float] = (0, 0.0, 0)
+    """Since the length of the schedule changed last: the step, the learning rate there, and the steps that lead from
+    it to the new schedule."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,8 @@ class About:
     """The resolved settings as cfg text."""
     trained_on: TrainedOn
     versions: Mapping[str, str] = field(default_factory=versions)
+    computed_on: Mapping[str, str] = field(default_factory=dict)
+    """Device, threads and processes, where they are known: what the last bits depend on."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +139,7 @@ class Checkpoint:
                 "settings": self.about.settings,
                 "data": {**asdict(on), "image_shape": list(on.image_shape)},
                 "versions": dict(self.about.versions),
+                "computed_on": dict(self.about.computed_on),
             },
         }
 
@@ -136,7 +154,7 @@ class Checkpoint:
             meta, data = content["meta"], content["meta"]["data"]
             channels, height, width = data["image_shape"]
             trained_on = TrainedOn(**{**data, "image_shape": (channels, height, width)})
-            about = About(meta["settings"], trained_on, meta["versions"])
+            about = About(meta["settings"], trained_on, meta["versions"], meta.get("computed_on", {}))
             tensors = {key: content[key] for key in ("model", "ema", "optimizer", "meter")}
             is_aged, unfinished = bool(content.get("ema_is_aged", False)), content.get("unfinished")
             state = State(**content["state"])
@@ -152,7 +170,9 @@ def load_newest(store: CheckpointStore, warn: Callable[[str], None]) -> Checkpoi
 
 
 def load_chosen(store: CheckpointStore, which: Which = "last") -> Checkpoint:
-    """Load a checkpoint for use. If a run finished with patience, ``last`` loads its best one.
+    """Load a checkpoint for use: the last, the best, the last good one, or that of a step.
+
+    If a run finished with patience, ``last`` loads its best one.
 
     Raises:
         DataError: if it does not exist or is damaged.
@@ -160,6 +180,16 @@ def load_chosen(store: CheckpointStore, which: Which = "last") -> Checkpoint:
     checkpoint = Checkpoint.read(store.load(which), store.folder)
     chosen = checkpoint.state.chosen_step if which == "last" else 0
     return Checkpoint.read(store.load(chosen), store.folder) if chosen else checkpoint
+
+
+NO_BEST: dict[str, Any] = {"best_step": 0, "best_nelbo": float("inf"), "evaluations_since_best": 0, "chosen_step": 0}
+"""The record of a run that has not been evaluated."""
+
+
+def with_known_best(checkpoint: Checkpoint, store: CheckpointStore) -> Checkpoint:
+    """The same; with a new record of the best where its best one is kept no longer."""
+    known = checkpoint.state.best_step in (0, checkpoint.step) or store.digest(checkpoint.state.best_step)
+    return checkpoint if known else replace(checkpoint, state=replace(checkpoint.state, **NO_BEST))
 
 
 def store_of(folder: Path) -> CheckpointStore:

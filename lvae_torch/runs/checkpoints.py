@@ -6,7 +6,7 @@ checkpoints/step_00001000.json    its size and sha256; without this manifest a c
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from lvae_torch.errors import DataError
 from lvae_torch.files import atomic_write, make_folder, read_json, sha256_of, write_json
 from lvae_torch.runs.state_file import HashingFile, bytes_of, not_finite, on_cpu, read_safely, save_state
 
-Which = Literal["last", "best"] | int
+Which = Literal["last", "best", "good"] | int
 
 OURS = re.compile(r"step_(\d{8,})(\.again)?(\.json|\.pt)(\.tmp)?")
 
@@ -30,6 +30,8 @@ class Manifest:
     is_best: bool
     again: bool = False
     """The file may still be step_*.again.pt: a step saved twice leaves its file alone until the new one counts."""
+    is_good: bool = True
+    """Whether training went well until it was saved, so that one can go back to it; older versions did not ask."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -39,7 +41,7 @@ class Manifest:
 
 
 class CheckpointStore:
-    """The checkpoints of one run: the last ``keep``, and the best."""
+    """The checkpoints of one run: the last ``keep``, the best, and the last good one."""
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder = folder
@@ -47,10 +49,11 @@ class CheckpointStore:
         self._writer: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def save(self, step: int, state: dict[str, Any], is_best: bool = False) -> None:
+    def save(self, step: int, state: dict[str, Any], is_best: bool = False, is_good: bool = True) -> None:
         """Take a snapshot of ``state`` and write it in the background, after waiting for the previous write.
 
-        Loading returns tuples as lists, and all dicts as plain ones.
+
+        Loading returns tuples as lists, and all dicts as plain ones. A state that is not finite is never good.
 
         Raises:
             DataError: if the previous write failed, for instance because the disk is full.
@@ -58,7 +61,7 @@ class CheckpointStore:
         """
         self.wait()
         snapshot = on_cpu(state, "state")
-        self._writer = threading.Thread(target=self._write, args=(step, snapshot, is_best), name="checkpoint")
+        self._writer = threading.Thread(target=self._write, args=(step, snapshot, is_best, is_good), name="checkpoint")
         self._writer.start()
 
     def write(self, step: int, state: dict[str, Any]) -> None:
@@ -70,7 +73,7 @@ class CheckpointStore:
         self.wait()
         if name := not_finite(state):
             raise DataError(f"{self.folder}: {name} is not finite; such a checkpoint could not be loaded again.")
-        self._write(step, state, is_best=False)
+        self._write(step, state, is_best=False, is_good=True)
         self.wait()
 
     def wait(self) -> None:
@@ -102,7 +105,7 @@ class CheckpointStore:
                 warn(f"{error} Trying the one before.")
                 damaged.append(path)
             else:
-                self._set_aside(damaged)
+                self._rename({_step(path) for path in damaged}, ".damaged")
                 return state
         if damaged:
             raise DataError(
@@ -112,21 +115,22 @@ class CheckpointStore:
         return None
 
     def load(self, which: Which) -> dict[str, Any]:
-        """Load a checkpoint by step, or the last or best one, without changing any file.
+        """Load a checkpoint by step, or the last, best or last good one, without changing any file.
 
         Raises:
             DataError: if it does not exist or is damaged.
         """
         manifests = self._manifests()
-        if which == "last":
-            wanted = manifests[:1]
-        elif which == "best":
-            known = [(path, _manifest_or_none(path)) for path in manifests]
-            wanted = [path for path, manifest in known if manifest is not None and manifest.is_best][:1]
-            # An unreadable one may be the best; then loading it reports the damage.
-            wanted = wanted or [path for path, manifest in known if manifest is None][:1]
-        else:
-            wanted = [path for path in manifests if _step(path) == which]
+        match which:
+            case "last":
+                wanted = manifests[:1]
+            case "best" | "good":
+                known = [(path, _manifest_or_none(path)) for path in manifests]
+                wanted = [path for path, m in known if m is not None and (m.is_best if which == "best" else m.is_good)]
+                # An unreadable one may be the one; then loading it reports the damage.
+                wanted = wanted[:1] or [path for path, manifest in known if manifest is None][:1]
+            case step:
+                wanted = [path for path in manifests if _step(path) == step]
         if not wanted:
             steps = ", ".join(str(_step(path)) for path in manifests) or "none"
             lone = sorted(path for path in self._ours() if path.suffix == ".pt" and "." not in path.stem)
@@ -143,6 +147,26 @@ class CheckpointStore:
             raise DataError(
                 f"{error} Use another one ({others}), or repeat the training command: the newest whole one goes on."
             ) from error
+
+    def last_good(self) -> int | None:
+        """Step of the newest good checkpoint; None if there is none."""
+        known = (_manifest_or_none(path) for path in self._manifests())
+        return next((manifest.step for manifest in known if manifest is not None and manifest.is_good), None)
+
+    def is_good(self, step: int) -> bool:
+        """Whether the checkpoint of a step was saved as a good one; true where nothing says so."""
+        manifest = _manifest_or_none(self._manifest_path(step))
+        return manifest is None or manifest.is_good
+
+    def set_aside(self, after: int) -> list[int]:
+        """Rename the checkpoints after a step to ``*.aside``, so that none of them counts; their steps, newest first.
+
+        Raises:
+            DataError: if the folder cannot be written.
+        """
+        steps = [_step(path) for path in self._manifests() if _step(path) > after]
+        self._rename(set(steps), ".aside")
+        return steps
 
     def digest(self, step: int) -> str:
         """The sha256 of a checkpoint from its manifest; empty if it has no manifest."""
@@ -171,16 +195,16 @@ class CheckpointStore:
             raise DataError(f"{path}: damaged ({name} is not finite).")
         return state
 
-    def _set_aside(self, damaged: list[Path]) -> None:
-        steps = {_step(path) for path in damaged}
-        for path in self._ours():
+    def _rename(self, steps: Collection[int], suffix: str) -> None:
+        # The manifest first (.json < .pt): a checkpoint without one does not count.
+        for path in sorted(self._ours(), key=lambda path: path.suffix):
             if _step(path) in steps:
-                path.rename(path.with_name(path.name + ".damaged"))
+                path.rename(path.with_name(path.name + suffix))
 
-    def _write(self, step: int, state: dict[str, Any], is_best: bool) -> None:
+    def _write(self, step: int, state: dict[str, Any], is_best: bool, is_good: bool) -> None:
         try:
             make_folder(self.folder)
-            manifest = self._write_state(step, state, is_best)
+            manifest = self._write_state(step, state, is_best, is_good and not not_finite(state))
             write_json(self._manifest_path(step), asdict(manifest))
             if manifest.again:
                 (self.folder / manifest.files[-1]).replace(self.folder / manifest.files[0])
@@ -192,19 +216,20 @@ class CheckpointStore:
         except BaseException as error:
             self._error = error
 
-    def _write_state(self, step: int, state: dict[str, Any], is_best: bool) -> Manifest:
+    def _write_state(self, step: int, state: dict[str, Any], is_best: bool, is_good: bool) -> Manifest:
         again = self._manifest_path(step).is_file()
         with atomic_write(self.folder / Manifest(step, 0, "", is_best, again).files[-1]) as file:
             hashing = HashingFile(file)
             save_state(state, hashing)
-        return Manifest(step, hashing.size, hashing.digest.hexdigest(), is_best, again)
+        return Manifest(step, hashing.size, hashing.digest.hexdigest(), is_best, again, is_good)
 
     def _tidy(self) -> None:
         """Delete old checkpoints, now that the new one is on disk, and remains of killed writes."""
         known = [(path, _manifest_or_none(path)) for path in self._manifests()]
         whole = [manifest for _, manifest in known if manifest is not None]
         best = [manifest for manifest in whole if manifest.is_best][:1]
-        kept = {manifest.step for manifest in whole[: self.keep] + best}
+        good = [manifest for manifest in whole if manifest.is_good][:1]
+        kept = {manifest.step for manifest in whole[: self.keep] + best + good}
         unreadable = {_step(path) for path, manifest in known if manifest is None}  # for load_newest to name
         files = {name for manifest in whole if manifest.step in kept for name in manifest.files}
         # The manifest first (.json < .pt): a checkpoint without one does not count.

@@ -29,7 +29,8 @@ class RunStatus:
     """
 
     def __init__(self, folder: RunFolder, processes: Processes, steps: int, batch_size: int) -> None:
-        self._folder, self._processes, self._steps, self._batch_size = folder, processes, steps, batch_size
+        self._folder, self._processes, self._batch_size = folder, processes, batch_size
+        self.steps = steps
         self._lock = threading.Lock()
         self._phase, self._done, self._total, self._since = "starting", 0, 0, time.monotonic()
         self._rate: float | None = None
@@ -83,7 +84,7 @@ class RunStatus:
         if "val/nelbo" in values:
             names = ("nelbo", "bpd", "iw_bound", "iw_bpd")
             self._evaluation = {"step": step, **{n: values[f"val/{n}"] for n in names if f"val/{n}" in values}}
-        self._phase, self._done, self._total = "training", step, self._steps
+        self._phase, self._done, self._total = "training", step, self.steps
         self._write_if_possible()
 
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
@@ -96,7 +97,7 @@ class RunStatus:
         """``write`` tells how it ended."""
 
     def _details(self, state: RunState) -> dict[str, Any]:
-        known: dict[str, Any] = {"steps": self._steps, "device": str(self._processes.device)}
+        known: dict[str, Any] = {"steps": self.steps, "device": str(self._processes.device)}
         known |= {"images_per_second": self._rate, "last_evaluation": self._evaluation}
         if state == "running":
             known |= {"phase": self._phase, "done": self._done, "total": self._total, "seconds_to_go": self._to_go()}
@@ -105,7 +106,7 @@ class RunStatus:
     def _to_go(self) -> float | None:
         """Seconds to the end of training, without evaluations; or of what else is being done."""
         if self._phase == "training":
-            return round((self._steps - self.step()) * self._batch_size / self._rate, 1) if self._rate else None
+            return round((self.steps - self.step()) * self._batch_size / self._rate, 1) if self._rate else None
         if not self._done:
             return None
         return round((time.monotonic() - self._since) / self._done * (self._total - self._done), 1)

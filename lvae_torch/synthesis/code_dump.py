@@ -35,6 +35,10 @@ def check_code_dump(session: Session, source: CodeSource, dataset: str) -> tuple
         there = Dump.open(source.dumps, dataset)
         if "codes_of" not in there.provenance:
             raise CfgError(f"[synthesis] codes_to = {dataset}: {there.folder} holds images; choose a name of its own.")
+        if (run := there.provenance["codes_of"].get("run")) != session.identity["run"]:
+            raise CfgError(
+                f"[synthesis] codes_to = {dataset}: {there.folder} holds codes of run {run}; choose a name of its own."
+            )
     return found
 
 

@@ -38,7 +38,7 @@ class SynthesisSection(Section):
     mode: ModeName | TupleOf[ModeName] = "reconstruction"
     """One mode, or several in a list."""
     checkpoint: str = "last"
-    """last (the best one if the run finished with [val] patience), best, or the number of a step."""
+    """last (the best one if the run finished with [val] patience), best, good, or the number of a step."""
     use_ema: bool = True
     """Use the averaged weights, if the run has them."""
     split: str | None = None
@@ -111,7 +111,7 @@ class SynthesisSection(Section):
     def problems(self) -> Iterator[str]:
         if self.mode == ():
             yield "mode is an empty list; name at least one mode"
-        if self.checkpoint not in ("last", "best") and not self.checkpoint.isdecimal():
-            yield f"checkpoint is {self.checkpoint!r}; use last, best, or the number of a step"
+        if self.checkpoint not in ("last", "best", "good") and not self.checkpoint.isdecimal():
+            yield f"checkpoint is {self.checkpoint!r}; use last, best, good, or the number of a step"
         if self.output_temperature != 1 and self.draw != "sample":
             yield f"output_temperature is of samples, but draw = {self.draw}; set draw = sample"

@@ -61,7 +61,8 @@ def _measured(run: TrainedRun, folder: RunFolder) -> str:
             continue
         samples = f", {found['iw_samples']} samples" if "iw_samples" in found else ""
         images = f"{found['n_images']:,} images of {found['split']}"
-        rows.append(f"| {what}{samples} | {found[key]:.2f} nats per image | {images} | `synthesize --mode {mode}` |")
+        value = "not finite" if found[key] is None else f"{found[key]:.2f} nats per image"
+        rows.append(f"| {what}{samples} | {value} | {images} | `synthesize --mode {mode}` |")
     if not rows:
         return "Nothing yet with these weights: run `synthesize --mode reconstruction` before `export`."
     return "\n".join(["| | value | on | command |", "| --- | --- | --- | --- |", *rows])

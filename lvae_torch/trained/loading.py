@@ -12,7 +12,7 @@ from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.evaluation import take_statistics
 from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.files import NAME, expanded
-from lvae_torch.hparams import Settings, check_same_model, load, load_text, model_section, to_cfg
+from lvae_torch.hparams import Settings, check_same_model, load, load_in_place, load_text, model_section, to_cfg
 from lvae_torch.models.contract import Model
 from lvae_torch.runs.bundle import SETTINGS, WEIGHTS, Bundle, is_bundle
 from lvae_torch.runs.checkpoint import About, Checkpoint, load_chosen, store_of
@@ -26,7 +26,7 @@ def load_run(
     run: str | Path,
     *,
     device: Device = "auto",
-    checkpoint: Literal["last", "best"] | int = "last",
+    checkpoint: Literal["last", "best", "good"] | int = "last",
     weights: Literal["averaged", "raw"] = "averaged",
     runs: str | Path = "runs",
 ) -> TrainedRun:
@@ -34,7 +34,8 @@ def load_run(
 
     Args:
         run: a run's name, its folder, one of its checkpoints (.pt), or the folder of a bundle (``lvae export``).
-        checkpoint: ``last`` is the best one of a run that was finished with patience; or the number of a step.
+        checkpoint: ``last`` is the best one of a run that was finished with patience; ``best``; ``good``, the last one
+            before training went wrong; or the number of a step.
         weights: the averaged ones, where the run has them, or those that training left.
         runs: the folder of all runs, where a name is given.
     Raises:
@@ -70,7 +71,8 @@ def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = 
     """The settings that a run was trained with, with overrides applied, and the folder of its weights.
 
     Args:
-        run: a run's name or folder, a bundle, one checkpoint (.pt), or the .cfg file of a run.
+        run: a run's name or folder, a bundle, one checkpoint (.pt), or the .cfg file of a run; with ``@best``,
+            ``@good``, ``@last`` or ``@STEP`` behind it, that checkpoint.
     Raises:
         CfgError: if none of these exists, or its settings are wrong.
     """
@@ -78,8 +80,11 @@ def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = 
         path = Path(expanded(str(run)))
     except ValueError as error:
         raise CfgError(f"{run}: {error}.") from error
+    if "@" in path.name and not path.exists():  # RUN@best; no name has an @
+        stem, _, which = path.name.rpartition("@")
+        return find_run(path.with_name(stem), [*overrides, f"synthesis.checkpoint={which!r}"], runs)
     if path.suffix == ".cfg":
-        settings = load(path, overrides)
+        settings = load_in_place(path, overrides)
         return settings, RunFolder.of(settings.run).path
     if path.name == WEIGHTS and path.is_file():
         path = path.parent
@@ -163,15 +168,15 @@ def _from_checkpoint(settings: Settings, folder: Path) -> Bundle:
             raise CfgError(f"{folder}: the checkpoint of step {checkpoint.step}; [synthesis] checkpoint = {which}.")
     else:
         store = store_of(folder / "checkpoints")
-        checkpoint = load_chosen(store, int(which) if which.isdecimal() else _last_or_best(which))
+        checkpoint = load_chosen(store, int(which) if which.isdecimal() else _named(which))
     check_same_model(settings.model, checkpoint.about, folder, "Leave [model] as it was.")
     about = checkpoint.about
     weights, is_averaged = checkpoint.weights(use_ema), checkpoint.is_averaged(use_ema)
     return Bundle(weights, checkpoint.step, is_averaged, about.trained_on, about.versions)
 
 
-def _last_or_best(which: str) -> Literal["last", "best"]:
-    return "best" if which == "best" else "last"
+def _named(which: str) -> Literal["last", "best", "good"]:
+    return "best" if which == "best" else "good" if which == "good" else "last"
 
 
 def _bundle_of(settings: Settings, folder: Path) -> Bundle:

@@ -20,9 +20,10 @@ from lvae_torch.data.dump import Dump
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import make_preprocess, open_dump
 from lvae_torch.data.transforms import Preprocess
-from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.distributed.seeding import seed_everything, seed_of
 from lvae_torch.distributions.codes import CertainCodes
 from lvae_torch.distributions.gaussian import DiagonalGaussian
+from lvae_torch.distributions.noise import image_streams
 from lvae_torch.elbo.bounds import elbo_terms, iw_bound
 from lvae_torch.errors import DataError
 from lvae_torch.hparams import Settings
@@ -141,11 +142,18 @@ class TrainedRun:
             temperature: factor on the prior's stds: a number, one for each layer (top first), or
                 ``("linear", top, bottom)``.
             show: the mean of p(x | z), its mode, or a sample.
+            seed: image k has a stream of its own, so that the first ones are the same whatever ``n`` is.
         """
         source = prior_sample(per_layer(temperature, len(self.latent_shapes)))
         counts = [min(self._size, n - first) for first in range(0, n, self._size)]
-        with self._noise(seed):
+        if seed is None:
             return torch.cat([_shown(self.model(None, source, count), show) for count in counts])
+        seeds = [seed_of("sample", seed, k) for k in range(n)]
+        return torch.cat([self._drawn(source, seeds[k : k + self._size], show) for k in range(0, n, self._size)])
+
+    def _drawn(self, source: Source, seeds: Sequence[int], show: Picture) -> Tensor:
+        with image_streams(seeds, self.device):
+            return _shown(self.model(None, source, len(seeds)), show)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, draw: bool = True, show: Picture = "mean", seed: int | None = None) -> Tensor:

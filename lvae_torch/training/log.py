@@ -1,10 +1,12 @@
 """Sends the numbers and pictures of a training run to all reporters."""
 
+import math
 import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.elbo.bounds import bits_entry
 from lvae_torch.elbo.evaluation import Evaluation
 from lvae_torch.elbo.evaluator import TellPhase, silent
+from lvae_torch.errors import say
 from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.reporting.console import ConsoleReporter
@@ -35,14 +38,18 @@ class TrainingWatch:
     pictures: Tensor | None
     """Images to reconstruct, (B, C, H, W) in [0, 1]; None for no pictures."""
     seed: int
+    skip_norm: float | None = None
+    """``[optimizer] skip_norm``."""
     at_once: int = 64
     """Pictures of one pass."""
     tell: TellPhase = silent
     is_asked_to_stop: Callable[[], bool] = lambda: False
     last: Evaluation | None = None
+    _has_warned: bool = False
 
-    def begins(self, step: int) -> None:
-        """Training begins or continues at ``step``."""
+    def begins(self, step: int, rollbacks: int = 0) -> None:
+        """Training begins or continues at ``step``, after it went back so often."""
+        self._rollbacks = {"train/rollbacks": float(rollbacks)} if rollbacks else {}
         self._since, self._counted = time.monotonic(), step
 
     def logged(self, step: int, reading: Reading, learning_rate: float, images_per_step: int) -> None:
@@ -60,11 +67,15 @@ class TrainingWatch:
         values |= {
             "train/grad_norm": reading.grad_norm,
             "train/skipped_steps": float(reading.skipped),
+            **skipped_values(reading),
+            **self._rollbacks,
             "train/learning_rate": learning_rate,
             "speed/images_per_second": self._images_per_second(step, images_per_step),
             "speed/peak_memory_gib": peak_memory_gib(next(self.model.parameters()).device),
         }
         self.reporter.scalars(step, values)
+        if self.skip_norm is not None and not self._has_warned and 2 * reading.skipped_now >= reading.n_tried > 0:
+            self._has_warned = warn_of_skip_norm(self.skip_norm, reading)
 
     def evaluated(self, step: int, evaluation: Evaluation, seconds: float) -> None:
         """Report an evaluation that took ``seconds``, with a grid of samples and one of reconstructions."""
@@ -100,6 +111,33 @@ class TrainingWatch:
         elapsed, self._since = now - self._since, now
         n_steps, self._counted = step - self._counted, step
         return n_steps * images_per_step / max(elapsed, 1e-9)
+
+
+def skipped_values(reading: Reading) -> dict[str, float]:
+    """How many of the last steps were skipped, and with which gradient norms; nothing where none were."""
+    if not reading.skipped_now:
+        return {}
+    norms = reading.finite_norms
+    return {
+        "train/skipped_now": float(reading.skipped_now),
+        "train/tried_now": float(reading.n_tried),
+        "train/skipped_norm_median": median(norms) if norms else math.nan,
+        "train/skipped_norm_largest": norms[-1] if norms else math.nan,
+        "train/skipped_not_finite": float(len(reading.skipped_norms) - len(norms)),
+    }
+
+
+def warn_of_skip_norm(skip_norm: float, reading: Reading) -> bool:
+    """Say which ``skip_norm`` would have let the skipped steps through; whether there is any."""
+    norms = reading.finite_norms
+    if norms:
+        say(
+            f"[optimizer] skip_norm = {skip_norm:g} skipped {reading.skipped_now} of the last {reading.n_tried} steps. "
+            f"Their gradient norms: median {median(norms):.4g}, largest {norms[-1]:.4g}. To take half of them it must "
+            f"be above {median(norms):.4g}, to take all of them above {norms[-1]:.4g}; None skips only what is not "
+            "finite."
+        )
+    return bool(norms)
 
 
 def training_reporters(

@@ -1,5 +1,6 @@
 """The training loop: evaluate, save, stop or step. Calling it again after a stop continues the same run."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from lvae_torch.distributed.stopping import StopRequest
 from lvae_torch.elbo.evaluation import Evaluation
 from lvae_torch.elbo.evaluator import Evaluator, TellPhase, silent
 from lvae_torch.elbo.section import ValSection
-from lvae_torch.errors import CfgError, DataError, NumericalError, Preempted
+from lvae_torch.errors import CfgError, DataError, Diverged, Preempted
 from lvae_torch.runs.checkpoint import About, Checkpoint, State, Weights, load_chosen
 from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.training.meter import Reading
@@ -39,6 +40,10 @@ class Plan:
     max_skips_in_a_row: int = 100
     patience: int = 0
     """Evaluations without improvement after which the run stops and uses its best weights; 0 never stops early."""
+    rollback: int = 0
+    """How often a run that diverged goes back to its last good checkpoint."""
+    rollback_rate: float = 1.0
+    """Factor on the learning rate each time."""
 
     @classmethod
     def of(cls, seed: int, train: TrainSection, val: ValSection, optimizer: OptimizerSection) -> "Plan":
@@ -51,13 +56,15 @@ class Plan:
             checkpoint_every=whole(train.checkpoint_every),
             max_skips_in_a_row=optimizer.max_skips_in_a_row,
             patience=val.patience,
+            rollback=train.rollback,
+            rollback_rate=train.rollback_rate,
         )
 
 
 class Watcher(Protocol):
     """Receives the events of the loop, on rank 0."""
 
-    def begins(self, step: int) -> None: ...
+    def begins(self, step: int, rollbacks: int = 0) -> None: ...
 
     def logged(self, step: int, reading: Reading, learning_rate: float, images_per_step: int) -> None: ...
 
@@ -81,10 +88,15 @@ class Run:
     tell: TellPhase = silent
     phase: str = "training"
     """What is being done."""
-    saved_at: int = 0
-    """The step of the last checkpoint."""
     evaluation_seconds: float = inf
     """How long an evaluation takes, as far as this process knows; the same on all ranks."""
+    saved_at: int = 0
+    """The step of the last checkpoint, and the steps skipped until then."""
+    skipped_at_save: int = 0
+    was_mostly_taken: bool = True
+    """Whether most of the steps before the last checkpoint were taken."""
+    ends_lost: bool = False
+    """Whether no step was taken since the log line before the last, for no gradient was finite."""
 
 
 def fit(run: Run, batches: Iterable[Tensor]) -> None:
@@ -93,13 +105,11 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
     Raises:
         CfgError: if the run has already taken more steps.
         Preempted: after a signal, on every rank at the same step, when everything is saved.
-        NumericalError: if the gradients of too many steps in a row were not finite.
+        Diverged: if the gradients of too many steps in a row were not finite, or the run ends without a finite number.
     """
-    if run.state.step > run.plan.steps:
-        raise CfgError(f"[train] steps = {run.plan.steps}, but this run has taken {run.state.step} already; raise it.")
-    run.saved_at = run.state.step
+    check_steps(run.state, run.plan)
     if run.processes.is_main:
-        run.watcher.begins(run.state.step)
+        run.watcher.begins(run.state.step, run.state.rollbacks)
     try:
         _fit(run, iter(batches))
     except Preempted:
@@ -120,17 +130,29 @@ def _fit(run: Run, images: Iterator[Tensor]) -> None:
             save(run, is_best)
         if is_done:
             _choose_best(run)
+            _check_ended_well(run)
             return
         state.chosen_step = 0  # a finished run continues, so its choice no longer holds
         run.stop.ask()
         raw = next(images)
-        seed_everything("train", plan.seed, run.processes.rank, state.step)  # a resumed step draws the same noise
+        # A resumed step draws the same noise; after a divergence it draws another, so that it does not come again.
+        again = ("rollback", state.rollbacks) if state.rollbacks else ()
+        seed_everything("train", plan.seed, run.processes.rank, state.step, *again)
         run.train_step(raw, state.step)
         state.step += 1
         if state.step % plan.log_every == 0 or state.step == plan.steps:
             _log(run, raw.shape[0] * run.processes.world)
         if run.stop.agreed():
             raise Preempted(f"stopped at step {state.step} of {plan.steps} by {run.stop.reason}.")
+
+
+def check_steps(state: State, plan: Plan) -> None:
+    """
+    Raises:
+        CfgError: if the run has taken more steps than it should have.
+    """
+    if state.step > plan.steps:
+        raise CfgError(f"[train] steps = {plan.steps}, but this run has taken {state.step} already; raise it.")
 
 
 def has_lost_patience(run: Run) -> bool:
@@ -141,10 +163,27 @@ def has_lost_patience(run: Run) -> bool:
 def save(run: Run, is_best: bool = False) -> None:
     """Save a checkpoint of the current step; rank 0 writes it."""
     run.train_step.meter.share(run.processes)
+    skipped = run.train_step.meter.skipped()
+    if steps := run.state.step - run.saved_at:  # the same step saved again has the same steps before it
+        lost = skipped - run.skipped_at_save
+        run.was_mostly_taken = lost == 0 or 2 * lost < steps
     if run.processes.is_main:
+        # Also where it is the best: while steps are skipped, averaged weights still come closer to what they average.
         checkpoint = run.train_step.checkpoint(run.state, run.about, run.evaluate.unfinished)
-        run.store.save(run.state.step, checkpoint.as_dict(), is_best)
-    run.saved_at = run.state.step
+        run.store.save(run.state.step, checkpoint.as_dict(), is_best, run.was_mostly_taken and is_well(run.state))
+    run.saved_at, run.skipped_at_save = run.state.step, skipped
+
+
+def is_well(state: State) -> bool:
+    """Whether neither the last evaluation nor the last log line is far off from the best there was."""
+    return is_near(state.last_nelbo, state.best_nelbo) and is_near(state.last_logged, state.best_logged)
+
+
+def is_near(nelbo: float | None, best: float) -> bool:
+    """Whether a -ELBO, nats, is finite and not wildly worse than the best: by no more than its own size."""
+    if nelbo is None:
+        return True
+    return math.isfinite(nelbo) and nelbo <= best + max(abs(best), 1.0)
 
 
 def _save_before_leaving(run: Run) -> None:
@@ -160,21 +199,24 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.train_step.restore(checkpoint)
     run.state = checkpoint.state
     run.evaluate.unfinished = checkpoint.unfinished
+    run.train_step.follow(run.state, run.plan.rollback_rate)
+    run.saved_at, run.skipped_at_save = run.state.step, run.train_step.meter.skipped()
+    run.was_mostly_taken = run.store.is_good(run.state.step)
 
 
 def _evaluate_if_due(run: Run) -> bool:
     """Evaluate if the plan says so, at most once per step even after restarts; return whether it is the best so far."""
     state, plan = run.state, run.plan
     is_last = state.step == plan.steps
-    is_due = is_last or (plan.evaluate_every > 0 and state.step % plan.evaluate_every == 0)
+    is_due = is_last or (plan.evaluate_every > 0 and (state.step - state.origin) % plan.evaluate_every == 0)
     if not is_due or state.evaluated_at == state.step:
         return False
     if run.saved_at != state.step and (is_last or run.evaluation_seconds > LONG):
         save(run)
     # With patience, the last evaluation is that of the chosen weights.
     evaluation = _evaluated(run, is_last and not plan.patience, state.step)
-    state.evaluated_at = state.step
-    is_best = evaluation.nelbo < state.best_nelbo
+    state.evaluated_at, state.last_nelbo = state.step, evaluation.nelbo
+    is_best = math.isfinite(evaluation.nelbo) and evaluation.nelbo < state.best_nelbo
     state.evaluations_since_best += 1
     if is_best:
         state.best_step, state.best_nelbo, state.evaluations_since_best = state.step, evaluation.nelbo, 0
@@ -192,7 +234,7 @@ def _choose_best(run: Run) -> None:
     run.store.wait()  # the best checkpoint may still be written
     run.processes.barrier()
     with run.train_step.evaluated_with(_best_weights(run)):
-        _evaluated(run, True, state.best_step)
+        state.last_nelbo = _evaluated(run, True, state.best_step).nelbo
     state.chosen_step = state.best_step
     save(run, is_best=state.best_step == state.step)
 
@@ -216,13 +258,24 @@ def _best_weights(run: Run) -> Weights:
         raise DataError(f"{error} It had the best weights; [val] patience = 0 trains on without them.") from error
 
 
+def _check_ended_well(run: Run) -> None:
+    state = run.state
+    if state.last_nelbo is not None and not math.isfinite(state.last_nelbo):
+        raise Diverged(f"step {state.step}: the last evaluation is not finite.")
+    if run.ends_lost:
+        raise Diverged(f"step {state.step}: none of the last steps was taken, for their gradients were not finite.")
+
+
 def _log(run: Run, images_per_step: int) -> None:
-    reading = run.train_step.meter.read(run.processes)
+    state, reading = run.state, run.train_step.meter.read(run.processes)
+    run.ends_lost = reading.is_lost
+    if reading.n_steps:
+        state.last_logged = reading.nelbo
+        state.best_logged = min(state.best_logged, reading.nelbo)
     if run.processes.is_main:
-        run.watcher.logged(run.state.step, reading, run.train_step.learning_rate(run.state.step - 1), images_per_step)
+        run.watcher.logged(state.step, reading, run.train_step.rate_at(state.step - 1), images_per_step)
     if reading.skipped_in_a_row > run.plan.max_skips_in_a_row:
-        raise NumericalError(
-            f"step {run.state.step}: {reading.skipped_in_a_row} steps in a row were skipped, for gradients that were "
-            "not finite. The last checkpoint is good. Lower [optimizer] learning_rate or set clip_norm, and repeat the "
-            "command."
+        raise Diverged(
+            f"step {state.step}: {reading.skipped_in_a_row} steps in a row were skipped, for gradients that were not "
+            "finite."
         )

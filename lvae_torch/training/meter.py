@@ -11,6 +11,10 @@ from torch import Tensor
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.bounds import Terms
 
+KEPT_NORMS = 1024
+TAKEN = -1.0
+"""Stands for the norm of a step that was taken."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -26,10 +30,29 @@ class Reading:
     skipped_in_a_row: int
     extras: Mapping[str, float]
     """Numbers of some families, under their names in reports."""
+    skipped_norms: tuple[float, ...] = ()
+    """Gradient norms of the steps skipped since the last reading, of the last ``KEPT_NORMS`` steps; they may be NaN."""
+    skipped_now: int = 0
+    """Steps skipped since the last reading."""
 
     @property
     def nelbo(self) -> float:
         return self.nll + sum(self.kl)
+
+    @property
+    def n_tried(self) -> int:
+        """Steps since the last reading, taken or skipped."""
+        return self.n_steps + self.skipped_now
+
+    @property
+    def finite_norms(self) -> tuple[float, ...]:
+        """Norms of the skipped steps that are numbers, in rising order."""
+        return tuple(sorted(norm for norm in self.skipped_norms if math.isfinite(norm)))
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no step could be taken, for no gradient was finite."""
+        return self.n_steps == 0 and self.skipped_now > 0 and not self.finite_norms
 
 
 class Meter:
@@ -39,6 +62,9 @@ class Meter:
         self.n_layers = n_layers
         self.sums = torch.zeros(n_layers + 4, device=device)  # loss, nll, kl..., gradient norm, number of steps
         self.skips = torch.zeros(2, device=device)  # since the run began, and in a row
+        self.norms = torch.full((KEPT_NORMS,), TAKEN, device=device)  # of skipped steps since the last reading
+        self._at = 0  # where the next norm goes
+        self._skipped_before = 0  # steps skipped until the last reading
         self.extras: list[str] = []  # names of further entries of ``sums``, known from the first step
 
     def add(self, loss: Tensor, terms: Terms, grad_norm: Tensor, ok: Tensor) -> None:
@@ -51,6 +77,8 @@ class Meter:
         self.sums += torch.where(ok, means.detach(), 0.0)
         skipped = (~ok).float()
         self.skips = torch.stack([self.skips[0] + skipped, (self.skips[1] + 1) * skipped])
+        self.norms[self._at % KEPT_NORMS] = torch.where(ok, TAKEN, grad_norm)
+        self._at += 1
 
     @property
     def skipped_in_a_row(self) -> Tensor:
@@ -67,11 +95,14 @@ class Meter:
         sums = self.sums.tolist()
         loss, nll, *kl, grad_norm, count = sums[: self.n_layers + 4]
         skipped, in_a_row = self.skips.tolist()
+        now, self._skipped_before = int(skipped) - self._skipped_before, int(skipped)
+        norms = tuple(norm for norm in self.norms.tolist() if norm != TAKEN) if now else ()
         self.sums.zero_()
+        self.norms.fill_(TAKEN)
         n = count or math.nan  # if all steps were skipped, the means are NaN
         return Reading(
             loss / n, nll / n, tuple(v / n for v in kl), grad_norm / n, int(count), int(skipped), int(in_a_row),
-            dict(zip(self.extras, (v / n for v in sums[self.n_layers + 4 :]), strict=True)),
+            dict(zip(self.extras, (v / n for v in sums[self.n_layers + 4 :]), strict=True)), norms, now,
         )  # fmt: skip
 
     def skipped(self) -> int:
@@ -79,9 +110,16 @@ class Meter:
         return int(self.skips[0])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": self.sums, "skips": self.skips, "extras": self.extras}
+        state = {"sums": self.sums, "skips": self.skips, "extras": self.extras}
+        return {**state, "norms": self.norms, "at": self._at, "skipped_before": self._skipped_before}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.extras = list(state.get("extras", ()))
         self.sums = state["sums"].to(self.sums, copy=True)
         self.skips.copy_(state["skips"])
+        if "norms" in state:  # older versions kept none
+            self.norms.copy_(state["norms"])
+        else:
+            self.norms.fill_(TAKEN)
+        self._at = int(state.get("at", 0))
+        self._skipped_before = int(state.get("skipped_before", self.skipped()))

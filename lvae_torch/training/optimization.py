@@ -26,7 +26,8 @@ def make_optimizer(section: OptimizerSection, flat: FlatParameters, block_weight
     options: dict[str, Any] = {"betas": section.betas, "eps": section.eps, "weight_decay": on_all}
     optimizer = new_optimizer(section.name, flat.vector, **options)
     if section.weight_decay_on == "blocks":
-        decay_before_steps(optimizer, block_weights, section.weight_decay)
+        trained = [weight for weight in block_weights if weight.requires_grad]
+        decay_before_steps(optimizer, trained, section.weight_decay)
     return optimizer
 
 

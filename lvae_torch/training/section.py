@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from lvae_torch.cfg.section import (
+    Count,
     Float,
     Fraction,
     NonNegative,
@@ -14,6 +15,7 @@ from lvae_torch.cfg.section import (
     PositiveSteps,
     Section,
     Steps,
+    TupleOf,
     one_of,
     whole,
 )
@@ -77,7 +79,12 @@ class TrainSection(Section):
     steps: PositiveSteps = 100_000
     """Total number of steps, or '250 epochs'; raise it to continue a finished run."""
     initial_run: str | None = None
-    """Run whose weights (averaged ones, if it has them) to begin with, for fine-tuning; None draws new weights."""
+    """Run whose weights (averaged ones, if it has them) to begin with, for fine-tuning: NAME, or NAME@STEP, NAME@best,
+    NAME@good; None draws new weights."""
+    initial_partial: bool = False
+    """Take of initial_run what fits by name and shape, for another image size or depth; the rest begins anew."""
+    freeze: TupleOf[str] = ()
+    """Patterns of names of weights that stay as they are, such as ['stem.*', 'bottom_up.*'], for fine-tuning."""
     batch_size: PositiveInt = 64
     """Images per step over all processes together."""
     accumulate: PositiveInt = 1
@@ -99,13 +106,20 @@ class TrainSection(Section):
     checkpoint_every: PositiveSteps = 1000
     """Steps between checkpoints."""
     keep_checkpoints: PositiveInt = 2
-    """How many of the newest checkpoints to keep, beside the best."""
+    """How many of the newest checkpoints to keep, beside the best and the last good one."""
+    rollback: Count = 0
+    """How often a run that diverged goes back by itself, with other noise, to its last good checkpoint; 0 ends it."""
+    rollback_rate: Annotated[Float, Field(gt=0, le=1)] = 1.0
+    """Factor on the learning rate after each time that it went back."""
     timeout_minutes: Positive = 30.0
     """How long processes wait for one another before they give up."""
 
     def problems(self) -> Iterator[str]:
         if self.batch_size % self.accumulate:
             yield f"accumulate = {self.accumulate} does not divide batch_size = {self.batch_size}; choose a divisor"
+
+        if self.initial_partial and self.initial_run is None:
+            yield "initial_partial says how to take the weights of initial_run, but there is none; name one"
 
     @property
     def total_steps(self) -> int:
@@ -115,4 +129,9 @@ class TrainSection(Section):
     @field_validator("initial_run")
     @classmethod
     def _safe(cls, name: str | None) -> str | None:
-        return None if name is None else check_name(name, "initial_run")
+        if name is not None:
+            run, _, which = name.partition("@")
+            check_name(run, "initial_run")
+            if "@" in name and which not in ("last", "best", "good") and not which.isdecimal():
+                raise ValueError(f"{which!r} is no checkpoint; use a step, best, good or last")
+        return name

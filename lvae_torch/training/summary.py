@@ -34,6 +34,8 @@ def _evaluation_rows(
     """Rows of the likelihood, with everything needed to compare it."""
 
     def nats(value: float) -> str:
+        if not math.isfinite(value):
+            return "not finite"
         return f"{value:.2f} nats" + (f" ({bits_per_dim(value, n_dims):.4f} bits/dim)" if n_dims else "")
 
     images = f"{evaluation.n_images:,} images of {section.val_split}{_binarized(section)}"

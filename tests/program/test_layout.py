@@ -43,6 +43,8 @@ ROOMS: dict[str, list[str]] = {
     ],
     # runs of other programs, written as runs of ours
     "importing": [*GROUND, "cli", "elbo.objective", "hparams", "interop", "models.contract", "runs", "training"],
+    # where a run goes on, and what changed since
+    "resuming": [*GROUND, "data", "hparams", "runs", "training.optimization", "training.section"],
     # the commands read the cfg and put the rooms together
     "train": ["*"],
     "synthesize": ["*"],
@@ -53,7 +55,9 @@ ROOMS: dict[str, list[str]] = {
     "import_run": ["*"],
 }
 DATA_SCRIPTS = ["errors", "files", "distributed", "data", "cli"]  # recipes make dumps and know nothing of models
-KNOW_ALL_SECTIONS = {"hparams", "trained", "importing", *(room for room, allowed in ROOMS.items() if allowed == ["*"])}
+KNOW_ALL_SECTIONS = {"hparams", "trained", "importing", "resuming"} | {
+    room for room, allowed in ROOMS.items() if allowed == ["*"]
+}
 LOOSE_FILES = {"__init__", "__main__", "cli", "errors", "files"} | {
     r for r, allowed in ROOMS.items() if allowed == ["*"]
 }

@@ -7,7 +7,7 @@ import pytest
 import small
 import torch
 
-from lvae_torch.errors import CfgError, DataError
+from lvae_torch.errors import CfgError, DataError, NumericalError
 from lvae_torch.files import read_json
 from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.synthesize import synthesize
@@ -136,7 +136,15 @@ def test_preprocessing_without_an_effect_is_refused(folder: Path, wrong: dict[st
 
 def test_numbers_that_are_none_are_shown_and_survived(folder: Path) -> None:
     """A diverged model is evaluated, logged and drawn; the error is the user's, not a traceback."""
-    train(small.settings(folder, train__steps=2, optimizer__learning_rate=1e9, model__max_log_std=None, loss__beta=1.0))
+    with pytest.raises(NumericalError, match=r"the last evaluation is not finite"):
+        train(
+            small.settings(
+                folder, train__steps=2, optimizer__learning_rate=1e9, model__max_log_std=None, loss__beta=1.0
+            )
+        )
+    assert read_json(folder / "runs" / "small" / "status.json")["state"] == "failed"
+    for path in (folder / "runs" / "small" / "checkpoints").iterdir():
+        path.rename(path.with_name(path.name.removesuffix(".aside")))  # nobody uses such weights by accident
     synthesize(small.settings(folder, model__max_log_std=None), ["analysis"])
     assert (folder / "runs" / "small" / "synthesis" / "analysis" / "kl_units.png").is_file()
 

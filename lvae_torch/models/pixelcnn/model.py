@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.categorical import Categorical, codes_of
+from lvae_torch.distributions.noise import uniform_like
 from lvae_torch.models.contract import Features, Model, Output, Source, batch_size
 from lvae_torch.models.pixelcnn.causal import drawing
 from lvae_torch.models.pixelcnn.networks import Above, GatedLayer, GatedNetwork, PlainBlock, PlainNetwork
@@ -67,7 +68,7 @@ class PixelCNN(Model):
             temperature: divides the logits.
         """
         weight = self.embedding.weight
-        u = torch.rand(n, *self.image_shape, dtype=weight.dtype, device=weight.device) if noise is None else noise
+        u = uniform_like(weight.new_empty(n, *self.image_shape)) if noise is None else noise
 
         def choose(row: int, column: int, p: Categorical) -> Tensor:
             here = (..., slice(row, row + 1), slice(column, column + 1))

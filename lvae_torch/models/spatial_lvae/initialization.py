@@ -17,12 +17,18 @@ def draw_kaiming(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def rescale_to_data(model: nn.Module, forward: Callable[[], object], scale: float = 0.1) -> None:
+def rescale_to_data(
+    model: nn.Module, forward: Callable[[], object], scale: float = 0.1, bound: float | None = None
+) -> None:
     """Give every output channel of every affine layer mean 0 and std ``scale`` over one batch.
 
     ``forward`` runs that batch once. Layers are corrected in the order they run, so each one sees corrected inputs.
+    A layer with one value a channel, which has no std, stays as it is.
+
+    Args:
+        bound: the most that a channel is scaled up or down; None for no bound, as published.
     """
-    hooks = [layer.register_forward_hook(_rescale(scale)) for layer in affine_layers(model)]
+    hooks = [layer.register_forward_hook(_rescale(scale, bound)) for layer in affine_layers(model)]
     try:
         forward()
     finally:
@@ -34,12 +40,16 @@ def affine_layers(model: nn.Module) -> list[Affine]:
     return [m for m in model.modules() if isinstance(m, Affine)]
 
 
-def _rescale(scale: float) -> Callable[[Affine, tuple[Tensor, ...], Tensor], Tensor]:
+def _rescale(scale: float, bound: float | None) -> Callable[[Affine, tuple[Tensor, ...], Tensor], Tensor]:
     def correct(layer: Affine, _inputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
         channel = -1 if isinstance(layer, nn.Linear) else 1
         others = [d for d in range(y.dim()) if d != channel % y.dim()]
+        if y.numel() == y.shape[channel]:
+            return y
         mean = y.mean(dim=others)
         factor = scale / torch.sqrt(y.var(dim=others) + 1e-5)  # unbiased variance, as published
+        if bound is not None:
+            factor = factor.clamp(1 / bound, bound)
         if layer.bias is not None:
             layer.bias.copy_((layer.bias - mean) * factor)
         out_dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0

@@ -155,14 +155,19 @@ class SpatialLVAE(Model):
         ]
         return tuple(reversed(shapes))
 
-    def initialize(self, x: Tensor, scale: float = 0.1) -> None:
+    @property
+    def starts_from_data(self) -> bool:
+        """Whether the settings ask for data-dependent initialisation."""
+        return self.data_dependent_init
+
+    def initialize(self, x: Tensor, bound: float | None = None) -> None:
         """Initialise from one batch x, (B, C, H, W), if ``data_dependent_init`` is set."""
         if not self.data_dependent_init:
             return
         was_training = self.training
         self.train()
         draw_kaiming(self)
-        rescale_to_data(self, lambda: self(x, posterior_sample), scale)
+        rescale_to_data(self, lambda: self(x, posterior_sample), bound=bound)
         self.train(was_training)
 
     def _padded_size(self) -> tuple[int, int]:

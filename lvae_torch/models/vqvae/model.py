@@ -111,8 +111,14 @@ class VQVAE(Model):
         _, height, width = self.image_shape
         return ((1, height // REDUCTION, width // REDUCTION),)
 
-    def initialize(self, x: Tensor) -> None:
+    @property
+    def starts_from_data(self) -> bool:
+        """Whether the settings ask for codes that begin at the data."""
+        return self.quantizer.starts_at_data
+
+    def initialize(self, x: Tensor, bound: float | None = None) -> None:
         """Put the codes at cluster centres of the encodings of one batch x, (B, C, H, W), if ``start = k_means``.
+
 
         Raises:
             CfgError: if the batch has fewer encodings than there are codes.

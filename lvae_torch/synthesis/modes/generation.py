@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.distributed.seeding import seed_of
+from lvae_torch.distributions.noise import image_streams
 from lvae_torch.models.sources import prior_sample
 from lvae_torch.synthesis.codes import code_grid
 from lvae_torch.synthesis.session import Session, n_rounds
@@ -13,12 +14,15 @@ from lvae_torch.synthesis.showing import save_first, stored
 from lvae_torch.synthesis.singles import SINGLES, save_singles
 from lvae_torch.synthesis.temperatures import per_layer
 
+STEP = 8
+
 
 @torch.no_grad()
 def run(session: Session) -> dict[str, object]:
     """Write images as parts, uint8 (n, H, W, C), and a grid of the first ones.
 
-    Each entry of ``temperatures`` gets its own folder (``setting_0`` and so on) and its own noise.
+    Each entry of ``temperatures`` gets its own folder (``setting_0`` and so on) and its own noise. Image k has a stream
+    of noise of its own too: with another number of images the first ones are the same.
     """
     options, n_layers = session.options, len(session.model.latent_shapes())
     settings = [per_layer(given, n_layers, "temperatures") for given in options.temperatures]
@@ -39,15 +43,23 @@ def _generate(session: Session, temperatures: tuple[float, ...], *key: int | str
     size = options.batch_size
     parts = session.parts(0, "n_images", "batch_size")  # quick, so always made anew
     for j, count in n_rounds(session, options.n_images, size):
-        seed_everything("generation", options.seed, *key, j)
-        source = prior_sample(temperatures) if session.prior is None else session.prior.source(count, temperatures[0])
-        shown = session.picture_of(session.model(None, source, n=count).likelihood)
+        n = in_step(count, size)
+        seeds = [seed_of("generation", options.seed, *key, j * size + i) for i in range(n)]
+        with image_streams(seeds, session.processes.device):
+            source = prior_sample(temperatures) if session.prior is None else session.prior.source(n, temperatures[0])
+            shown = session.picture_of(session.model(None, source, n=n).likelihood)[:count]
         parts.write(j, stored(shown))
         if options.save_singles:
             save_singles(session.out / SINGLES, range(j * size, j * size + count), shown)
     session.processes.barrier()
     if session.processes.is_main:
         save_first(session.out / "samples.png", parts, options.n_images, options.columns)
+
+
+def in_step(count: int, size: int) -> int:
+    """How many images are computed for ``count`` of a part of ``size``: some kernels round small batches otherwise."""
+    step = min(STEP, size)
+    return -(-count // step) * step
 
 
 def _prior_told(session: Session) -> dict[str, object]:

@@ -1,0 +1,228 @@
+"""A run that diverges: what is kept, what is said, where it goes on from; and that it never counts as finished."""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+import torch
+from test_runs import assert_same_bits, checkpoint, scalars
+
+from lvae_torch.elbo.bounds import Terms
+from lvae_torch.elbo.objective import Objective
+from lvae_torch.errors import CfgError, DataError, NumericalError
+from lvae_torch.files import read_json
+from lvae_torch.reporting.console import ConsoleReporter
+from lvae_torch.reporting.tensorboard import TensorBoardReporter
+from lvae_torch.runs.checkpoint import State
+from lvae_torch.runs.checkpoints import CheckpointStore
+from lvae_torch.train import train
+from lvae_torch.training.loop import is_good
+from lvae_torch.training.meter import Reading
+
+# A checkpoint and an evaluation every other step, and an end after more than two bad steps in a row.
+WATCHFUL = {
+    "train__steps": 12, "train__checkpoint_every": 2, "train__log_every": 1, "val__every": 2, "val__images": 0,
+    "optimizer__max_skips_in_a_row": 2,
+}  # fmt: skip
+Spoil = Callable[[Iterable[int], int], None]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    small.write_dump(tmp_path / "dumps")
+    return tmp_path
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Spoil:
+    """Makes the gradients of some steps NaN, each step so many times."""
+
+    def begin(steps: Iterable[int], times: int) -> None:
+        left, honest = dict.fromkeys(steps, times), Objective.__call__
+
+        def spoiled(self: Objective, x: torch.Tensor, out: Any, step: int) -> tuple[torch.Tensor, Terms]:
+            loss, terms = honest(self, x, out, step)
+            if left.get(step, 0) > 0:
+                left[step] -= 1
+                loss = loss * math.nan
+            return loss, terms
+
+        monkeypatch.setattr(Objective, "__call__", spoiled)
+
+    return begin
+
+
+def run(folder: Path, wanted: Any = "last", **changes: Any) -> None:
+    train(small.settings(folder, **{**WATCHFUL, **changes}), wanted)
+
+
+def steps_in(folder: Path, suffix: str = "") -> list[int]:
+    paths = (folder / "runs" / "small" / "checkpoints").glob(f"step_*.json{suffix}")
+    return sorted(int(path.name[5:13]) for path in paths)
+
+
+def status(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(folder / "runs" / "small" / "status.json")
+    return found
+
+
+def test_it_goes_back_and_is_finished(folder: Path, spoil: Spoil, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(range(6, 9), 1)
+    run(folder, train__rollback=2, train__rollback_rate=0.5)
+    state = checkpoint(folder, "small")["state"]
+    assert (state["step"], state["rollbacks"], status(folder)["state"]) == (12, 1, "finished")
+    logged = [(line["step"], line["train/learning_rate"]) for line in scalars(folder, "small") if "train/nll" in line]
+    assert logged == [(k + 1, 1e-3 if k < 6 else 5e-4) for k in range(12)], "each step once, at the lower rate"
+    counted = [line.get("train/rollbacks", 0) for line in scalars(folder, "small") if "train/nll" in line]
+    assert counted == [0] * 6 + [1] * 6
+    said = capsys.readouterr().err
+    assert "checkpoint of step 6 is good" in said and "1 of 2 times; the learning rate is 0.0005" in said
+    assert "skipped 1 of 1 steps (gradient norms: 1 not finite)" in said and "nan" not in said.lower()
+
+
+def test_a_stop_after_going_back_changes_nothing(folder: Path, spoil: Spoil) -> None:
+    spoil(range(6, 9), 1)
+    run(folder, train__rollback=1)
+    whole = checkpoint(folder, "small")
+    spoil(range(6, 9), 1)
+    run(folder, run__name="parts", train__rollback=1, train__steps=9)
+    run(folder, run__name="parts", train__rollback=1)
+    assert_same_bits(whole["model"], checkpoint(folder, "parts")["model"])
+    assert checkpoint(folder, "parts")["state"]["rollbacks"] == 1
+
+
+def test_it_goes_back_so_often_and_not_more(folder: Path, spoil: Spoil) -> None:
+    spoil(range(4, 9), 99)
+    with pytest.raises(NumericalError, match=r"step 7.*checkpoint of step 4 is good.*It went back 2 times already"):
+        run(folder, train__rollback=2)
+    assert status(folder)["state"] == "failed"
+
+
+def test_without_going_back_the_same_command_goes_on_from_what_is_good(folder: Path, spoil: Spoil) -> None:
+    """Checkpoints that were saved while steps were skipped are no good, and stand in nobody's way."""
+    spoil(range(5, 12), 1)
+    with pytest.raises(NumericalError, match=r"step 4 is good. Later ones \(8, 6\) are set aside") as told:
+        run(folder, optimizer__max_skips_in_a_row=3)
+    assert (steps_in(folder), steps_in(folder, ".aside")) == ([4], [6, 8]) and "rollback = 3" in str(told.value)
+    run(folder)
+    assert status(folder)["state"] == "finished" and checkpoint(folder, "small")["state"]["rollbacks"] == 0
+    run(folder, run__name="whole")
+    assert_same_bits(checkpoint(folder, "small")["model"], checkpoint(folder, "whole")["model"])
+
+
+def test_where_nothing_is_good_the_next_start_begins_anew(folder: Path, spoil: Spoil) -> None:
+    spoil(range(3), 1)
+    with pytest.raises(NumericalError, match=r"No checkpoint is good.*the run begins anew"):
+        run(folder)
+    run(folder, optimizer__name="adam")  # nothing holds it to what it began with
+    assert [line["step"] for line in scalars(folder, "small") if "train/nll" in line] == list(range(1, 13))
+
+
+def test_an_end_without_a_number_is_no_success(folder: Path, spoil: Spoil) -> None:
+    spoil(range(10, 12), 99)
+    with pytest.raises(NumericalError, match="none of the last steps was taken"):
+        run(folder, train__log_every=2, optimizer__max_skips_in_a_row=50)
+    assert status(folder)["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("last", "best", "steps", "skipped", "good"),
+    [
+        (100.0, 90.0, 10, 4, True), (100.0, 90.0, 10, 5, False), (100.0, 90.0, 0, 0, True),
+        (math.nan, 90.0, 10, 0, False),
+        (181.0, 90.0, 10, 0, False), (-math.inf, -90.0, 10, 0, False), (1.0, -90.0, 10, 0, False),
+        (-50.0, -90.0, 10, 0, True), (0.9, 0.0, 10, 0, True), (None, math.inf, 10, 0, True),
+    ],
+)  # fmt: skip
+def test_what_is_good(last: float | None, best: float, steps: int, skipped: int, good: bool) -> None:
+    assert is_good(State(last_nelbo=last, best_nelbo=best), steps, skipped) is good
+    assert is_good(State(last_logged=last, best_logged=best), steps, skipped) is good
+
+
+def test_a_checkpoint_that_is_not_finite_is_never_good(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    for step, value in ((1, 0.0), (2, math.nan), (3, math.inf)):
+        store.save(step, {"model": {"w": torch.tensor([value])}})
+        store.wait()
+    assert store.last_good() == 1 and sorted(path.stem for path in tmp_path.glob("*.json")) == [
+        "step_00000001", "step_00000003",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wanted", ["best", "good", 2])
+def test_training_goes_on_from_a_named_checkpoint(folder: Path, wanted: Any) -> None:
+    run(folder, train__steps=6, train__keep_checkpoints=9)
+    whole = checkpoint(folder, "small")["model"]
+    run(folder, wanted, train__steps=6, train__keep_checkpoints=9)
+    assert_same_bits(whole, checkpoint(folder, "small")["model"])
+    assert steps_in(folder, ".aside") == ([4, 6] if wanted == 2 else [])
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(folder: Path) -> None:
+    run(folder, train__steps=4)
+    with pytest.raises(DataError, match="no checkpoint 3; there are: 4, 2"):
+        run(folder, 3)
+    with pytest.raises(CfgError, match=r"initial_run.*'middle' is no checkpoint"):
+        run(folder, run__name="next", train__initial_run="small@middle")
+
+
+@pytest.mark.parametrize("which", ["2", "best"])
+def test_a_run_begins_with_a_named_checkpoint_of_another(folder: Path, which: str) -> None:
+    run(folder, train__steps=4, train__ema_decay=0.5)
+    store = CheckpointStore(folder / "runs" / "small" / "checkpoints")
+    given = store.load(int(which) if which.isdecimal() else "best")["ema"]
+    more = {"run__name": "next", "train__initial_run": f"small@{which}", "optimizer__learning_rate": 1e-12}
+    run(folder, train__steps=1, **more)
+    begun = checkpoint(folder, "next")["model"]
+    assert all(torch.allclose(begun[name], given[name], atol=1e-6) for name in given if "weight" in name)
+
+
+def test_skipped_steps_are_told_with_their_norms(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(folder, optimizer__skip_norm=1e-3, train__log_every=4, optimizer__max_skips_in_a_row=100)
+    said = capsys.readouterr().err
+    line = next(line for line in scalars(folder, "small") if line.get("train/skipped_now"))
+    median, largest = line["train/skipped_norm_median"], line["train/skipped_norm_largest"]
+    assert (line["train/skipped_now"], line["train/nelbo"]) == (4, None) and 1e-3 < median <= largest
+    assert f"skipped 4 of 4 steps (gradient norms: median {median:.4g}, largest {largest:.4g})" in said
+    assert said.count("[optimizer] skip_norm = 0.001 skipped 4 of the last 4 steps") == 1
+    assert f"to take all of them above {largest:.4g}" in said and "-ELBO nan" not in said
+
+
+def test_the_value_that_is_told_lets_the_steps_through(folder: Path) -> None:
+    run(folder, optimizer__skip_norm=1e-3, train__log_every=2, train__steps=2)
+    line = next(line for line in scalars(folder, "small") if line.get("train/skipped_now"))
+    run(folder, run__name="next", optimizer__skip_norm=1.001 * line["train/skipped_norm_largest"], train__steps=2)
+    assert [line["train/skipped_steps"] for line in scalars(folder, "next") if "train/nll" in line] == [0, 0]
+
+
+@pytest.mark.parametrize("values", [[1e30] * 3, [0.0, 1e30], [-1e-30, 1e-30], [3.0], [math.nan] * 2, [7e7, 7e7 + 8]])
+def test_distributions_of_any_numbers_can_be_kept(tmp_path: Path, values: list[float]) -> None:
+    import numpy as np
+
+    TensorBoardReporter(tmp_path).histogram(1, "x", np.array(values, dtype=np.float32))
+
+
+def test_what_is_not_finite_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    ConsoleReporter(10).scalars(5, {"val/nelbo": math.nan, "val/nll": math.inf, "val/kl": 1.0})
+    assert capsys.readouterr().err == "step 5: validation -ELBO not finite  NLL not finite  KL 1.00\n"
+
+
+def test_a_reading_is_lost_where_no_gradient_was_finite() -> None:
+    def reading(taken: int, norms: tuple[float, ...]) -> Reading:
+        return Reading(0, 0, (), 0, taken, len(norms), len(norms), {}, norms, len(norms))
+
+    assert reading(0, (math.nan, math.inf)).is_lost
+    assert not reading(1, (math.nan,)).is_lost and not reading(0, (math.nan, 5.0)).is_lost
+
+
+def test_older_manifests_are_read(folder: Path) -> None:
+    run(folder, train__steps=4)
+    for path in (folder / "runs" / "small" / "checkpoints").glob("*.json"):
+        known = json.loads(path.read_text())
+        del known["is_good"]
+        path.write_text(json.dumps(known))
+    assert CheckpointStore(folder / "runs" / "small" / "checkpoints").last_good() == 4

@@ -1,0 +1,88 @@
+"""Beginning with parts of another run's weights, and weights that stay as they are."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+import torch
+from test_runs import checkpoint
+
+from lvae_torch.errors import CfgError
+from lvae_torch.train import train
+from lvae_torch.training.fine_tuning import freeze, take_fitting
+from lvae_torch.training.flat import FlatParameters
+
+
+def test_what_fits_is_taken_and_the_rest_is_listed() -> None:
+    there, here = small.model(z_channels=(2, 3)), small.model(z_channels=(2, 4))
+    with torch.no_grad():
+        for parameter in there.parameters():
+            parameter.fill_(7.0)
+    before = {name: value.clone() for name, value in here.state_dict().items()}
+    table = take_fitting(here, there.state_dict())
+    for name, value in here.state_dict().items():
+        fits = there.state_dict()[name].shape == value.shape
+        assert torch.equal(value, there.state_dict()[name] if fits else before[name]), name
+        assert (name in table) is not fits
+    assert "rungs.0.posterior.weight" in table and "8x4x3x3" in table and "6x4x3x3" in table
+
+
+def test_what_fits_nowhere_is_refused() -> None:
+    with pytest.raises(CfgError, match="none of its weights has the name"):
+        take_fitting(small.model(), small.dense("ladder").state_dict())
+
+
+def test_another_image_size_and_depth_begin_with_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small.write_dump(tmp_path / "dumps")
+    train(small.settings(tmp_path, train__steps=2, train__ema_decay=0.0))
+    deeper: dict[str, Any] = {"model__z_channels": [2, 3, 4], "model__downsample": [1, 1, 0], "run__name": "deeper"}
+    with pytest.raises(CfgError, match=r"trained with another \[model\]"):
+        train(small.settings(tmp_path, train__initial_run="small", **deeper))
+    more = {"train__steps": 1, "optimizer__learning_rate": 1e-12, "train__initial_partial": True}
+    train(small.settings(tmp_path, train__initial_run="small", **deeper, **more))
+    assert "taken: " in capsys.readouterr().err
+    given, begun = checkpoint(tmp_path, "small")["model"], checkpoint(tmp_path, "deeper")["model"]
+    assert torch.allclose(given["stem.0.weight"], begun["stem.0.weight"], atol=1e-6)
+    with pytest.raises(CfgError, match="initial_partial says how to take"):
+        small.settings(tmp_path, train__initial_partial=True)
+
+
+def test_frozen_weights_stay_and_the_others_move(tmp_path: Path) -> None:
+    small.write_dump(tmp_path / "dumps")
+    kinds = {"train__freeze": ["stem.*", "*.prior.*"], "train__steps": 3}
+    train(small.settings(tmp_path, train__steps=1, optimizer__learning_rate=1e-12))
+    train(small.settings(tmp_path, run__name="fine", train__initial_run="small", **kinds))
+    given, tuned = checkpoint(tmp_path, "small")["ema"], checkpoint(tmp_path, "fine")
+    model = small.settings(tmp_path).model.build(small.IMAGE_SHAPE, 2)
+    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    for name in trainable:
+        stays = name.startswith("stem.") or ".prior." in name or not trainable[name]
+        assert torch.equal(given[name], tuned["model"][name]) is stays, name
+        assert not stays or torch.equal(given[name], tuned["ema"][name]), name
+    train(small.settings(tmp_path, run__name="fine", train__initial_run="small", **{**kinds, "train__steps": 5}))
+    with pytest.raises(CfgError, match=r"\[train\] freeze"):
+        train(small.settings(tmp_path, run__name="fine", train__initial_run="small", train__steps=7))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "told"), [(["stme.*"], "'stme.\\*' matches no weight.*stem"), (["*"], "nothing is")]
+)
+def test_patterns_that_leave_nothing_or_match_nothing(patterns: list[str], told: str) -> None:
+    with pytest.raises(CfgError, match=told):
+        freeze(small.model(), patterns)
+
+
+def test_frozen_weights_do_not_decay() -> None:
+    model = small.very_deep()
+    freeze(model, ["up.*"])
+    flat = FlatParameters(model)
+    optimizer = small.make_optimizer(
+        small.OptimizerSection(weight_decay=0.5, weight_decay_on="blocks", name="adamw"), flat, model.block_weights()
+    )
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer.param_groups[0]["lr"] = 0.5
+    with torch.no_grad():
+        optimizer.step()
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved and not any(name.startswith("up.") for name in moved)
