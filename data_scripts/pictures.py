@@ -135,17 +135,17 @@ def _problems(ledger: Ledger, spans: Mapping[str, Mapping[str, Readable]]) -> di
 
 
 def _equal(found: Mapping[str, Sequence[Record]]) -> dict[str, list[str]]:
-    """Images of two splits that are the same to the pixel, by these splits."""
-    by_split = {
-        split: {r.outcome.digest: r.outcome.name for r in records if r.outcome.digest}
-        for split, records in found.items()
-    }
-    equal = {}
-    for one, other in combinations(by_split, 2):
-        digests = by_split[one].keys() & by_split[other].keys()
-        if digests:
-            pairs = (f"{by_split[one][digest]} = {by_split[other][digest]}" for digest in digests)
-            equal[f"in {one} and {other}"] = sorted(pairs)
+    """Pictures of one split whose image is, to the pixel, that of a picture of an earlier one, by these splits."""
+    equal = dict[str, list[str]]()
+    for one, other in combinations(found, 2):
+        earlier = {record.outcome.digest: record.outcome.name for record in found[one] if record.outcome.digest}
+        pairs = [
+            f"{earlier[record.outcome.digest]} = {record.outcome.name}"
+            for record in found[other]
+            if record.outcome.digest in earlier
+        ]
+        if pairs:
+            equal[f"of {other} that are in {one}, too"] = pairs
     return equal
 
 

@@ -205,8 +205,10 @@ def test_groups_stay_together(tmp_path: Path, by: str) -> None:
 def test_equal_pictures_of_two_splits_are_told(tmp_path: Path) -> None:
     same = noise(8, 8, 1)
     files = {"train/1.png": encoded(same), "train/2.png": encoded(noise(8, 8, 2)), "test/3.bmp": encoded(same, "BMP")}
+    files["test/4.png"] = encoded(same)
     equal = account_of(make(write_folder(tmp_path / "mine", files), tmp_path))["equal_images"]
-    assert equal == {"in train and test": {"count": 1, "first": ["train/1.png = test/3.bmp"]}}
+    first = ["train/1.png = test/3.bmp", "train/1.png = test/4.png"]
+    assert equal == {"of test that are in train, too": {"count": 2, "first": first}}
 
 
 # --- a conversion that goes on ----------------------------------------------------------------------------------------
