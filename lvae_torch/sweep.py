@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvae_torch.cli import add_overrides, begin, main, new_parser
-from lvae_torch.distributed.place import n_cores
 from lvae_torch.synthesis.modes import MODES
 
 PARSER = new_parser("sweep")
@@ -32,6 +31,7 @@ if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
 from lvae_torch.distributed.launcher import STARTED_BY
+from lvae_torch.distributed.place import n_cores
 from lvae_torch.distributed.signals import stop_signals
 from lvae_torch.errors import CfgError, Preempted, say
 from lvae_torch.files import write_text

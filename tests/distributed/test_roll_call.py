@@ -81,7 +81,7 @@ def test_a_store_that_is_gone_is_named() -> None:
 def test_a_rank_that_dies_is_named_by_the_other(repository: Path) -> None:
     script = (
         "import os, sys\n"
-        "from lvae_torch import roll_call\nroll_call.GRACE = 0.5\n"
+        "from lvae_torch.distributed import roll_call\nroll_call.GRACE = 0.5\n"
         "from lvae_torch.cli import main\nfrom lvae_torch.distributed.processes import start_processes\n"
         "def command(argv):\n"
         "    with start_processes('cpu') as processes:\n"

@@ -22,7 +22,7 @@ from lvae_torch.models.rematerialization import rematerialize
 from lvae_torch.training.costs import flops_per_image, kept_for_backward
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXAMPLES = sorted((REPOSITORY / "egs").rglob("*.cfg"))
+EXAMPLES = sorted(path for path in (REPOSITORY / "egs").rglob("*.cfg") if path.name != "hparams.cfg")
 PARAMETERS = {
     "static_mnist_3": 3_209_153,
     "static_mnist_6": 6_008_705,

@@ -86,7 +86,7 @@ def test_generation_is_seeded_and_keeps_its_number(folder: Path) -> None:
     assert metrics["temperatures"] == [1.0, 0.5]
     first = [read_part(p)["images"] for p in sorted(out(folder, "generation").glob("part_*.npz"))]
     assert sum(map(len, first)) == 7
-    assert first[0].shape[1:] == (8, 8, 3)
+    assert first[0].shape[1:] == (8, 8, 1)
     for path in out(folder, "generation").glob("part_*.npz"):
         path.unlink()
     results(folder, "generation", synthesis__temperature=("linear", 1.0, 0.5))
@@ -123,7 +123,7 @@ def test_decoded_encodings_are_the_reconstructions(folder: Path, file_format: st
     images = np.concatenate([read_part(p)["images"] for p in sorted(out(folder, "decoding").glob("part_*.npz"))])
     truth = Dump.open(folder / "dumps", "small").split("test").gather(np.arange(N_TEST)).numpy()[..., 0] * 255.0
     error, chance = np.abs(images[..., 0] - truth).mean(), np.abs(images[::-1, ..., 0] - truth).mean()
-    assert images.shape == (N_TEST, 8, 8, 3)
+    assert images.shape == (N_TEST, 8, 8, 1)
     assert error <= chance + 1
 
 

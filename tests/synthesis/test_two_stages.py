@@ -193,7 +193,7 @@ def run_ranks(folder: Path, module: str, cfg: str, arguments: Sequence[str]) -> 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"synthesis__prior_run": "nobody"}, r"neither a \.cfg file, a run"),
+        ({"synthesis__prior_run": "nobody"}, "there is no such run, bundle, checkpoint"),
         ({"synthesis__prior_run": "images"}, r"prior_run = images: it draws 3x8x12 of 256 codes, but run images dec"),
         ({"synthesis__prior_run": "codes", "synthesis__checkpoint": "4"}, "at step 6 .* this is run images at step 4"),
     ],

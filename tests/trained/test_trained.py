@@ -152,7 +152,7 @@ def test_latents_of_another_kind_are_refused(run: TrainedRun) -> None:
 
 
 def test_what_cannot_be_loaded_is_said(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CfgError, match=r"neither a \.cfg file, a run"):
+    with pytest.raises(CfgError, match="there is no such run, bundle, checkpoint"):
         lvae_torch.load_run("nothing", runs=tmp_path)
     bare = tmp_path / "bare"
     bare.mkdir()
