@@ -252,7 +252,7 @@ def test_the_folder_may_stand_before_the_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"cuont": 5}, "no option cuont; there are name, limit, "),
+        ({"cuont": 5}, "no option cuont; there are name, replace, limit, "),
         ({"count": 9}, "--count is 9"),
         ({"limit": -1}, "--limit is -1"),
         ({"seed": -1}, "--seed is -1"),
