@@ -159,7 +159,7 @@ def test_labels_have_no_part_in_the_content_hash(tmp_path: Path) -> None:
 BEGUN = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, str(Path("tests")))
+sys.path[:0] = ["tests", "tests/data"]
 from test_dump_kinds import begin
 begin(Path(sys.argv[1]), sys.argv[2])
 os.kill(os.getpid(), signal.SIGKILL)

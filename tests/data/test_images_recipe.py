@@ -37,7 +37,7 @@ def write_folder(path: Path, files: dict[str, bytes]) -> Path:
 
 
 def make(source: Path, dumps: Path, **options: Any) -> Dump:
-    data_scripts.make("images", dumps, source=str(source), **{"name": "x", "size": "8", **options})
+    data_scripts.make("images", dumps, source=str(source), **{"name": "x", "size": "8", "replace": True, **options})
     return Dump.open(dumps, "x")
 
 

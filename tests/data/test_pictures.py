@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, dumps: Path, **options: Any) -> dict[str, bytes]:
-    data_scripts.make("images", dumps, source=str(folder), **{**MAKE, **options})
+    data_scripts.make("images", dumps, source=str(folder), **{**MAKE, "replace": True, **options})
     return bytes_of(dumps, "x")
 
 
@@ -90,7 +90,7 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/data"]
 import test_pictures
 from lvae_torch.data import writing
 writing.SHARD_BYTES["raw"] = test_pictures.SHARD

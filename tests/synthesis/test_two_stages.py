@@ -118,7 +118,7 @@ def test_a_prior_reports_exact_nats_and_bits(trained: Path) -> None:
     assert bound == pytest.approx(told["val/nelbo"], rel=1e-5)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "compression"])  # a squared error codes nothing
 def test_every_mode_of_the_codes(trained: Path, mode: str) -> None:
     metrics = results(trained, IMAGES, mode, synthesis__codes_to=None)
     assert metrics["mode"] == mode

@@ -60,7 +60,7 @@ def results(folder: Path, mode: str) -> dict[str, Any]:
 def test_every_mode_runs(folder: Path, family: str, overrides: dict[str, Any]) -> None:
     asked = settings(folder, family, **overrides)
     train(asked)
-    synthesize(asked, list(MODES))
+    synthesize(asked, [mode for mode in MODES if mode != "compression"])  # a density has nothing to be coded
     assert results(folder, "likelihood")["n_images"] == (25 if overrides else 17)
     assert results(folder, "encoding")["latent_shapes"] == [[3]]
     for mode in ("likelihood", "reconstruction"):

@@ -11,7 +11,7 @@ import torch
 from running import assert_same_bits, checkpoint, scalars, stop_at
 from test_runs import command, run
 
-from lvae_torch.errors import CfgError, DataError, Preempted
+from lvae_torch.errors import CfgError, DataError, NumericalError, Preempted
 from lvae_torch.files import read_json
 from lvae_torch.hparams import load_text
 from lvae_torch.runs.checkpoint import load_chosen
@@ -185,11 +185,12 @@ def test_a_kill_around_the_end_changes_nothing(folder: Path, monkeypatch: pytest
 
 
 def test_nan_is_no_improvement(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run without a single good evaluation ends too, and goes by its last weights."""
+    """A run without a single good evaluation ends too, and is not called finished."""
     nan = property(lambda evaluation: float("nan"))
     monkeypatch.setattr("lvae_torch.elbo.evaluation.Evaluation.nelbo", nan)
-    last = trained(folder)
-    assert (last["state"]["step"], last["state"]["best_step"], last["state"]["chosen_step"]) == (2, 0, 0)
+    with pytest.raises(NumericalError, match="the last evaluation is not finite"):
+        trained(folder)
+    assert read_json(folder / "runs" / "small" / "status.json")["state"] == "failed"
 
 
 def test_patience_needs_evaluations(tmp_path: Path) -> None:
