@@ -43,6 +43,8 @@ def test_a_command_stops(repository: Path, number: signal.Signals, before: str, 
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=repository, **pipes) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        if not tidied:
+            time.sleep(1.0)  # until it waits inside the library: between two lines of Python it would hear the signal
         process.send_signal(number)
         out, errors = process.communicate(timeout=30)
     assert (process.returncode, out) == (75, tidied), errors
