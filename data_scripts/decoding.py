@@ -130,7 +130,7 @@ def _shared_file(folder: Path, size: int) -> Iterator[str]:
 def _mappable(place: Path, size: int) -> "tempfile._TemporaryFileWrapper[bytes]":
     file = tempfile.NamedTemporaryFile(dir=place, prefix="pages_")  # noqa: SIM115
     try:
-        os.posix_fallocate(file.fileno(), 0, size)
+        _allocate(file.fileno(), size)
         with mmap.mmap(file.fileno(), size):
             return file
     except BaseException:

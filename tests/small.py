@@ -23,7 +23,25 @@ from lvae_torch.training.section import OptimizerSection
 
 IMAGE_SHAPE = (1, 8, 8)
 
-CFG = """
+BRIEF = """\
+[train]
+steps = 6
+batch_size = 8
+log_every = 2
+checkpoint_every = 2
+[val]
+every = 3
+batch_size = 7
+images = 4
+[synthesis]
+batch_size = 5
+columns = 3
+shard_size = 6
+n_images = 7
+pairs = 4
+iw_samples = 3
+"""
+CFG = f"""
 [run]
 name = small
 device = cpu
@@ -41,23 +59,7 @@ beta = ('linear', 4)
 free_bits = 0.1
 [optimizer]
 learning_rate = 1e-3
-[train]
-steps = 6
-batch_size = 8
-log_every = 2
-checkpoint_every = 2
-[val]
-every = 3
-batch_size = 7
-images = 4
-[synthesis]
-batch_size = 5
-columns = 3
-shard_size = 6
-n_images = 7
-pairs = 4
-iw_samples = 3
-chunk = 10
+{BRIEF}chunk = 10
 """
 
 

@@ -10,27 +10,11 @@ from lvae_torch.data.dump import Layout
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.hparams import Settings, load_text
 
-COMMON = """
+COMMON = f"""
 [optimizer]
 name = adam
 learning_rate = 1e-3
-[train]
-steps = 6
-batch_size = 8
-log_every = 2
-checkpoint_every = 2
-[val]
-every = 3
-batch_size = 7
-images = 4
-[synthesis]
-batch_size = 5
-columns = 3
-shard_size = 6
-n_images = 7
-pairs = 4
-iw_samples = 3
-"""
+{small.BRIEF}"""
 IMAGES = f"""
 [run]
 name = images

@@ -12,8 +12,8 @@ import pytest
 import small
 import torch
 from golden_cases import arrays_of, double
+from test_golden_efficient_vdvae import close, decoded
 from torch import Tensor
-from torch.testing import assert_close
 
 from lvae_torch.cfg.expressions import evaluate
 from lvae_torch.cfg.reader import read_file
@@ -91,19 +91,6 @@ def case(request: pytest.FixtureRequest) -> Case:
     (cfg,) = request.param.glob("logs-*/*.cfg")
     options = {key: entry.text if key == "name" else evaluate(entry.text) for (_, key), entry in read_file(cfg).items()}
     return Case(request.param, options, arrays_of(request.param / "vectors.npz"), FlaxState(checkpoint))
-
-
-def close(actual: Tensor, expected: np.ndarray, tolerance: float = 1e-6) -> None:
-    assert_close(actual.detach().double(), double(expected), rtol=tolerance, atol=tolerance)
-
-
-def decoded(model: Any, *arguments: Any, **how: Any) -> tuple[Any, Tensor]:
-    kept: list[Tensor] = []
-    handle = model.output_conv.register_forward_hook(lambda module, inputs, y: kept.append(y))
-    with torch.no_grad():
-        out = model(*arguments, **how)
-    handle.remove()
-    return out, kept[0]
 
 
 def test_every_tensor_arrives_where_it_belongs(case: Case) -> None:

@@ -8,7 +8,7 @@ import pytest
 import small
 from PIL import Image
 from running import assert_same_bits, checkpoint, scalars, stop_at
-from test_runs import command, run
+from test_runs import checkpoints_of_one_and_two_ranks
 from torch.testing import assert_close
 
 from lvae_torch.data.dump import Layout
@@ -119,20 +119,8 @@ def test_a_stopped_run_continues_to_the_bit(folder: Path, monkeypatch: pytest.Mo
 @pytest.mark.slow
 def test_two_ranks_compute_what_one_does(folder: Path) -> None:
     """The prior is measured after the pass through the model; its gradients are averaged over ranks all the same."""
-    script = (
-        "import lvae_torch.training.step as s, lvae_torch.elbo.evaluation as e\n"
-        "from lvae_torch.models.sources import posterior_mean\n"
-        "s.posterior_sample = e.posterior_sample = posterior_mean\n"
-        "from lvae_torch.cli import main\nfrom lvae_torch.train import command\nmain(command)\n"
-    )
-    (folder / "means.py").write_text(script)
-    for name, ranks in (("one", 1), ("two", 2)):
-        line = command(folder, ranks=ranks, name=name, train__ema_decay=0.0)
-        (folder / "small.cfg").write_text(f"{HEAD}[model]\n{MODEL['vlae']}{TAIL}")
-        at = line.index("lvae_torch.train")
-        result = run([*line[: at - 1], str(folder / "means.py"), *line[at + 1 :]])
-        assert result.returncode == 0, result.stderr
-    one, two = checkpoint(folder, "one"), checkpoint(folder, "two")
+    cfg = f"{HEAD}[model]\n{MODEL['vlae']}{TAIL}"
+    one, two = checkpoints_of_one_and_two_ranks(folder, cfg, train__ema_decay=0.0)
     assert any(name.startswith("prior.") for name in one["model"])
     for name, tensor in one["model"].items():
         assert_close(tensor, two["model"][name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")

@@ -183,22 +183,28 @@ def run(arguments: list[str], **keywords: Any) -> "subprocess.CompletedProcess[s
     return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=200, **keywords)
 
 
-def test_two_ranks_compute_what_one_does(folder: Path) -> None:
-    """Posterior means in place of samples, no batch norm, no dropout: the same global batch gives the same weights."""
-    plain = {"model__batch_norm": False, "model__dropout": 0.0, "model__max_log_std": 1e-6, "train__ema_decay": 0.0}
+def checkpoints_of_one_and_two_ranks(folder: Path, cfg: str, **overrides: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The checkpoints of runs "one" and "two", trained on one rank and on two: posterior means in place of samples."""
     script = (
-        "import lvae_torch.training.step as s, lvae_torch.elbo.evaluation as e, sys\n"
+        "import lvae_torch.training.step as s, lvae_torch.elbo.evaluation as e\n"
         "from lvae_torch.models.sources import posterior_mean\n"
         "s.posterior_sample = e.posterior_sample = posterior_mean\n"
         "from lvae_torch.cli import main\nfrom lvae_torch.train import command\nmain(command)\n"
     )
     (folder / "means.py").write_text(script)
     for name, ranks in (("one", 1), ("two", 2)):
-        line = command(folder, ranks=ranks, name=name, **plain)
+        line = command(folder, ranks=ranks, name=name, **overrides)
+        (folder / "small.cfg").write_text(cfg)
         at = line.index("lvae_torch.train")
         result = run([*line[: at - 1], str(folder / "means.py"), *line[at + 1 :]])
         assert result.returncode == 0, result.stderr
-    one, two = checkpoint(folder, "one"), checkpoint(folder, "two")
+    return checkpoint(folder, "one"), checkpoint(folder, "two")
+
+
+def test_two_ranks_compute_what_one_does(folder: Path) -> None:
+    """Posterior means in place of samples, no batch norm, no dropout: the same global batch gives the same weights."""
+    plain = {"model__batch_norm": False, "model__dropout": 0.0, "model__max_log_std": 1e-6, "train__ema_decay": 0.0}
+    one, two = checkpoints_of_one_and_two_ranks(folder, small.CFG, **plain)
     for name, tensor in one["model"].items():
         assert_close(tensor, two["model"][name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
     for a, b in zip(scalars(folder, "one"), scalars(folder, "two"), strict=True):
