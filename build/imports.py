@@ -8,8 +8,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def room_of(module: str) -> str:
-    """The folder or file right below the package: ``lvae_torch.data.dump`` -> ``data``."""
-    return module.split(".")[1] if "." in module else "__init__"
+    """The folder or file right below the package: ``lvae_torch.data.dump`` -> ``data``.
+
+    A command that lies in its room is named as a command, ``lvae_torch.compression.compress.__main__`` -> ``compress``:
+    like every command it may use all rooms.
+    """
+    parts = module.split(".")[1:] or ["__init__"]
+    return parts[-2] if len(parts) > 2 and parts[-1] == "__main__" else parts[0]
 
 
 def arrows() -> dict[str, set[str]]:

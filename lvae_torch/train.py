@@ -154,12 +154,12 @@ def initial_model(settings: Settings, data: RunData, folder: RunFolder, processe
     seed_everything("initialization", settings.run.seed)
     model = settings.model.build(data.dump.image_shape, data.levels)
     place(settings.train, model, processes.device)
-    initialize(model, data, settings.run.seed)
+    initialize(model, data, settings.run.seed, processes.say)
     if settings.train.initial_run and not folder.has_checkpoints:
         _begin_with(settings.train.initial_run, model, settings, data, processes)
     freeze(model, settings.train.freeze)
-    if processes.is_main and not folder.has_checkpoints:
-        check_first_loss(model, data, settings.run.seed)
+    if not folder.has_checkpoints:
+        check_first_loss(model, data, settings.run.seed, processes.say)
     return model.train()
 
 
@@ -173,8 +173,7 @@ def _begin_with(name: str, model: Model, settings: Settings, data: RunData, proc
         raise DataError(f"[train] initial_run = {name}: {error}") from error
     if settings.train.initial_partial:
         table = take_fitting(model, checkpoint.weights())
-        if processes.is_main:
-            say(f"[train] initial_run = {name}, step {checkpoint.step}:\n{table}")
+        processes.say(f"[train] initial_run = {name}, step {checkpoint.step}:\n{table}")
         return
     check_same_model(settings.model, checkpoint.about, where.path, f"[train] initial_run = {name} needs the same one.")
     known, ours = checkpoint.about.trained_on, (data.dump.image_shape, data.levels)

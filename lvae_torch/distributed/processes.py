@@ -32,6 +32,11 @@ class Processes:
         """Whether this is rank 0, which writes files and messages."""
         return self.rank == 0
 
+    def say(self, line: str) -> None:
+        """Print a line to standard error once, although every rank gets here."""
+        if self.is_main:
+            say(line)
+
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum ``tensor`` over all ranks, in place."""
         if self.world > 1:

@@ -10,7 +10,7 @@ from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributed.place import Device, choose_device
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.evaluation import take_statistics
-from lvae_torch.errors import CfgError, DataError, say
+from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import NAME, expanded
 from lvae_torch.hparams import Settings, check_same_model, load, load_in_place, load_text, model_section, to_cfg
 from lvae_torch.models.contract import Model
@@ -200,7 +200,6 @@ def _take_statistics(run: TrainedRun, processes: Processes) -> None:
         dump = open_dump(data)
         training = Images(dump.split(data.train_split, limit=data.limit_train), make_preprocess(data, dump.n_levels))
     except DataError as error:
-        if processes.is_main:
-            say(f"{error}\nGoing on with the statistics that trailed the training.")
+        processes.say(f"{error}\nGoing on with the statistics that trailed the training.")
         return
     take_statistics(run.model, training, train.batch_size, run.settings.run.seed, processes)

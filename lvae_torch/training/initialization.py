@@ -5,7 +5,7 @@ to nothing, the scales become huge, and the first image with something in it exp
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 
@@ -31,7 +31,7 @@ BOUND = 5.0
 """The most that a second try scales a layer up or down."""
 
 
-def initialize(model: Model, data: RunData, seed: int) -> None:
+def initialize(model: Model, data: RunData, seed: int, tell: Callable[[str], None] = say) -> None:
     """Give ``model``, newly made, the weights of step 0, from the data where its family asks for that.
 
     The first batch decides, as published, unless the first loss on images with something in them is far above that of
@@ -45,7 +45,7 @@ def initialize(model: Model, data: RunData, seed: int) -> None:
         return
     telling = data.telling(max(LEAST_IMAGES, len(first)), device)
     if bool((telling == telling.flatten()[0]).all()):
-        say("All images are alike, one value everywhere: the initial weights are not scaled to them.")
+        tell("All images are alike, one value everywhere: the initial weights are not scaled to them.")
         return
     drawn = deepcopy(model.state_dict())
     model.initialize(first)
@@ -60,20 +60,23 @@ def initialize(model: Model, data: RunData, seed: int) -> None:
     if not again <= FAR * guess:
         model.load_state_dict(drawn)
         again, how = first_loss(model, telling, seed), "the weights stay as they were drawn"
-    say(
+    tell(
         f"The first batch tells too little for the initial weights (-ELBO {found:.3g} nats; a uniform guess: "
         f"{guess:.3g}): {how} (-ELBO {again:.3g})."
     )
 
 
-def check_first_loss(model: Model, data: RunData, seed: int) -> None:
-    """Say so if training is about to begin far above a uniform guess, or without a number at all."""
+def check_first_loss(model: Model, data: RunData, seed: int, tell: Callable[[str], None] = say) -> None:
+    """Tell if training is about to begin far above a uniform guess, or without a number at all.
+
+    All ranks must call it: in training mode a model may exchange sums with the others, as codebooks do.
+    """
     device = next(model.parameters()).device
     found = first_loss(model, data.telling(LEAST_IMAGES, device), seed)
     guess = uniform_guess(model, data.levels)
     if not found <= ODD * guess:
         told = f"{found:,.0f} nats per image" if math.isfinite(found) else "not finite"
-        say(
+        tell(
             f"Before the first step the -ELBO is {told}; a uniform guess has {guess:,.0f}. Expect skipped steps: lower "
             "[optimizer] learning_rate, set clip_norm, or look at the images (python -m lvae_torch.show)."
         )
