@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_cases import arrays_of
 
 from data_scripts.multi_mnist import binary_sprites, shrink
 from data_scripts.multi_object import (
@@ -20,7 +21,6 @@ from data_scripts.multi_object import (
     rendered_in_parts,
     sprite_masks,
 )
-from tests.golden_cases import arrays_of
 
 HERE = Path(__file__).resolve().parents[1] / "golden" / "multi_object"
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "golden" / "spatial_lvae" / "multi_object"
