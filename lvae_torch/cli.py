@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "synthesize": "Use a trained run: reconstruct, generate, encode, decode, measure.",
     "sweep": "Train several runs, use each, and compare them.",
     "info": "Show a model's layers, sizes and costs without training it.",
+    "doctor": "Look at this machine: driver, cards, memory, file systems; and say what to mend.",
     "show": "Draw a contact sheet of a dataset's dump, or tell what a run is doing.",
     "export": "Write a trained run as a bundle that others can load.",
     "compress": "Compress images without loss, with a trained run.",

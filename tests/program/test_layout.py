@@ -45,6 +45,7 @@ ROOMS: dict[str, list[str]] = {
     "importing": [*GROUND, "cli", "elbo.objective", "hparams", "interop", "models.contract", "runs", "training"],
     # where a run goes on, and what changed since
     "resuming": [*GROUND, "data", "hparams", "runs", "training.optimization", "training.section"],
+    "doctor": ["cli", "distributed", "errors", "runs.version"],
     # the commands read the cfg and put the rooms together
     "train": ["*"],
     "synthesize": ["*"],
