@@ -45,6 +45,7 @@ from lvae_torch.training.loop import Plan, Run, check_steps, restore
 from lvae_torch.training.memory import out_of_memory
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import learning_rate, make_optimizer
+from lvae_torch.training.reduction import GradientReduction
 from lvae_torch.training.rollback import fit_or_go_back
 from lvae_torch.training.step import TrainStep
 from lvae_torch.training.summary import training_summary
@@ -198,10 +199,12 @@ def assemble(
 ) -> Run:
     """A run at step 0 of an initialised model, whose schedules count from ``origin``."""
     flat, is_trained = FlatParameters(bare), settings.train.initial_run is not None
+    frozen = [weight.data for weight in bare.parameters() if not weight.requires_grad]
+    processes.broadcast_([flat.vector.data, *flat.buffers, *frozen])  # hosts may differ in the last bit
     step = TrainStep(
         section=settings.optimizer,
         ema=Ema(bare, settings.train.ema_decay, is_aged=is_trained) if settings.train.ema_decay > 0 else None,
-        model=as_called(settings.train, bare, processes),
+        model=as_called(settings.train, bare),
         bare=bare,
         flat=flat,
         objective=Objective(settings.loss, data.dump.image_shape),
@@ -211,6 +214,7 @@ def assemble(
         preprocess=data.preprocess.training,
         accumulate=settings.train.accumulate,
         autocast=autocast(settings.train, processes.device),
+        reduction=GradientReduction(flat, processes.world) if processes.world > 1 else None,
     )
     dump, n_pictures = data.dump, settings.val.images if processes.is_main else 0
     pictures = data.strided(n_pictures, processes.device) if n_pictures else None

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
@@ -20,6 +19,7 @@ from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_where
+from lvae_torch.training.reduction import GradientReduction
 from lvae_torch.training.section import OptimizerSection
 
 SHORT, PIECE = 2**20, 2**16
@@ -46,7 +46,7 @@ class TrainStep:
 
     section: OptimizerSection
     model: nn.Module
-    """The model to call: ``bare``, or a DDP, compiled or synchronised wrapper of it."""
+    """The model to call: ``bare``, or a compiled or synchronised form of it."""
     bare: Model
     flat: FlatParameters
     ema: Ema | None
@@ -59,6 +59,8 @@ class TrainStep:
     accumulate: int = 1
     """Number of parts in which a batch is computed."""
     autocast: AbstractContextManager[object] | None = None
+    reduction: GradientReduction | None = None
+    """Of the gradients over the ranks, if there are several."""
     origin: int = 0
     """The step from which the schedules count."""
     rate_from: Sequence[float] = (0, 0.0, 0)
@@ -75,7 +77,7 @@ class TrainStep:
             group["lr"] = self.rate_at(step)
         buffers = [vector.clone() for vector in self.flat.buffers]
         loss, terms = self._backward(raw, step)
-        # DDP has averaged the gradients, so all ranks see the same norm and decide alike.
+        # The gradients are the mean over all ranks, so all see the same norm and decide alike.
         norm = gradient_norm(self.flat.gradient)
         ok = self._accepts(norm)
         if limits := [limit for limit in (self.section.clip_norm, self.section.skip_norm) if limit is not None]:
@@ -150,17 +152,15 @@ class TrainStep:
         losses, parts = [], raw.chunk(self.accumulate)
         all_terms: list[Terms] = []
         for k, part in enumerate(parts):
-            with self._no_sync_before(last=k == len(parts) - 1):
-                with self.autocast or nullcontext():
-                    x = self.objective.repeated(self.preprocess(part))
-                    loss, terms = self.objective(x, self.model(x, posterior_sample), step - self.origin)
+            with self.autocast or nullcontext():
+                x = self.objective.repeated(self.preprocess(part))
+                loss, terms = self.objective(x, self.model(x, posterior_sample), step - self.origin)
+            with self._reducing(is_last=k == len(parts) - 1):
                 (loss / len(parts)).backward()
             losses.append(loss.detach())
             all_terms.append(terms)
         return torch.stack(losses).mean(), Terms.joined(all_terms)
 
-    def _no_sync_before(self, last: bool) -> AbstractContextManager[object]:
-        """Let ranks exchange gradients only in the last part of an accumulated batch."""
-        if isinstance(self.model, DistributedDataParallel) and not last:
-            return self.model.no_sync()
-        return nullcontext()
+    def _reducing(self, is_last: bool) -> AbstractContextManager[object]:
+        """Ranks exchange gradients in the last part of an accumulated batch only."""
+        return self.reduction.reducing() if self.reduction is not None and is_last else nullcontext()

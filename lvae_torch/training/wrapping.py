@@ -4,7 +4,6 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
@@ -35,8 +34,8 @@ def place(section: TrainSection, model: Model, device: torch.device) -> None:
         model.to(memory_format=torch.channels_last)
 
 
-def as_called(section: TrainSection, bare: Model, processes: Processes) -> nn.Module:
-    """``bare`` with the section's switches applied, in DDP if there are several processes."""
+def as_called(section: TrainSection, bare: Model) -> nn.Module:
+    """``bare`` with the section's switches applied."""
     if section.activation_checkpointing:
         bare.rematerialize()
     model: nn.Module = bare
@@ -44,9 +43,6 @@ def as_called(section: TrainSection, bare: Model, processes: Processes) -> nn.Mo
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if section.compile:
         model.compile()
-    if processes.world > 1:
-        ids = [processes.device.index] if processes.device.type == "cuda" else None
-        model = DistributedDataParallel(model, device_ids=ids)
     return model
 
 
