@@ -49,7 +49,7 @@ from lvae_torch.training.reduction import GradientReduction
 from lvae_torch.training.rollback import fit_or_go_back
 from lvae_torch.training.step import TrainStep
 from lvae_torch.training.summary import training_summary
-from lvae_torch.training.wrapping import as_called, autocast, check_processes, place
+from lvae_torch.training.wrapping import as_called, autocast, check_processes, is_graphed, place
 
 
 def command(argv: Sequence[str]) -> None:
@@ -214,6 +214,7 @@ def assemble(
         preprocess=data.preprocess.training,
         accumulate=settings.train.accumulate,
         autocast=autocast(settings.train, processes.device),
+        is_graphed=is_graphed(settings.train, processes.device),
         reduction=GradientReduction(flat, processes.world) if processes.world > 1 else None,
     )
     dump, n_pictures = data.dump, settings.val.images if processes.is_main else 0

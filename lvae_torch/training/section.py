@@ -95,6 +95,8 @@ class TrainSection(Section):
     """bfloat16 runs the networks in half precision (for GPUs); likelihood and KL stay float32."""
     compile: bool = False
     """Use torch.compile: faster on GPUs, not on CPUs."""
+    cuda_graph: bool = True
+    """On NVIDIA GPUs: replay the whole step as one graph, with the same numbers, so that the host has little to do."""
     channels_last: bool = True
     """Use the channels-last memory format for images and weights; nearly always faster."""
     activation_checkpointing: bool = False

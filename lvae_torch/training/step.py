@@ -17,6 +17,7 @@ from lvae_torch.models.sources import posterior_sample
 from lvae_torch.runs.checkpoint import About, Checkpoint, State, Weights
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.graph import GraphedStep
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_where
 from lvae_torch.training.reduction import GradientReduction
@@ -67,14 +68,34 @@ class TrainStep:
     """A step, the learning rate there, and the steps that lead from it to the schedule."""
     rate_factor: float = 1.0
     """Of the run, after it diverged."""
+    is_graphed: bool = False
+    """Whether to replay the step as one CUDA graph."""
 
     def __post_init__(self) -> None:
         self._guarded = GuardedStep(self.optimizer, self.flat)
+        self._graphed = GraphedStep(self._take) if self.is_graphed else None
+        self._scalars = self.flat.vector.new_zeros(3)  # learning rate, beta and the share of the EMA, of this step
 
     def __call__(self, raw: Tensor, step: int) -> None:
         """Train on ``raw``, (b, H, W, C), this rank's share of the global batch of ``step``."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate_at(step)
+        self._set_scalars(step)
+        if self._graphed is None:
+            self._take(raw, step)
+        else:
+            self._graphed(raw, step, self.objective.is_balanced(step - self.origin))
+
+    def _set_scalars(self, step: int) -> None:
+        """Put what the schedules say of ``step`` where the device finds it, in one copy."""
+        rate, share = self.rate_at(step), 0.0 if self.ema is None else self.ema.share_at(step)
+        values = torch.tensor([rate, self.objective.beta(step - self.origin), share], dtype=self._scalars.dtype)
+        if self._scalars.is_cuda:  # pinned: the host does not wait, and keeps the values until they are copied
+            values = values.pin_memory()
+        self._scalars.copy_(values, non_blocking=True)
+        for group in self.optimizer.param_groups:  # on a CPU PyTorch computes with the rate in double precision
+            group["lr"] = self._scalars[0] if self._scalars.is_cuda else rate
+
+    def _take(self, raw: Tensor, step: int) -> None:
+        """The step: a function of tensors alone, but for whether the objective balances layers at ``step``."""
         buffers = [vector.clone() for vector in self.flat.buffers]
         loss, terms = self._backward(raw, step)
         # The gradients are the mean over all ranks, so all see the same norm and decide alike.
@@ -87,7 +108,7 @@ class TrainStep:
             keep_where(ok, self.flat.buffers, buffers)
             self.meter.add(loss, terms, norm, ok)
         if self.ema is not None:
-            self.ema.update(self.flat, step, ok)
+            self.ema.update(self.flat, self._scalars[2], ok)
 
     def rate_at(self, step: int) -> float:
         """The learning rate of ``step``: the schedule's, without a jump where the length of that has changed."""
@@ -116,6 +137,8 @@ class TrainStep:
         """Everything that training changes, with what it is of, and an evaluation that was stopped."""
         ema = None if self.ema is None else self.ema.model.state_dict()
         moments, meter = self.optimizer.state_dict(), self.meter.state_dict()
+        for group in moments["param_groups"]:
+            group["lr"] = float(group["lr"])
         is_aged = self.ema is not None and self.ema.is_aged
         return Checkpoint(self.bare.state_dict(), ema, moments, meter, state, about, is_aged, unfinished)
 
@@ -136,6 +159,8 @@ class TrainStep:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore everything from ``checkpoint``; an EMA that was switched on since begins at the weights."""
+        if self._graphed is not None:
+            self._graphed.forget()
         self.bare.load_state_dict(checkpoint.model)
         if self.ema is not None:
             self.ema.model.load_state_dict(checkpoint.weights())
@@ -154,7 +179,7 @@ class TrainStep:
         for k, part in enumerate(parts):
             with self.autocast or nullcontext():
                 x = self.objective.repeated(self.preprocess(part))
-                loss, terms = self.objective(x, self.model(x, posterior_sample), step - self.origin)
+                loss, terms = self.objective(x, self.model(x, posterior_sample), step - self.origin, self._scalars[1])
             with self._reducing(is_last=k == len(parts) - 1):
                 (loss / len(parts)).backward()
             losses.append(loss.detach())

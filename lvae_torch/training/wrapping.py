@@ -46,6 +46,11 @@ def as_called(section: TrainSection, bare: Model) -> nn.Module:
     return model
 
 
+def is_graphed(section: TrainSection, device: torch.device) -> bool:
+    """Whether the step is one CUDA graph: PyTorch's synchronised batch norm reads sizes on the host in between."""
+    return section.cuda_graph and device.type == "cuda" and not section.sync_batch_norm
+
+
 def autocast(section: TrainSection, device: torch.device) -> AbstractContextManager[object] | None:
     """The context for half precision; None for full precision."""
     return torch.autocast(device.type, torch.bfloat16) if section.precision == "bfloat16" else None
