@@ -56,7 +56,7 @@ def counted(cfg: Path, batch_size: int, overrides: list[str], counts: Callable[[
     """One cfg's step: counts a step, milliseconds of the host, GiB at the peak."""
     settings = in_steps(load(cfg, ["data.dumps=nowhere", *overrides]), 500)
     step = whole_step(settings, trained_model(settings, DEVICE))
-    (channels, height, width), n_levels = shape_of_data(settings)
+    (channels, height, width), _ = shape_of_data(settings)
     raw = torch.zeros(batch_size, height, width, channels, dtype=torch.uint8, device=DEVICE)
     torch.cuda.reset_peak_memory_stats()
     for k in range(WARM_UP + 1):
@@ -68,8 +68,8 @@ def counted(cfg: Path, batch_size: int, overrides: list[str], counts: Callable[[
     seconds, after = time.perf_counter() - start, counts()
     each = {name: (after[name] - before[name]) / STEPS for name in after}
     peak = torch.cuda.max_memory_allocated() / 2**30
-    own = {"cfg": cfg.stem, "is_graphed": settings.train.cuda_graph}
-    return {**own, "host_ms": 1e3 * seconds / STEPS, "peak_gib": peak, **each}
+    about = {"cfg": cfg.stem, "is_graphed": settings.train.cuda_graph}
+    return {**about, "host_ms": 1e3 * seconds / STEPS, "peak_gib": peak, **each}
 
 
 def told(row: dict[str, Any]) -> str:
@@ -78,8 +78,8 @@ def told(row: dict[str, Any]) -> str:
     copies = sum(row[name] for name in ("h2d", "d2h"))
     waits = sum(row[name] for name in ("sync", "event_sync"))
     return (
-        f"{row['cfg']:<18} {how}  launches {row['launch'] + row['blas']:>8,.0f}  graphs {row['graph']:.0f}  host copies "
-        f"{copies:.0f}  waits {waits:.0f}  host {row['host_ms']:>8.1f} ms  peak {row['peak_gib']:.2f} GiB"
+        f"{row['cfg']:<18} {how}  launches {row['launch'] + row['blas']:>7,.0f}  graphs {row['graph']:.0f}  "
+        f"host copies {copies:.0f}  waits {waits:.0f}  host {row['host_ms']:>8.1f} ms  peak {row['peak_gib']:.2f} GiB"
     )
 
 

@@ -81,7 +81,7 @@ class Meter:
         skipped = (~ok).float()
         self.skips.add_(torch.stack([skipped, torch.ones_like(skipped)]))
         self.skips[1].mul_(skipped)
-        self.norms.index_copy_(0, self._at % KEPT_NORMS, torch.where(ok, TAKEN, grad_norm).view(1))
+        self.norms.index_copy_(0, self._at % KEPT_NORMS, torch.where(ok, TAKEN, grad_norm).view(1).to(self.norms))
         self._at += 1
 
     @property

@@ -138,10 +138,12 @@ def test_docker_run_uses_gpus_where_there_are_any(docker_run: Run, tmp_path: Pat
 
 def test_docker_run_hands_on_what_several_nodes_need(docker_run: Run) -> None:
     wanted = {"NCCL_SOCKET_IFNAME": "eth1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "2"}
-    words = planned(docker_run, "true", **wanted, MY_SECRET="x", XNCCL_DEBUG="1")
+    prefixes = ("TORCHINDUCTOR", "TRITON", "PYTORCH", "CUDA", "CUBLAS")
+    wanted |= {f"{prefix}_OPTION": "1" for prefix in prefixes}
+    words = planned(docker_run, "true", **wanted, MY_SECRET="x", XNCCL_DEBUG="1", CUDA_HOME="/usr/local/cuda")
     given = {words[i + 1] for i, word in enumerate(words) if word == "--env"}
     assert given >= wanted.keys()
-    assert not given & {"MY_SECRET", "XNCCL_DEBUG"}
+    assert not given & {"MY_SECRET", "XNCCL_DEBUG", "CUDA_HOME"}
 
 
 def test_docker_run_says_what_is_missing(docker_run: Run, tmp_path: Path) -> None:
