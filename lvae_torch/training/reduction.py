@@ -83,7 +83,7 @@ def _slices(flat: FlatParameters, slice_bytes: int) -> Iterator[_Slice]:
 
 
 def _start_mean(piece: Tensor, world: int) -> dist.Work:
-    if dist.get_backend() == "nccl":
+    if piece.is_cuda:  # NCCL divides on the way
         work = dist.all_reduce(piece, dist.ReduceOp.AVG, async_op=True)
     else:
         work = dist.all_reduce(piece.mul_(1 / world), async_op=True)
