@@ -94,6 +94,8 @@ def start_processes(device: Device = "auto", timeout_minutes: float = 30) -> Ite
     chosen = choose_device(device, standing.local_rank)
     if rank == 0:
         say(device_told(chosen, device, world))
+    if chosen.type == "cpu":
+        keep_freed_memory()
     if world == 1:
         yield Processes(rank, world, chosen)
         return
