@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lvae_torch.data.transforms import Preprocess
+from lvae_torch.distributed import memory
 from lvae_torch.elbo.objective import Objective
 from lvae_torch.hparams import Settings, in_steps, load
 from lvae_torch.info import shape_of_data
@@ -68,6 +69,7 @@ def peak_mib() -> float:
 
 def whole_step(settings: Settings) -> Step:
     """All that training does between two log lines, with the settings' own sections."""
+    getattr(memory, "keep_freed_memory", int)()  # older checkouts have none
     shape, n_levels = shape_of_data(settings)
     device, train = torch.device("cpu"), settings.train
     model = settings.model.build(shape, n_levels).train()

@@ -1,6 +1,6 @@
 """A whole training step of a cfg, alone or in turns with another program's, in processor time.
 
-    python -m benchmarks.step CFG [--batch-size 64] [--precision float32] [--threads 1] [--pairs 7] [--against PATH]
+    python -m benchmarks.step [CFG] [--batch-size 64] [--precision float32] [--threads 1] [--pairs 7] [--against PATH]
 
 PATH is another checkout of this program (a folder that has ``lvae_torch``), or an adapter: a Python file whose
 ``make_step(settings)`` gives a function that trains another program's model on raw images, uint8 (B, H, W, C). Both
@@ -51,7 +51,7 @@ class Side:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cfg", type=Path)
+    parser.add_argument("cfg", type=Path, nargs="?", default=Path("egs/spatial_lvae/static_mnist_3.cfg"))
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--against-precision", choices=["float32", "bfloat16"], help="of PATH; by default the same")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from lvae_torch.distributed.memory import keep_freed_memory
 from lvae_torch.distributed.place import Device, Standing, choose_device, device_told
 from lvae_torch.distributed.roll_call import RollCall
 from lvae_torch.errors import CfgError, LostRank, say
