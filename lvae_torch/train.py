@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lvae_torch.data.loader import training_batches
 from lvae_torch.data.run_data import RunData
+from lvae_torch.distributed.cpu import half_told
 from lvae_torch.distributed.memory import is_out_of_memory
 from lvae_torch.distributed.processes import Processes, start_processes
 from lvae_torch.distributed.seeding import seed_everything
@@ -74,6 +75,8 @@ def train(settings: Settings, wanted: Which = "last") -> None:
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
         check_processes(settings.train, processes)
+        if processes.is_main and (told_half := half_told(processes.device, settings.train.precision)):
+            say(told_half)
         parts = settings.model, settings.loss, settings.train, data.dump.image_shape, data.levels, processes.world
         if problems := list(part_misfits(*parts)):
             raise CfgError("\n".join(problems))

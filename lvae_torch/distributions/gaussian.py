@@ -146,7 +146,7 @@ class _KL(torch.autograd.Function):
 
 
 class _LogRatio(torch.autograd.Function):
-    """log q(z) - log p(z) = (e_p^2 - e_q^2) / 2 + log s_p - log s_q, with e = (z - m) / s; it keeps its inputs alone."""
+    """log q(z) - log p(z) = (e_p^2 - e_q^2) / 2 + log s_p - log s_q, with e = (z - m) / s; it keeps inputs alone."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, q_mean: Tensor, q_log_std: Tensor, p_mean: Tensor, p_log_std: Tensor) -> Tensor:

@@ -18,6 +18,15 @@ def keeps_layout(x: Tensor) -> Tensor:
     return y
 
 
+def in_stream(x: Tensor) -> Tensor:
+    """A learned map as the maps that it joins are: under autocast in half precision.
+
+    Added in float32 it would turn all that follows to float32, which each convolution would convert again.
+    """
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 def repeated(x: Tensor, n: int) -> Tensor:
     """A map, (1, C, H, W), n times: (n, C, H, W), in its layout."""
     if not is_channels_last(x):

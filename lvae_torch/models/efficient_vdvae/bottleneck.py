@@ -87,8 +87,8 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        first, *others = self.conv
-        h: Tensor = first.after_silu(*inputs)
-        for conv in others:
-            h = conv.after_silu(h)
-        return inputs[0] + h if self.residual else h
+        h = inputs
+        for conv in self.conv:
+            assert isinstance(conv, SameConv2d)
+            h = (conv.after_silu(*h),)
+        return inputs[0] + h[0] if self.residual else h[0]

@@ -16,7 +16,7 @@ from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.gaussian import DiagonalGaussian
 from lvae_torch.models.contract import Features, Latent, Model, Output, Source, batch_size
 from lvae_torch.models.fused import activated_conv
-from lvae_torch.models.layout import is_channels_last, keeps_layout, repeated
+from lvae_torch.models.layout import in_stream, is_channels_last, keeps_layout, repeated
 from lvae_torch.models.likelihoods.heads import Head
 from lvae_torch.models.vdvae.blocks import DecoderBlock, EncoderBlock, Widths, bias_resolutions
 
@@ -208,10 +208,10 @@ class VDVAE(Model):
         return [module.weight for module in self.modules() if isinstance(module, GeluConv2d)]
 
     def _first_states(self, n: int) -> dict[int, Tensor]:
-        return {r: repeated(m, n) for r, m in zip(self.bias_resolutions, self.bias_maps, strict=True)}
+        return {r: repeated(in_stream(m), n) for r, m in zip(self.bias_resolutions, self.bias_maps, strict=True)}
 
     def _zeros(self, n: int, resolution: int) -> Tensor:
-        zeros = self.gain.new_zeros(n, self.plan.widths[resolution], *self._size(resolution))
+        zeros = in_stream(self.gain.new_zeros(n, self.plan.widths[resolution], *self._size(resolution)))
         is_last = is_channels_last(self.input_conv.weight)
         return zeros.contiguous(memory_format=torch.channels_last) if is_last else zeros
 
