@@ -49,7 +49,7 @@ from lvae_torch.training.optimization import learning_rate, make_optimizer
 from lvae_torch.training.rollback import fit_or_go_back
 from lvae_torch.training.step import TrainStep
 from lvae_torch.training.summary import training_summary
-from lvae_torch.training.wrapping import as_called, autocast, check_processes, place
+from lvae_torch.training.wrapping import as_called, autocast, check_processes, half_weights, place
 
 
 def command(argv: Sequence[str]) -> None:
@@ -214,6 +214,7 @@ def assemble(
         preprocess=data.preprocess.training,
         accumulate=settings.train.accumulate,
         autocast=autocast(settings.train, processes.device),
+        half=half_weights(settings.train, bare, flat, processes),
     )
     dump, n_pictures = data.dump, settings.val.images if processes.is_main else 0
     pictures = data.strided(n_pictures, processes.device) if n_pictures else None

@@ -13,11 +13,12 @@ from torch.optim import Optimizer
 
 from lvae_torch.elbo.bounds import Terms
 from lvae_torch.elbo.objective import Objective
-from lvae_torch.models.contract import Model
+from lvae_torch.models.contract import Model, Output
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.runs.checkpoint import About, Checkpoint, State, Weights
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.half_weights import HalfWeights
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_where
 from lvae_torch.training.section import OptimizerSection
@@ -59,6 +60,8 @@ class TrainStep:
     accumulate: int = 1
     """Number of parts in which a batch is computed."""
     autocast: AbstractContextManager[object] | None = None
+    half: HalfWeights | None = None
+    """With ``autocast``: gives the layers their weights in half precision, converted all at once."""
     origin: int = 0
     """The step from which the schedules count."""
     rate_from: Sequence[float] = (0, 0.0, 0)
@@ -153,11 +156,15 @@ class TrainStep:
             with self._no_sync_before(last=k == len(parts) - 1):
                 with self.autocast or nullcontext():
                     x = self.objective.repeated(self.preprocess(part))
-                    loss, terms = self.objective(x, self.model(x, posterior_sample), step - self.origin)
+                    loss, terms = self.objective(x, self._passed(x), step - self.origin)
                 (loss / len(parts)).backward()
             losses.append(loss.detach())
             all_terms.append(terms)
         return torch.stack(losses).mean(), Terms.joined(all_terms)
+
+    def _passed(self, x: Tensor) -> Output:
+        out: Output = self.model(x, posterior_sample) if self.half is None else self.half(self.model, x)
+        return out
 
     def _no_sync_before(self, last: bool) -> AbstractContextManager[object]:
         """Let ranks exchange gradients only in the last part of an accumulated batch."""

@@ -9,6 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import Model
+from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.half_weights import HalfWeights
 from lvae_torch.training.section import TrainSection
 
 
@@ -48,6 +50,18 @@ def as_called(section: TrainSection, bare: Model, processes: Processes) -> nn.Mo
         ids = [processes.device.index] if processes.device.type == "cuda" else None
         model = DistributedDataParallel(model, device_ids=ids)
     return model
+
+
+def half_weights(
+    section: TrainSection, model: Model, flat: FlatParameters, processes: Processes
+) -> HalfWeights | None:
+    """What gives the layers of ``model`` bfloat16 weights; None where it trains in full precision.
+
+    DDP and compiled models take their own weights, and so do activations that are computed again: there autocast
+    converts each.
+    """
+    is_plain = processes.world == 1 and not section.compile and not section.activation_checkpointing
+    return HalfWeights(model, flat) if section.precision == "bfloat16" and is_plain else None
 
 
 def autocast(section: TrainSection, device: torch.device) -> AbstractContextManager[object] | None:
