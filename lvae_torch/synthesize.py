@@ -20,11 +20,13 @@ from lvae_torch.data.dump import Dump
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import open_dump
 from lvae_torch.data.transforms import Preprocess
+from lvae_torch.distributed.cpu import half_told
 from lvae_torch.distributed.memory import is_out_of_memory, memory_of
 from lvae_torch.distributed.processes import Processes, start_processes
-from lvae_torch.errors import OutOfMemory
+from lvae_torch.errors import CfgError, OutOfMemory, say
 from lvae_torch.files import write_json
 from lvae_torch.hparams import Settings, shared_by_all
+from lvae_torch.models.half import use_bfloat16
 from lvae_torch.reporting.console import table
 from lvae_torch.reporting.grids import how_shown
 from lvae_torch.runs.folder import RunFolder
@@ -56,8 +58,22 @@ def synthesize(settings: Settings, modes: Sequence[str], where: Path | None = No
         run = open_run(settings, where, processes)
         told = f"checkpoint of step {run.step}"
         processes.require_same("checkpoint", told, "If the run is being trained, name one: [synthesis] checkpoint.")
+        if settings.synthesis.precision == "bfloat16":
+            _use_half(run, processes, modes)
         for name in modes:
             _run_mode(run, processes, name)
+
+
+def _use_half(run: TrainedRun, processes: Processes, modes: Sequence[str]) -> None:
+    """
+    Raises:
+        CfgError: if one of the modes, which the command may have named, needs full precision.
+    """
+    if problems := list(run.settings.synthesis.model_copy(update={"mode": tuple(modes)}).problems()):
+        raise CfgError(f"[synthesis] {problems[0]}.")
+    use_bfloat16(run.model)
+    if processes.is_main and (told := half_told(processes.device, "bfloat16")):
+        say(told)
 
 
 def _run_mode(run: TrainedRun, processes: Processes, name: str) -> None:
@@ -69,7 +85,8 @@ def _run_mode(run: TrainedRun, processes: Processes, name: str) -> None:
             session = replace(session, prior=_load_prior(run.settings, session))
         metrics = _metrics(session, name)
         if processes.is_main:
-            drawn = {"seed": session.options.seed, "batch_size": session.options.batch_size}
+            options = session.options
+            drawn = {"seed": options.seed, "batch_size": options.batch_size, "precision": options.precision}
             metrics = {**({"pictures": shown} if (shown := how_shown(run.model.image_shape)) else {}), **metrics}
             write_json(session.out / "metrics.json", {**session.identity, **drawn, **metrics})
     if processes.is_main:
@@ -161,6 +178,7 @@ def _identity(run: TrainedRun, mode: str) -> dict[str, Any]:
         "mode": mode,
         "trained_on": run.trained_on.told,
         **remark,
+        **({"precision": "bfloat16"} if run.settings.synthesis.precision == "bfloat16" else {}),
     }
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lvae_torch.data.loader import training_batches
 from lvae_torch.data.run_data import RunData
+from lvae_torch.distributed.cpu import half_told
 from lvae_torch.distributed.memory import is_out_of_memory
 from lvae_torch.distributed.processes import Processes, start_processes
 from lvae_torch.distributed.seeding import seed_everything
@@ -49,7 +50,7 @@ from lvae_torch.training.reduction import GradientReduction
 from lvae_torch.training.rollback import fit_or_go_back
 from lvae_torch.training.step import TrainStep
 from lvae_torch.training.summary import training_summary
-from lvae_torch.training.wrapping import as_called, autocast, check_processes, is_graphed, place
+from lvae_torch.training.wrapping import as_called, autocast, check_processes, half_weights, is_graphed, place
 
 
 def command(argv: Sequence[str]) -> None:
@@ -75,6 +76,8 @@ def train(settings: Settings, wanted: Which = "last") -> None:
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
         check_processes(settings.train, processes)
+        if processes.is_main and (told_half := half_told(processes.device, settings.train.precision)):
+            say(told_half)
         parts = settings.model, settings.loss, settings.train, data.dump.image_shape, data.levels, processes.world
         if problems := list(part_misfits(*parts)):
             raise CfgError("\n".join(problems))
@@ -216,6 +219,7 @@ def assemble(
         autocast=autocast(settings.train, processes.device),
         is_graphed=is_graphed(settings.train, processes.device),
         reduction=GradientReduction(flat, processes.world) if processes.world > 1 else None,
+        half=half_weights(settings.train, bare, flat, processes),
     )
     dump, n_pictures = data.dump, settings.val.images if processes.is_main else 0
     pictures = data.strided(n_pictures, processes.device) if n_pictures else None

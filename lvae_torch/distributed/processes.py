@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, _abort_process_group
 from torch.distributed.rendezvous import rendezvous
 
+from lvae_torch.distributed.memory import keep_freed_memory
 from lvae_torch.distributed.place import Device, Standing, choose_device, device_told
 from lvae_torch.distributed.roll_call import RollCall
 from lvae_torch.errors import CfgError, LostRank, say
@@ -98,6 +99,8 @@ def start_processes(device: Device = "auto", timeout_minutes: float = 30) -> Ite
     chosen = choose_device(device, standing.local_rank)
     if rank == 0:
         say(device_told(chosen, device, world))
+    if chosen.type == "cpu":
+        keep_freed_memory()
     if world == 1:
         yield Processes(rank, world, chosen)
         return

@@ -84,7 +84,7 @@ class Latent:
     @property
     def kl(self) -> Tensor:
         """KL(q || p), nats, (B,)."""
-        return self.kl_of_units.flatten(1).sum(dim=1)
+        return per_image(self.kl_of_units)
 
     @property
     def kl_of_units(self) -> Tensor:
@@ -103,10 +103,13 @@ class Latent:
     @property
     def log_ratio(self) -> Tensor:
         """log q(z) - log p(z) at the sample, nats, (B,), as importance weights need it."""
-        return self._log_ratio_of_units.flatten(1).sum(dim=1)
+        return per_image(self._log_ratio_of_units)
 
     @property
     def _log_ratio_of_units(self) -> Tensor:
+        match self.encoded, self.prior:
+            case DiagonalGaussian() as q, DiagonalGaussian() as p:
+                return q.log_ratio(p, self.z)
         return self.encoded.log_prob(self.z) - self.prior.log_prob(self.z)
 
     @property
@@ -199,6 +202,11 @@ class Model(nn.Module, ABC):
         """Raises ValueError if x, (B, C, H, W), has another shape than the model was built for."""
         if tuple(x.shape[1:]) != self.image_shape:
             raise ValueError(f"images of shape {tuple(x.shape[1:])} given to a model built for {self.image_shape}.")
+
+
+def per_image(units: Tensor) -> Tensor:
+    """The sum over all entries of each image, (B, ...) -> (B,); entries are not moved, whatever their layout."""
+    return units.sum(dim=tuple(range(1, units.dim())))
 
 
 def batch_size(features: Features | None, n: int | None) -> int:

@@ -12,12 +12,13 @@ from torch.optim import Optimizer
 
 from lvae_torch.elbo.bounds import Terms
 from lvae_torch.elbo.objective import Objective
-from lvae_torch.models.contract import Model
+from lvae_torch.models.contract import Model, Output
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.runs.checkpoint import About, Checkpoint, State, Weights
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.graph import GraphedStep
+from lvae_torch.training.half_weights import HalfWeights
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_where
 from lvae_torch.training.reduction import GradientReduction
@@ -62,6 +63,8 @@ class TrainStep:
     autocast: AbstractContextManager[object] | None = None
     reduction: GradientReduction | None = None
     """Of the gradients over the ranks, if there are several."""
+    half: HalfWeights | None = None
+    """With ``autocast``: gives the layers their weights in half precision, converted all at once."""
     origin: int = 0
     """The step from which the schedules count."""
     rate_from: Sequence[float] = (0, 0.0, 0)
@@ -179,12 +182,16 @@ class TrainStep:
         for k, part in enumerate(parts):
             with self.autocast or nullcontext():
                 x = self.objective.repeated(self.preprocess(part))
-                loss, terms = self.objective(x, self.model(x, posterior_sample), step - self.origin, self._scalars[1])
+                loss, terms = self.objective(x, self._passed(x), step - self.origin, self._scalars[1])
             with self._reducing(is_last=k == len(parts) - 1):
                 (loss / len(parts)).backward()
             losses.append(loss.detach())
             all_terms.append(terms)
         return torch.stack(losses).mean(), Terms.joined(all_terms)
+
+    def _passed(self, x: Tensor) -> Output:
+        out: Output = self.model(x, posterior_sample) if self.half is None else self.half(self.model, x)
+        return out
 
     def _reducing(self, is_last: bool) -> AbstractContextManager[object]:
         """Ranks exchange gradients in the last part of an accumulated batch only."""

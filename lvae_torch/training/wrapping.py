@@ -8,6 +8,8 @@ from torch import nn
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import Model
+from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.half_weights import HalfWeights
 from lvae_torch.training.section import TrainSection
 
 
@@ -49,6 +51,16 @@ def as_called(section: TrainSection, bare: Model) -> nn.Module:
 def is_graphed(section: TrainSection, device: torch.device) -> bool:
     """Whether the step is one CUDA graph: PyTorch's synchronised batch norm reads sizes on the host in between."""
     return section.cuda_graph and device.type == "cuda" and not section.sync_batch_norm
+
+
+def half_weights(section: TrainSection, model: Model, flat: FlatParameters, processes: Processes) -> HalfWeights | None:
+    """What gives the layers of ``model`` bfloat16 weights; None where it trains in full precision.
+
+    Compiled models take their own weights, and so do activations that are computed again: there autocast
+    converts each.
+    """
+    is_plain = processes.world == 1 and not section.compile and not section.activation_checkpointing
+    return HalfWeights(model, flat) if section.precision == "bfloat16" and is_plain else None
 
 
 def autocast(section: TrainSection, device: torch.device) -> AbstractContextManager[object] | None:

@@ -18,6 +18,7 @@ from lvae_torch.models.contract import Features, Latent, Model, Output, Source, 
 from lvae_torch.models.efficient_vdvae.bottleneck import Bottleneck, Kernel, SameConv2d
 from lvae_torch.models.efficient_vdvae.stages import Cells, DownStage, UpStage, check_towers
 from lvae_torch.models.geometry import Size, crop_to, pad_to, padded_size
+from lvae_torch.models.layout import in_stream, keeps_layout, plus_map, repeated
 from lvae_torch.models.likelihoods.heads import Head
 
 LOG2_STD = SmoothScale("std", math.log(2))  # as published: output 0 gives std 1
@@ -62,7 +63,7 @@ class Unpool(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         size = self.bias_map.shape[2:]
-        return interpolate(leaky_relu(self.conv(y), LEAK), size, mode="nearest") + self.bias_map
+        return plus_map(interpolate(leaky_relu(self.conv(y), LEAK), size, mode="nearest"), in_stream(self.bias_map))
 
 
 class UpBlock(nn.Module):
@@ -227,12 +228,12 @@ class EfficientVDVAE(Model):
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
         """The top-down pass; without features it generates ``n`` images."""
-        y = self.top_h.expand(batch_size(features, n), -1, -1, -1)
+        y = repeated(in_stream(self.top_h), batch_size(features, n))
         latents: list[Latent] = []
         for k, stage in enumerate(self.down):
             y, new = stage(len(latents), y, None if features is None else features[k], source)
             latents += new
-        params = crop_to(self.output_conv(y), self.image_shape[1:])
+        params = keeps_layout(crop_to(self.output_conv(y), self.image_shape[1:]))
         return Output(self._likelihood(params), tuple(latents), as_published=self.as_published(params))
 
     def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:

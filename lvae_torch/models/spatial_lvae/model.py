@@ -15,6 +15,7 @@ from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.gaussian import DiagonalGaussian
 from lvae_torch.models.contract import Features, Latent, Model, Output, Source, batch_size
 from lvae_torch.models.geometry import crop_to, pad_to, padded_size
+from lvae_torch.models.layout import keeps_layout, repeated
 from lvae_torch.models.likelihoods.heads import Head
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.models.spatial_lvae.initialization import draw_kaiming, rescale_to_data
@@ -65,7 +66,7 @@ class Rung(nn.Module):
     def forward(
         self, i: int, h: Tensor | None, feature: Tensor | None, source: Source, n: int
     ) -> tuple[Tensor, Latent]:
-        p = self._gaussian(self.top_prior.expand(n, -1, -1, -1) if h is None else self.prior(h))  # p(z_i | z_above)
+        p = self._gaussian(repeated(self.top_prior, n) if h is None else self.prior(h))  # p(z_i | z_above)
         q = None
         if feature is not None:
             both = feature if h is None else self.merge(feature, h)  #                              (B, C, H, W)
@@ -141,7 +142,7 @@ class SpatialLVAE(Model):
         if self.ladder.initial_halving:
             h = interpolate(h, scale_factor=2, mode="bilinear", align_corners=False)
         h = crop_to(self.final(h), self.image_shape[1:])
-        params = self.head(h)
+        params = keeps_layout(self.head(h))
         return Output(self._likelihood(params), tuple(latents), as_published=self.as_published(params))
 
     def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
