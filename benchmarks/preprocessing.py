@@ -4,9 +4,9 @@
     python -m benchmarks.preprocessing small|large [--images N] [--before CHECKOUT] [--pairs N]
     python -m benchmarks.preprocessing huge
 
-``recipe`` makes ``celeba64`` of JPEGs of CelebA's size. ``small`` and ``large`` convert a folder of own pictures, of 128 x
-96 and of 1024 x 1024 pixels, beside what another checkout takes for the same, in turns. ``huge`` takes single pictures of
-500 million pixels. Processor seconds are those of all processes, memory is that of the largest one.
+``recipe`` makes ``celeba64`` of JPEGs of CelebA's size. ``small`` and ``large`` convert a folder of own pictures, of
+128 x 96 and of 1024 x 1024 pixels, beside what another checkout takes for the same, in turns. ``huge`` takes single
+pictures of 500 million pixels. Processor seconds are those of all processes, memory is that of the largest one.
 """
 
 import argparse
