@@ -16,9 +16,15 @@ from shell import Run, contents, stub
 
 @pytest.fixture
 def checkout(repository: Path, tmp_path: Path) -> Path:
-    """A checkout whose path has a space, and a PATH on which docker and nvidia-smi (no GPU) are stand-ins."""
+    """A checkout whose path has a space, and a PATH on which docker and nvidia-smi (no GPU) are stand-ins.
+
+    ``TEST_BASH`` names another bash for the script, such as the 3.2 of macOS: docs/image.md.
+    """
     folder = tmp_path / "my checkout"
     folder.mkdir()
+    if old := os.environ.get("TEST_BASH"):
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "bash").symlink_to(old)
     shutil.copy(repository / "docker_run.sh", folder)
     stub(tmp_path / "bin", "nvidia-smi", "exit 9")
     stub(tmp_path / "bin", "docker", '[[ $1 == image ]] || printf "%s\\0" docker "$@"')
