@@ -10,7 +10,7 @@ from lvae_torch.compression.conditions import STRICT, Conditions
 from lvae_torch.compression.latents import Grid
 from lvae_torch.errors import DataError
 
-VERSION = 1
+VERSION = 2
 MOST_HEADER = 2**18  # bytes of a header
 Side = Annotated[int, Field(ge=1, le=2**14)]
 
@@ -34,7 +34,7 @@ class Header(BaseModel):
 
     model_config = STRICT
 
-    version: Literal[1]
+    version: Literal[2]
     contents: Literal["images", "pictures"]
     """Images of one size, or picture files cut into tiles of it."""
     source: str = Field(max_length=256)

@@ -154,7 +154,7 @@ HOSTILE = [
     {"index_bytes": 2**32},
     {"index_bytes": 10**9},
     {"index_bytes": -4},
-    {"version": 2},
+    {"version": 1},
     {"model": "../" * 20},
     {"is_robust": True},
     {"more": 1},
