@@ -39,6 +39,8 @@ class Header(BaseModel):
     """Images of one size, or picture files cut into tiles of it."""
     source: str = Field(max_length=256)
     """What was compressed, for people."""
+    run: str = Field(max_length=4096)
+    """The run or bundle, as it was named; that it is the same one is told by ``model``."""
     n_images: int = Field(ge=1, le=2**40)
     """Images, or tiles."""
     image_shape: tuple[Annotated[int, Field(ge=1, le=256)], Side, Side]
