@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,19 +83,24 @@ class TrainedRun:
         """Shape of each z without the batch dimension, top layer first."""
         return self.model.latent_shapes()
 
-    def images(self, split: str | None = None, limit: int = 0) -> Tensor:
+    def images(self, split: str | None = None, limit: int = 0, at: Sequence[int] | None = None) -> Tensor:
         """Images of the run's dataset as the model sees them, (N, C, H, W).
 
         Args:
             split: a split of the dump; the run's validation split if not given.
             limit: number of images, spread evenly over the split; 0 for all.
+            at: the images with these numbers, from 0 on, instead.
         Raises:
-            DataError: if the dump or the split is missing.
+            DataError: if the dump or the split is missing, or has no image of such a number.
         """
         dump = open_dump(self.settings.data)
         chosen = dump.split(split or self.settings.data.val_split)
         images = Images(chosen, self.preprocess_of(dump), limit)
-        return images.at(images.indices, self.device)
+        if at is None:
+            return images.at(images.indices, self.device)
+        if wrong := [k for k in at if not 0 <= k < len(chosen)]:
+            raise DataError(f"{dump.folder}: {chosen.name} has images 0 to {len(chosen) - 1:,}, none {wrong[0]}.")
+        return images.at(np.array(at, dtype=np.int64), self.device)
 
     def preprocess_of(self, dump: Dump) -> Preprocess:
         """The preprocessing of the run, for a dump.

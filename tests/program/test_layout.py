@@ -42,6 +42,10 @@ ROOMS: dict[str, list[str]] = {
         *("synthesis.codes", "synthesis.identity", "synthesis.section", "synthesis.temperatures"),
         "training.wrapping",
     ],
+    # the page in the browser, on the Python interface to trained runs
+    "explore": [
+        *(*GROUND, "data", "elbo.bounds", "models.sources", "reporting", "synthesis.codes", "trained"),
+    ],
     # runs of other programs, written as runs of ours
     "importing": [*GROUND, "cli", "elbo.objective", "hparams", "interop", "models.contract", "runs", "training"],
     # where a run goes on, and what changed since
