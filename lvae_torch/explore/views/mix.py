@@ -34,7 +34,7 @@ def mix(stage: Stage, asked: Mix) -> Look:
         "line = run.decode(z)\n"
     )
     imports = ["import torch", "from lvae_torch.models.sources import between"]
-    numbers = {"a": a.told, "b": b.told}
+    numbers = {"a": a.told, "b": b.told, "weights": weights}
     chosen = weights.index(asked.weight)
     if stage.are_points:
         clouds: Clouds = {
@@ -58,21 +58,25 @@ def mix(stage: Stage, asked: Mix) -> Look:
         f'save_png(Path("between.png"), image_grid(torch.cat([a, line[{chosen}, None], b]), 3))\n'
         f'save_png(Path("line.png"), image_grid(line, {len(weights)}))\n'
     )
-    pictures, layers = _by_layers(stage, asked, (a, b), (z_a, z_b))
+    counts = sorted({*known_layers(stage.n_layers), asked.layers})
+    pictures, layers = _by_layers(stage, asked, counts, (a, b), (z_a, z_b))
     told = f"{asked.weight:.0%} of the way from {a.told} to {b.told}"
     pictures += [
         sheet("between", torch.cat([a.x, line[chosen, None], b.x]), 3, told, ("A", f"{asked.weight:.0%}", "B")),
         sheet("line", line, len(weights), "The line from A to B", [f"{w:.0%}" for w in weights]),
     ]
-    return Look(pictures, stage.begin(*imports, GRIDS) + begin + layers + more, numbers)
+    return Look(pictures, stage.begin(*imports, GRIDS) + begin + layers + more, {**numbers, "counts": counts})
 
 
 def _by_layers(
-    stage: Stage, asked: Mix, images: tuple[Chosen, Chosen], z: tuple[Sequence[Tensor], Sequence[Tensor]]
+    stage: Stage,
+    asked: Mix,
+    counts: Sequence[int],
+    images: tuple[Chosen, Chosen],
+    z: tuple[Sequence[Tensor], Sequence[Tensor]],
 ) -> tuple[list[Shown], str]:
     """For several k: the top k layers of a, the rest of b."""
     a, b = images
-    counts = sorted({*known_layers(stage.n_layers), asked.layers})
     pairs = list(zip(*z, strict=True))
     mixed = stage.run.decode([torch.cat([p if i < k else q for k in counts]) for i, (p, q) in enumerate(pairs)])
     chosen = counts.index(asked.layers)
