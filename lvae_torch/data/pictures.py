@@ -74,6 +74,8 @@ class PictureFit:
                     shown = shown if shown.size == size else shown.resize(size, scale)
         except DataError:
             raise
+        except Image.DecompressionBombError as error:
+            raise DataError(f"{place}: it has too many pixels; at most {MOST_PIXELS:,}.") from error
         except Exception as error:  # a damaged file may make Pillow raise anything
             told = str(error).split("<_io")[0].strip() or type(error).__name__
             raise DataError(f"{place}: no picture that can be read ({told}). Known: {', '.join(FORMATS)}.") from error

@@ -94,8 +94,10 @@ export class Figure {
 
   show(shown, chosen) {
     this.shown = shown;
+    this.element.dataset.shown = "";
     this.image.src = `data:image/png;base64,${shown.png}`;
     this.image.alt = shown.alt;
+    this.image.classList.toggle("smooth", Boolean(shown.plane));
     this.image.width = shown.width;
     this.image.height = shown.height;
     const columns = shown.grid?.columns ?? 1;

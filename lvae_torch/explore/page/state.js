@@ -62,10 +62,10 @@ export class State {
     return this.views[this.view];
   }
 
-  firstImage(k) {
-    const split = Object.keys(this.run.splits)[0];
-    if (this.run.are_points && !split) return { point: [k, k] };
-    return split ? { split, index: k } : { seed: k };
+  // The first image of the dataset, or the one in its middle; without the dataset, samples.
+  firstImage(isOther) {
+    const [split, count] = Object.entries(this.run.splits)[0] ?? [];
+    return split ? { split, index: isOther ? count >> 1 : 0 } : { seed: isOther ? 1 : 0 };
   }
 
   // The settings of a view, with what the address says, as far as it makes sense.
@@ -87,14 +87,14 @@ export class State {
       const heat = said.get("heat");
       return {
         seed, temperature,
-        image: imageOf(said.get("image"), this.firstImage(0)),
+        image: imageOf(said.get("image"), this.firstImage(false)),
         heat: heat === null ? null : whole(heat, 0, layers - 1, 0),
       };
     }
     if (view === "mix") {
       return {
-        a: imageOf(said.get("a"), this.firstImage(0)),
-        b: imageOf(said.get("b"), this.firstImage(1)),
+        a: imageOf(said.get("a"), this.firstImage(false)),
+        b: imageOf(said.get("b"), this.firstImage(true)),
         layers: whole(said.get("layers"), 0, layers, Math.ceil(layers / 2)),
         weight: number(said.get("weight"), 0, 1, 0.5),
       };

@@ -105,7 +105,7 @@ const samples = {
     const { run } = app;
     const layers = run.layers.length;
     const keep = set.keep
-      ? group(`Keep of sample ${set.keep.sample}`,
+      ? group(`Sample ${set.keep.sample} is kept`,
           slider({ label: "Top layers kept", min: 0, max: layers, step: 1, value: set.keep.layers, key: "kept",
             told: (k) => `${k} of ${layers}`, change: (k) => { set.keep.layers = k; app.changed(); } }),
           make("p", { className: "hint" }, "The layers below are drawn anew for each image; the kept sample stays what it was."),
@@ -140,8 +140,8 @@ const samples = {
 const reconstruction = {
   title: "Reconstruction",
   controls: (app) => [
-    chooser(app, "Image", "image"),
-    group("Noise of q and of the layers drawn anew", seedField(app)),
+    chooser(app, app.run.are_points ? "Point" : "Image", "image"),
+    group(app.run.are_points ? "Noise" : "Noise of q and of the layers drawn anew", seedField(app)),
     app.run.are_points ? null : temperatures(app, "Temperature of the layers drawn anew"),
   ],
   figures(app) {
@@ -164,7 +164,7 @@ function termsOf(app, { elbo, nll, kl, bits_per_dim: bits, image }) {
   const sum = kl.reduce((a, b) => a + b, 0);
   const terms = [["ELBO", `${nats(elbo)} nats`], ["−log p(x|z)", `${nats(nll)} nats`], ["KL, all layers", `${nats(sum)} nats`]];
   if (bits !== undefined) terms.push(["bits/dim", bits === null ? "not finite" : bits.toFixed(4)]);
-  return make("section", { className: "card", "aria-label": "ELBO of this image" }, make("h2", {}, "ELBO of this image"),
+  return make("section", { className: "card" }, make("h2", {}, app.run.are_points ? "ELBO of this point" : "ELBO of this image"),
     make("p", { className: "hint" }, image),
     make("dl", { className: "terms" }, ...terms.flatMap(([term, value]) => [make("dt", {}, term), make("dd", {}, value)])));
 }
@@ -183,7 +183,7 @@ function barsOf(app, { kl }) {
       make("span", { className: "value" }, `${nats(value)} nats${i !== null && sum > 0 ? ` · ${Math.round((100 * value) / sum)} %` : ""}`));
   };
   const hint = app.run.are_points ? "Press one to see its channels." : "Press one to see where on the image it lies.";
-  return make("section", { className: "card", "aria-label": "KL of each layer" }, make("h2", {}, "KL of each layer"),
+  return make("section", { className: "card long", "aria-label": "KL of each layer" }, make("h2", {}, "KL of each layer"),
     make("p", { className: "hint" }, hint),
     make("div", { className: "kls" }, bar("all layers", sum, null), ...kl.map((value, i) => bar(layerTold(app.run, i), value, i))));
 }
@@ -217,8 +217,8 @@ const mix = {
       options: [["a", "a click sets A"], ["b", "a click sets B"]] });
     return [
       group("Mixture", app.run.are_points ? null : byLayers, way, app.run.are_points ? clicks : null, exchange),
-      chooser(app, "Image A", "a"),
-      chooser(app, "Image B", "b"),
+      chooser(app, "A", "a"),
+      chooser(app, "B", "b"),
     ];
   },
   figures(app) {

@@ -112,7 +112,9 @@ def _images(
         sheet(
             "latents", torch.cat([before, after, (after - before).abs()]), 3, told, ("before", "after", "difference")
         ),
-        sheet("sweep", swept, len(SWEEP), "The same from -3 to 3", [f"{value:+.0f}" for value in SWEEP]),
+        sheet(
+            "sweep", swept, len(SWEEP), "The same from -3 to 3", [f"{value:+.0f}" if value else "0" for value in SWEEP]
+        ),
     ], lines
 
 
