@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from small import override_list, write_dump
 
@@ -107,3 +108,11 @@ def requests_of(run: TrainedRun) -> list[tuple[str, dict[str, Any]]]:
         ("latents", {"base": seed, "temperature": 0.8, "moves": [move]}),
         ("latents", {"base": image, "moves": [move, at]}),
     ]
+
+
+def write_digits(dumps: Path, digits: Path) -> None:
+    """Binary digits of 28x28 as the dataset of the bundles that come with the program."""
+    images = np.unpackbits(np.load(digits, allow_pickle=False), axis=1).reshape(-1, 28, 28, 1)
+    with DumpWriter(dumps, "binarized_mnist", Layout((1, 28, 28), 2), {"source": "recorded digits"}) as writer:
+        for split in ("train", "test"):
+            writer.add(split, images)
