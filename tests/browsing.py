@@ -125,7 +125,7 @@ class Visitor:
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))))
 
     def slide(self, label: str, value: float) -> None:
-        self.page.get_by_label(label, exact=True).first.fill(str(value))
+        self.page.get_by_role("slider", name=label, exact=True).fill(str(value))
         self.ready()
 
     def times(self, label: str, values: Sequence[float]) -> list[float]:

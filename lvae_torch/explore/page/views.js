@@ -95,7 +95,7 @@ const seedField = (app, label = "Seed") => {
   const set = app.state.now;
   return make("div", { className: "row" },
     field({ label, min: 0, max: MOST_SEED, value: set.seed, key: "seed", change: (value) => { set.seed = Math.round(value); app.changed(); } }),
-    button("New", () => { set.seed = randomSeed(); app.changed({ rebuild: true }); }, { "data-key": "new seed", "aria-label": "Another seed" }));
+    button("New", () => { set.seed = randomSeed(); app.changed({ rebuild: true }); }, { "data-key": "new seed", "aria-label": "New seed" }));
 };
 
 const samples = {
