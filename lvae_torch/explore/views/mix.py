@@ -87,7 +87,8 @@ def _by_layers(
         f'save_png(Path("mix.png"), image_grid(torch.cat([a, mixed[{chosen}, None], b]), 3))\n'
         f'save_png(Path("layers.png"), image_grid(mixed, {len(counts)}))\n'
     )
-    told = f"The top {asked.layers} layers of {a.told}, the others of {b.told}"
+    top = "The top layer" if asked.layers == 1 else f"The top {asked.layers} layers"
+    told = f"{top} of {a.told}, the others of {b.told}"
     labels = [f"{k} of A" for k in counts]
     return [
         sheet("mix", torch.cat([a.x, mixed[chosen, None], b.x]), 3, told, ("A", f"{asked.layers} of A", "B")),

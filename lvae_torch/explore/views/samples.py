@@ -26,7 +26,8 @@ def samples(stage: Stage, asked: Samples) -> Look:
     lines += f"x = run.sample({n}, temperature={temperature!r}, show={show!r}, seed={seed}{more})\n"
     told = f"{n} samples, seed {seed}"
     if asked.keep:
-        told += f", all with the top {asked.keep.layers} layers of sample {asked.keep.sample}"
+        top = "the top layer" if asked.keep.layers == 1 else f"the top {asked.keep.layers} layers"
+        told += f", all with {top} of sample {asked.keep.sample}"
     if stage.are_points:
         lines += f'picture = plane_picture({{"data": {stage.behind_line}, "samples": x}}, {stage.bounds})\n'
         shown = plane("samples", {"data": stage.behind, "samples": x}, stage.bounds, told)
