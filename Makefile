@@ -17,7 +17,7 @@ SCRIPTS := .ci/run $(wildcard *.sh build/*.sh build/*/*.sh data_scripts/*.sh)
 # uv installs the same pins in a fraction of the time, where it works.
 INSTALL := $(if $(shell uv --version 2>/dev/null),uv pip install --python $(RUN),$(RUN) -m pip install)
 
-.PHONY: help setup demo test test-all lint bench pins catalogue licences audit clean gpu-dry
+.PHONY: help setup demo test test-all test-browser lint bench pins catalogue licences audit clean gpu-dry
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -33,8 +33,12 @@ demo: $(READY) ## Make data, train a small model and use it: the first training 
 test: $(READY) ## Run the quick tests, in two processes
 	$(TEST) -n 2 --dist loadfile -m 'not slow'
 
-test-all: $(READY) ## Run all tests
+test-all: $(READY) ## Run all tests, those in the browser too where there is one
+	-@build/browser.sh --install
 	$(TEST)
+
+test-browser: $(READY) ## Test the explorer in Chromium, which is installed where it can be; skipped where not
+	@build/browser.sh --install && $(TEST) -m browser -s tests/explore || [ $$? -eq 3 ]
 
 lint: $(READY) ## Check style, types, shell scripts and the Dockerfile
 	$(RUN) -m ruff check .

@@ -31,9 +31,9 @@ from lvae_torch.reporting.console import table
 from lvae_torch.reporting.grids import how_shown
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.locks import held
-from lvae_torch.synthesis.codes import CodePrior, CodeSource, check_prior
+from lvae_torch.synthesis.codes import CodeSource
 from lvae_torch.synthesis.session import Session
-from lvae_torch.trained.loading import find_run, open_run
+from lvae_torch.trained.loading import find_run, load_prior, open_run
 from lvae_torch.trained.run import TrainedRun
 
 
@@ -82,7 +82,7 @@ def _run_mode(run: TrainedRun, processes: Processes, name: str) -> None:
     with _results_folder(session.out) if processes.is_main else nullcontext():
         processes.barrier()
         if mode.draws_codes and run.settings.synthesis.prior_run:
-            session = replace(session, prior=_load_prior(run.settings, session))
+            session = replace(session, prior=load_prior(run, processes))
         metrics = _metrics(session, name)
         if processes.is_main:
             options = session.options
@@ -125,22 +125,6 @@ def _results_folder(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _load_prior(settings: Settings, session: Session) -> CodePrior:
-    """Load the run that ``[synthesis] prior_run`` names.
-
-    Raises:
-        CfgError: if the run does not exist, or this run's latents are not codes.
-        DataError: if it has no checkpoint, or was trained on codes of another model.
-    """
-    name = str(settings.synthesis.prior_run)
-    prior = open_run(*find_run(name, [], settings.run.runs), session.processes)
-    on = prior.trained_on
-    check_prior(session.model, settings.run.name, name, on.image_shape, on.n_levels)
-    remedy = "Encode again ([synthesis] codes_to), and train the prior on that."
-    session.check_belongs(on.codes_of or {}, prior.place, remedy)
-    return CodePrior(prior.model, on.n_levels, {"prior_run": name, "prior_step": prior.step})
-
-
 def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Session:
     """Make the session of a mode, with the images of its split if it reads images."""
     settings = run.settings
@@ -172,11 +156,8 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
 def _identity(run: TrainedRun, mode: str) -> dict[str, Any]:
     remark = {"remark": run.settings.model.remark} if run.settings.model.remark else {}
     return {
-        "run": run.name,
-        "step": run.step,
-        "weights": "ema" if run.is_averaged else "raw",
+        **run.identity,
         "mode": mode,
-        "trained_on": run.trained_on.told,
         **remark,
         **({"precision": "bfloat16"} if run.settings.synthesis.precision == "bfloat16" else {}),
     }

@@ -86,14 +86,17 @@ class DiagonalGaussian:
         """The sample for standard normal noise ``eps``: mean + std * eps."""
         return self.mean + self.std * eps
 
+    def noise_of(self, z: Tensor) -> Tensor:
+        """The standard normal noise that gives z; undoes ``at_noise``."""
+        return (z - self.mean) * (-self.log_std).exp()
+
     def rsample(self, temperature: float = 1.0) -> Tensor:
         """A reparameterised sample; ``temperature`` multiplies the standard deviation."""
         return self.at_noise(temperature * normal_like(self.mean))
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log N(z; mean, std^2), element-wise."""
-        eps = (z - self.mean) * (-self.log_std).exp()
-        return -0.5 * (eps**2 + LOG_2PI) - self.log_std
+        return -0.5 * (self.noise_of(z) ** 2 + LOG_2PI) - self.log_std
 
     def kl(self, p: DiagonalGaussian) -> Tensor:
         """KL(self || p) in closed form, element-wise; exactly zero if both are equal."""

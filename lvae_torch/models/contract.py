@@ -35,6 +35,9 @@ class Prior(Protocol):
     def at_noise(self, eps: Tensor) -> Tensor:
         """The draw that corresponds to standard normal noise ``eps``, (B, ...)."""
 
+    def noise_of(self, z: Tensor) -> Tensor:
+        """The standard normal noise whose draw is z, (B, ...); undoes ``at_noise``."""
+
     def rsample(self, temperature: float = 1.0) -> Tensor:
         """A draw, (B, ...); ``temperature`` scales its noise."""
 
@@ -173,6 +176,11 @@ class Model(nn.Module, ABC):
     def n_dims(self) -> int | None:
         """C * H * W, the divisor of bits per dimension; None if the likelihood has no bits per dimension."""
         return math.prod(self.image_shape) if self.in_bits else None
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width of what latent maps cover: the image, or the image in the middle of its padding."""
+        return self.image_shape[1:]
 
     def as_published(self, params: Tensor) -> Callable[[], Likelihood] | None:
         """For ``Output``, from the network's output."""

@@ -8,11 +8,13 @@ log_p = run.log_likelihood(x, samples=100)     # nats, (16,)
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,33 +23,26 @@ from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import make_preprocess, open_dump
 from lvae_torch.data.transforms import Preprocess
 from lvae_torch.distributed.seeding import seed_everything, seed_of
-from lvae_torch.distributions.codes import CertainCodes
-from lvae_torch.distributions.gaussian import DiagonalGaussian
 from lvae_torch.distributions.noise import image_streams
 from lvae_torch.elbo.bounds import elbo_terms, iw_bound
 from lvae_torch.errors import DataError
 from lvae_torch.hparams import Settings
 from lvae_torch.models.contract import Model, Output, Posterior, Shape, Source
-from lvae_torch.models.sources import given_latents, posterior_mean, posterior_sample, prior_sample
+from lvae_torch.models.sources import (
+    given_latents,
+    given_noise,
+    given_top,
+    posterior_mean,
+    posterior_sample,
+    prior_sample,
+)
 from lvae_torch.runs.checkpoint import TrainedOn
+from lvae_torch.synthesis.codes import CodePrior
 from lvae_torch.synthesis.section import Temperature
 from lvae_torch.synthesis.temperatures import per_layer
-
-Picture = Literal["mean", "mode", "sample"]
-"""The picture of p(x | z): its mean, its mode, or a sample."""
-
-
-@dataclass(frozen=True)
-class Elbo:
-    """The terms of the ELBO at one posterior sample of each image, in nats."""
-
-    nll: Tensor  # (B,)    -log p(x | z)
-    kl: Tensor  # (B, L)  KL(q || p) of each layer, top layer first
-
-    @property
-    def elbo(self) -> Tensor:
-        """Lower bound on log p(x), (B,)."""
-        return -self.nll - self.kl.sum(dim=1)
+from lvae_torch.trained.checking import check_latents, check_levels, checked_images
+from lvae_torch.trained.outputs import Elbo, Picture, joined, joined_posterior, shown
+from lvae_torch.trained.pictures import Fit
 
 
 @dataclass(frozen=True)
@@ -70,29 +65,42 @@ class TrainedRun:
     place: Path
     """The run's folder, or the bundle's."""
     device: torch.device
+    prior: CodePrior | None = None
+    """The trained prior over the codes of a VQ-VAE, of ``[synthesis] prior_run``; codes are uniform without it."""
 
     @property
     def name(self) -> str:
         return self.settings.run.name
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """Which model this is, as it stands beside every result."""
+        weights = "ema" if self.is_averaged else "raw"
+        return {"run": self.name, "step": self.step, "weights": weights, "trained_on": self.trained_on.told}
+
+    @property
     def latent_shapes(self) -> tuple[Shape, ...]:
         """Shape of each z without the batch dimension, top layer first."""
         return self.model.latent_shapes()
 
-    def images(self, split: str | None = None, limit: int = 0) -> Tensor:
+    def images(self, split: str | None = None, limit: int = 0, at: Sequence[int] | None = None) -> Tensor:
         """Images of the run's dataset as the model sees them, (N, C, H, W).
 
         Args:
             split: a split of the dump; the run's validation split if not given.
             limit: number of images, spread evenly over the split; 0 for all.
+            at: the images with these numbers, from 0 on, instead.
         Raises:
-            DataError: if the dump or the split is missing.
+            DataError: if the dump or the split is missing, or has no image of such a number.
         """
         dump = open_dump(self.settings.data)
         chosen = dump.split(split or self.settings.data.val_split)
         images = Images(chosen, self.preprocess_of(dump), limit)
-        return images.at(images.indices, self.device)
+        if at is None:
+            return images.at(images.indices, self.device)
+        if wrong := [k for k in at if not 0 <= k < len(chosen)]:
+            raise DataError(f"{dump.folder}: {chosen.name} has images 0 to {len(chosen) - 1:,}, none {wrong[0]}.")
+        return images.at(np.array(at, dtype=np.int64), self.device)
 
     def preprocess_of(self, dump: Dump) -> Preprocess:
         """The preprocessing of the run, for a dump.
@@ -115,13 +123,13 @@ class TrainedRun:
     def encode(self, x: Tensor, draw: bool = False, seed: int | None = None) -> list[Tensor]:
         """Latents of images: posterior means, or samples with ``draw``; one (B, ...) per layer, top layer first."""
         passes = self._passes(x, posterior_sample if draw else posterior_mean, seed)
-        return _joined([[latent.z for latent in out.latents] for out in passes])
+        return joined([[latent.z for latent in out.latents] for out in passes])
 
     @torch.no_grad()
     def posteriors(self, x: Tensor) -> list[Posterior]:
         """q(z_i | z_above, x) of each layer, top layer first, with posterior means in the layers above."""
         passes = [out.latents for out in self._passes(x, posterior_mean, None)]
-        return [_joined_posterior([latents[i].encoded for latents in passes]) for i in range(len(passes[0]))]
+        return [joined_posterior([latents[i].encoded for latents in passes]) for i in range(len(passes[0]))]
 
     @torch.no_grad()
     def decode(self, latents: Sequence[Tensor], show: Picture = "mean", seed: int | None = None) -> Tensor:
@@ -132,10 +140,31 @@ class TrainedRun:
         """
         parts = zip(*(z.split(self._size) for z in self._checked_latents(latents)), strict=True)
         with self._noise(seed):
-            return torch.cat([_shown(self.model(None, given_latents(part), len(part[0])), show) for part in parts])
+            return torch.cat([shown(self.model(None, given_latents(part), len(part[0])), show) for part in parts])
+
+    def picture(self, path: str | Path) -> Tensor:
+        """A picture file as the model sees images, (1, C, H, W): cropped and scaled as the run's dump was.
+
+        Raises:
+            DataError: if it is no picture that can be read.
+        """
+        return self.fit.of_file(Path(path)).to(self.device)
+
+    @cached_property
+    def fit(self) -> Fit:
+        """How pictures become images of the run."""
+        return Fit.of(self.settings.data, self.trained_on.image_shape, self.trained_on.n_levels)
 
     @torch.no_grad()
-    def sample(self, n: int, temperature: Temperature = 1.0, show: Picture = "mean", seed: int | None = None) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        temperature: Temperature = 1.0,
+        show: Picture = "mean",
+        seed: int | None = None,
+        given: Sequence[Tensor] = (),
+        first: int = 0,
+    ) -> Tensor:
         """Draw ``n`` images from the prior, (n, C, H, W).
 
         Args:
@@ -143,23 +172,56 @@ class TrainedRun:
                 ``("linear", top, bottom)``.
             show: the mean of p(x | z), its mode, or a sample.
             seed: image k has a stream of its own, so that the first ones are the same whatever ``n`` is.
+            given: latents of the top layers, (1, ...) for all images or (n, ...); only the layers below are drawn,
+                with the noise that they would have had.
+            first: number of the first image: ``sample(1, seed=s, first=5)`` is the sixth of ``sample(64, seed=s)``.
         """
-        source = prior_sample(per_layer(temperature, len(self.latent_shapes)))
-        counts = [min(self._size, n - first) for first in range(0, n, self._size)]
-        if seed is None:
-            return torch.cat([_shown(self.model(None, source, count), show) for count in counts])
-        seeds = [seed_of("sample", seed, k) for k in range(n)]
-        return torch.cat([self._drawn(source, seeds[k : k + self._size], show) for k in range(0, n, self._size)])
+        return torch.cat([shown(out, show) for out in self._generated(n, temperature, seed, given, first)])
 
-    def _drawn(self, source: Source, seeds: Sequence[int], show: Picture) -> Tensor:
-        with image_streams(seeds, self.device):
-            return _shown(self.model(None, source, len(seeds)), show)
+    @torch.no_grad()
+    def draw(
+        self,
+        n: int,
+        temperature: Temperature = 1.0,
+        seed: int | None = None,
+        given: Sequence[Tensor] = (),
+        first: int = 0,
+    ) -> list[Tensor]:
+        """The latents of ``sample`` with the same arguments, one (n, ...) per layer, top layer first."""
+        passes = self._generated(n, temperature, seed, given, first)
+        return joined([[latent.z for latent in out.latents] for out in passes])
+
+    def _generated(
+        self, n: int, temperature: Temperature, seed: int | None, given: Sequence[Tensor], first: int
+    ) -> Iterator[Output]:
+        """Passes of at most ``_size`` images; what the caller draws of one comes from the images' own streams."""
+        temperatures = per_layer(temperature, len(self.latent_shapes))
+        top = [z.expand(n, *z.shape[1:]) for z in self._checked_latents(given, len(given))] if given else []
+        for k in range(0, n, self._size):
+            count = min(self._size, n - k)
+            seeds = [seed_of("sample", seed, first + j) for j in range(k, k + count)] if seed is not None else []
+            with image_streams(seeds, self.device) if seeds else nullcontext():
+                below = prior_sample(temperatures) if self.prior is None else self.prior.source(count, temperatures[0])
+                yield self.model(None, given_top([z[k : k + count] for z in top], below), count)
+
+    @torch.no_grad()
+    def noise(self, latents: Sequence[Tensor]) -> list[Tensor]:
+        """The standard normal noise of which latents are the prior's draws, layer by layer; see ``at_noise``."""
+        given = self._checked_latents(latents)
+        out = self.model(None, given_latents(given), len(given[0]))
+        return [latent.prior.noise_of(latent.z) for latent in out.latents]
+
+    @torch.no_grad()
+    def at_noise(self, noise: Sequence[Tensor]) -> list[Tensor]:
+        """The prior's draws of standard normal noise: in each layer mean + std * noise, given the layers above."""
+        given = self._checked_latents(noise)
+        return [latent.z for latent in self.model(None, given_noise(given), len(given[0])).latents]
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, draw: bool = True, show: Picture = "mean", seed: int | None = None) -> Tensor:
         """Encode and decode images, (B, C, H, W), with posterior samples, or means if ``draw`` is False."""
         passes = self._passes(x, posterior_sample if draw else posterior_mean, seed)
-        return torch.cat([_shown(out, show) for out in passes])
+        return torch.cat([shown(out, show) for out in passes])
 
     @torch.no_grad()
     def elbo(self, x: Tensor, seed: int | None = None) -> Elbo:
@@ -167,6 +229,18 @@ class TrainedRun:
         with self._noise(seed):
             terms = [elbo_terms(p, self.model(p, posterior_sample)) for p in self._on_levels(x).split(self._size)]
         return Elbo(torch.cat([t.nll for t in terms]), torch.cat([t.kl for t in terms]))
+
+    @torch.no_grad()
+    def kl_of_units(self, x: Tensor, seed: int | None = None) -> list[Tensor]:
+        """KL(q || p) of every unit at the samples of ``elbo``, nats, one (B, ...) per layer, top layer first."""
+        with self._noise(seed):
+            passes = [self.model(p, posterior_sample).latents for p in self._checked(x).split(self._size)]
+        return joined([[latent.kl_of_units for latent in latents] for latents in passes])
+
+    def to_levels(self, x: Tensor) -> Tensor:
+        """Images with every value at the nearest pixel level, as likelihoods need them, (B, C, H, W)."""
+        steps = self.trained_on.n_levels - 1
+        return (x.clamp(0, 1) * steps).round() / steps if steps > 0 else x
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, samples: int = 100, seed: int | None = None) -> Tensor:
@@ -194,65 +268,17 @@ class TrainedRun:
             yield
 
     def _checked(self, x: Tensor) -> Tensor:
-        """Check x and move it to the device.
-
-        Raises:
-            TypeError: if x is not a tensor of floats.
-            ValueError: if x has another shape than the model's images, or values outside [0, 1].
-        """
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"images are {kind}; give a torch tensor of floats in [0, 1], such as pixels / 255.")
-        if x.ndim != 4 or not len(x) or tuple(x.shape[1:]) != self.model.image_shape:
-            wanted = ", ".join(map(str, self.model.image_shape))
-            raise ValueError(f"images have shape {tuple(x.shape)}; {self.name} needs (N, {wanted}) with N >= 1.")
-        x = x.to(self.device, torch.get_default_dtype())
-        if self.trained_on.n_levels and not ((x >= 0) & (x <= 1)).all():  # NaN is outside too
-            raise ValueError(f"images have values from {x.min():g} to {x.max():g}; scale them to [0, 1].")
-        return x
+        n_levels = self.trained_on.n_levels
+        return checked_images(x, self.name, self.model.image_shape, n_levels).to(self.device, torch.get_default_dtype())
 
     def _on_levels(self, x: Tensor) -> Tensor:
-        """The same for likelihoods, which need values on the pixel levels.
-
-        Raises:
-            ValueError: if x has values between the levels.
-        """
-        x, n_levels = self._checked(x), self.trained_on.n_levels
+        """The same for likelihoods, which need values on the pixel levels."""
+        x = self._checked(x)
         if self.model.in_bits:
-            steps = x * (n_levels - 1)
-            if ((steps - steps.round()).abs() > 0.01).any():
-                remedy = "binarize them, (x >= 0.5).float()" if n_levels == 2 else f"round them to k / {n_levels - 1}"
-                raise ValueError(f"images have values between the {n_levels} pixel levels of {self.name}; {remedy}.")
+            check_levels(x, self.name, self.trained_on.n_levels)
         return x
 
-    def _checked_latents(self, latents: Sequence[Tensor]) -> list[Tensor]:
-        given = [tuple(z.shape[1:]) for z in latents]
-        counts = {len(z) for z in latents}
-        if not given or given != list(self.latent_shapes) or len(counts) != 1 or 0 in counts:
-            wanted = ", ".join(f"(N, {', '.join(map(str, shape))})" for shape in self.latent_shapes) or "no latents"
-            told = ", ".join(str(tuple(z.shape)) for z in latents) or "none"
-            raise ValueError(f"{len(given)} latents of shapes {told}; {self.name} has {wanted}, top layer first.")
+    def _checked_latents(self, latents: Sequence[Tensor], n_layers: int | None = None) -> list[Tensor]:
+        """The latents of the top ``n_layers``, or of all, on the device."""
+        check_latents(latents, self.name, self.latent_shapes, n_layers)
         return [z.to(self.device) for z in latents]
-
-
-def _shown(out: Output, show: Picture) -> Tensor:
-    match show:
-        case "mean":
-            return out.likelihood.mean()
-        case "mode":
-            return out.likelihood.mode()
-        case "sample":
-            return out.likelihood.sample()
-    raise ValueError(f"show is {show!r}; use mean, mode or sample.")
-
-
-def _joined(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
-
-
-def _joined_posterior(parts: Sequence[Posterior]) -> Posterior:
-    match parts[0]:
-        case CertainCodes(n_codes=n_codes):
-            return CertainCodes(torch.cat([q.mean for q in parts]), n_codes)
-    gaussians = [q for q in parts if isinstance(q, DiagonalGaussian)]
-    return DiagonalGaussian(torch.cat([q.mean for q in gaussians]), torch.cat([q.log_std for q in gaussians]))

@@ -219,7 +219,7 @@ class EfficientVDVAE(Model):
         """
         self.check_images(x)
         seen = x if self.span is None else self.span * x - 1
-        h = self.input_conv(pad_to(seen, self._canvas()))
+        h = self.input_conv(pad_to(seen, self.canvas))
         skips = []
         for stage in self.up:
             h, skip = stage(h)
@@ -249,7 +249,8 @@ class EfficientVDVAE(Model):
         inside = [m for m in self.modules() if isinstance(m, Bottleneck | Pool | Unpool)]
         return [conv.weight for m in inside for conv in m.modules() if isinstance(conv, SameConv2d)]
 
-    def _canvas(self) -> Size:
+    @property
+    def canvas(self) -> Size:
         """Height and width of the networks' input."""
         _, height, width = self.image_shape
         if self.padding is None:
@@ -260,7 +261,7 @@ class EfficientVDVAE(Model):
 
     def _sizes(self) -> list[Size]:
         """Height and width of each top-down stage's maps."""
-        height, width = self._canvas()
+        height, width = self.canvas
         scale, sizes = self.coarsest, []
         for stage in self.down_stages:
             scale //= stage.stride

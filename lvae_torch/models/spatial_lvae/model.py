@@ -171,6 +171,11 @@ class SpatialLVAE(Model):
         rescale_to_data(self, lambda: self(x, posterior_sample), bound=bound)
         self.train(was_training)
 
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width of the padded image."""
+        return self._padded_size()
+
     def _padded_size(self) -> tuple[int, int]:
         factor = 2 ** (sum(stage.halvings for stage in self.stages) + int(self.ladder.initial_halving))
         return padded_size((self.image_shape[1], self.image_shape[2]), factor)
