@@ -7,9 +7,9 @@ again, samples = run.decode(z), run.sample(16, temperature=0.8)
 log_p = run.log_likelihood(x, samples=100)     # nats, (16,)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -70,6 +70,8 @@ class TrainedRun:
     place: Path
     """The run's folder, or the bundle's."""
     device: torch.device
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the programs that trained it, and the commit of ours, where they are known."""
 
     @property
     def name(self) -> str:
