@@ -34,6 +34,9 @@ from lvae_torch.synthesis.session import Session
 from lvae_torch.trained.loading import find_run, open_run
 from lvae_torch.trained.run import TrainedRun
 
+STATISTICS = ".statistics"
+"""Folder beside the dumps for what modes keep of their images."""
+
 
 def command(argv: Sequence[str]) -> None:
     """Run the modes that the arguments or the settings name."""
@@ -148,6 +151,7 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
         label_names=dump.label_names,
         names=dump.names(split),
         steps_per_epoch=n_training // settings.train.batch_size or 1,
+        cache=Path(settings.data.dumps) / STATISTICS / dump.dataset,
         code_source=_code_source(settings, dump, preprocess) if settings.synthesis.codes_to else None,
     )
 
@@ -205,7 +209,9 @@ def _rows(metrics: dict[str, object]) -> list[tuple[str, str]]:
         return str(value)
 
     records = [
-        name for name, value in metrics.items() if isinstance(value, list) and value and isinstance(value[0], dict)
+        name
+        for name, value in metrics.items()
+        if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict))
     ]
     return [(name, text(value)) for name, value in metrics.items() if name not in records]
 
