@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from lvae_torch.errors import DataError
-from lvae_torch.reporting import console
+from lvae_torch.reporting import progress
 from lvae_torch.reporting.console import ConsoleReporter, table
 from lvae_torch.reporting.jsonl import JsonlReporter
 from lvae_torch.reporting.reporter import Reporter, Reporters
-from lvae_torch.reporting.tensorboard import TensorBoardReporter
+from lvae_torch.reporting.trackers.tensorboard import TensorBoardReporter
 
 GRID = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 
@@ -210,7 +210,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """What ``time.monotonic`` says: its only entry."""
     now = [100.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     yield now
 
 
