@@ -6,7 +6,7 @@ from dataclasses import replace
 from lvae_torch.data.order import TrainingOrder
 from lvae_torch.hparams import Difference, Settings, differences, format_differences, schedules_are_in_epochs
 from lvae_torch.runs.checkpoint import NO_BEST, State
-from lvae_torch.training.optimization import LearningRate, learning_rate
+from lvae_torch.training.optimization import LearningRate, learning_rate, without_jump
 from lvae_torch.training.section import OptimizerSection
 
 Change = tuple[Difference, str]
@@ -16,7 +16,8 @@ SCORED_ON = {("data", "val_split"), ("data", "limit_val"), ("val", "batch_norm")
 LENGTH = {("train", "steps"), ("optimizer", "decay_end"), ("train", "batch_size")}
 """Keys that make a schedule longer or shorter."""
 JUMP = 0.01  # of the peak rate: less is none
-LEAD = 0.05  # of the steps that are left: how long the rate takes to a schedule of another length
+LEAD = 0.05  # of the steps that are left: how long the rate takes to a schedule of another length,
+LEAST_LEAD = 10  # but at least so many steps, or all that are left
 
 
 def continued(order: TrainingOrder, settings: Settings, step: int) -> TrainingOrder:
@@ -25,12 +26,20 @@ def continued(order: TrainingOrder, settings: Settings, step: int) -> TrainingOr
     return order if batch_size == order.batch_size else order.with_batch(batch_size, step)
 
 
-def after_changes(old: State, known: Settings, settings: Settings, order: TrainingOrder, unresolved: Settings) -> State:
+def after_changes(
+    old: State,
+    known: Settings,
+    settings: Settings,
+    order: TrainingOrder,
+    unresolved: Settings,
+    least_lead: int = LEAST_LEAD,
+) -> State:
     """The state to go on with.
 
     Args:
         known: as the checkpoint was trained, in steps, like ``settings``.
         unresolved: today's, where epochs may still be epochs.
+        least_lead: how many steps at least the rate takes to a schedule of another length, if so many are left.
     """
     changed = {(change.section, change.key) for change in differences(known, settings)}
     state = replace(old, anchor=tuple(order.anchor))
@@ -39,16 +48,17 @@ def after_changes(old: State, known: Settings, settings: Settings, order: Traini
     if ("train", "batch_size") in changed and schedules_are_in_epochs(unresolved):
         state = replace(state, origin=order.origin)
     if changed & LENGTH:
-        state = replace(state, rate_from=_led(old, state, known, settings))
+        state = replace(state, rate_from=_led(old, state, known, settings, least_lead))
     return state
 
 
-def _led(old: State, state: State, known: Settings, settings: Settings) -> Sequence[float]:
+def _led(old: State, state: State, known: Settings, settings: Settings, least_lead: int) -> Sequence[float]:
     """From which rate, and over how many steps, the rate comes to a schedule of another length without a jump."""
     step, total = state.step, settings.train.total_steps
-    before = _schedule(_as_long_as(known, settings), known, old)(step - old.origin)
+    was = _schedule(_as_long_as(known, settings), known, old)
+    before = without_jump(was, old.rate_from, old.origin)(step)  # it may still have been on its way to a longer one
     after = _schedule(settings.optimizer, settings, state)(step - state.origin)
-    length = round(LEAD * (total - step))
+    length = min(max(round(LEAD * (total - step)), least_lead), total - step)
     if step == 0 or length <= 0 or abs(after - before) <= JUMP * settings.optimizer.learning_rate:
         return old.rate_from
     return (step, before, length)

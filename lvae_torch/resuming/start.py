@@ -12,6 +12,7 @@ from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.hparams import Settings, check_same_model, check_unchanged, in_steps, trained_settings
 from lvae_torch.resuming.changes import (
+    LEAST_LEAD,
     Change,
     after_changes,
     continued,
@@ -82,7 +83,9 @@ def find_start(
     checkpoint.about.trained_on.check_same(data.dump.content_hash, data.dump.folder)
     remedy = "Put back the right checkpoints, or remove the run with ./reset.sh to begin anew."
     check_same_model(settings.model, checkpoint.about, folder.checkpoints, remedy, DataError)
-    state = after_changes(checkpoint.state, known, settings_, order, settings)
+    # A run of 0.1.0 comes where 0.1.0 came with it, as far as that took no jump in a longer run.
+    least_lead = 0 if checkpoint.about.versions.get("lvae_torch", "").startswith("0.1.") else LEAST_LEAD
+    state = after_changes(checkpoint.state, known, settings_, order, settings, least_lead)
     changes: Sequence[Change] = [
         *settings_changed(known, settings_, checkpoint.state, state, order),
         *places_changed(checkpoint.about.computed_on, computed_on(processes)),

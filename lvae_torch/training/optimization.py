@@ -81,6 +81,24 @@ def learning_rate(section: OptimizerSection, total_steps: int) -> LearningRate:
     return rate
 
 
+def without_jump(rate: LearningRate, rate_from: Sequence[float], origin: int = 0) -> LearningRate:
+    """The rate that goes in a straight line from an earlier one to ``rate``, and then follows it.
+
+    Args:
+        rate: the schedule, which counts its steps from ``origin``.
+        rate_from: a step of the run, the learning rate there, and the steps that lead from it to the schedule.
+    """
+    first, before, length = rate_from
+
+    def led(step: int) -> float:
+        after = rate(step - origin)
+        if step - first >= length:
+            return after
+        return before + (after - before) * max(0.0, (step - first + 1) / (length + 1))
+
+    return led
+
+
 class GuardedStep:
     """``optimizer.step()`` that changes nothing if ``ok`` is false; the host does not wait for ``ok``.
 

@@ -20,7 +20,7 @@ from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.graph import GraphedStep
 from lvae_torch.training.half_weights import HalfWeights
 from lvae_torch.training.meter import Meter
-from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_where
+from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_where, without_jump
 from lvae_torch.training.reduction import GradientReduction
 from lvae_torch.training.section import OptimizerSection
 
@@ -115,11 +115,7 @@ class TrainStep:
 
     def rate_at(self, step: int) -> float:
         """The learning rate of ``step``: the schedule's, without a jump where the length of that has changed."""
-        rate = self.learning_rate(step - self.origin)
-        first, before, length = self.rate_from
-        if step - first < length:
-            rate = before + (rate - before) * max(0.0, (step - first + 1) / (length + 1))
-        return rate * self.rate_factor
+        return without_jump(self.learning_rate, self.rate_from, self.origin)(step) * self.rate_factor
 
     def follow(self, state: State, rollback_rate: float) -> None:
         """Take from ``state`` what the learning rate and the schedules depend on."""

@@ -1,6 +1,7 @@
 """Changes between two starts of one run: what they mean is told, keeps its sense, or is refused without a trace."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +147,31 @@ def test_a_longer_schedule_has_no_jump(tmp_path: Path, step: int, schedule: str)
     assert after[60:] == pytest.approx([whole(step - 1 + k) for k in range(60, len(after))]), "then it follows"
 
 
+@pytest.mark.parametrize("more", [1, 2, 5, 10, 11, 60])
+@pytest.mark.parametrize("step", [50, 90, 100])
+def test_a_few_steps_more_bring_no_jump(tmp_path: Path, step: int, more: int) -> None:
+    """The rate never rises or falls by more in a step than the straight line from where it was takes in ten."""
+    old = {**COSINE, "train__steps": 100}
+    _, before, after = start(tmp_path, old, {**old, "train__steps": 100 + more}, step)
+    assert len(after) == 101 + more - step
+    assert after[0] == pytest.approx(before[0], abs=0.04) and np.abs(np.diff(after)).max() < 0.08
+
+
+def test_a_second_change_on_the_way_brings_no_jump(tmp_path: Path) -> None:
+    """The rate goes on from where it had come, not from where the schedule that it was led to would be."""
+    known, longer, longest = (small.settings(tmp_path, **COSINE, train__steps=n) for n in (100, 500, 1000))
+    order = TrainingOrder(36, 8, 0)
+    first = after_changes(State(100), known, longer, order, longer)
+    second = after_changes(replace(first, step=105), longer, longest, order, longest)
+    target = small.rate("cosine", 500, learning_rate=1.0)(105)
+    assert second.rate_from[:2] == (105, pytest.approx(target * 6 / 21))
+
+
 def test_a_longer_cosine_is_told(tmp_path: Path) -> None:
     old, new = (small.settings(tmp_path, **COSINE, train__steps=n) for n in (100, 200))
     state = after_changes(State(100), old, new, TrainingOrder(36, 8, 0), new)
     table = table_of(list(settings_changed(old, new, State(100), state, TrainingOrder(36, 8, 0))))
-    assert "from step 100 on the learning rate rises from 0 to 0.461 over 5 steps, then follows it" in table
+    assert "from step 100 on the learning rate rises from 0 to 0.422 over 10 steps, then follows it" in table
 
 
 @pytest.mark.parametrize("changes", [{"optimizer__learning_rate": 0.1}, {"train__log_every": 7}])
