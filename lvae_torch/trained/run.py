@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lvae_torch.data.classes import with_labels
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import make_preprocess, open_dump
@@ -27,11 +28,12 @@ from lvae_torch.distributions.noise import image_streams
 from lvae_torch.elbo.bounds import elbo_terms, iw_bound
 from lvae_torch.errors import DataError
 from lvae_torch.hparams import Settings
-from lvae_torch.models.contract import Model, Output, Posterior, Shape, Source
+from lvae_torch.models.contract import Model, Output, Posterior, Shape, Source, of_classes
 from lvae_torch.models.sources import given_latents, posterior_mean, posterior_sample, prior_sample
 from lvae_torch.runs.checkpoint import TrainedOn
 from lvae_torch.synthesis.section import Temperature
 from lvae_torch.synthesis.temperatures import per_layer
+from lvae_torch.trained.given import Given, Labels
 
 Picture = Literal["mean", "mode", "sample"]
 """The picture of p(x | z): its mean, its mode, or a sample."""
@@ -54,6 +56,7 @@ class Elbo:
 class TrainedRun:
     """A trained model with its settings. Images are floats (B, C, H, W) in [0, 1], with any number B.
 
+    A class-conditional model needs ``labels`` in each call: the class of each image, by number or name, or one for all.
     ``seed`` makes the draws of a call repeatable and does not change torch's generator; without a seed, draws come
     from that generator.
     """
@@ -80,6 +83,11 @@ class TrainedRun:
         """Shape of each z without the batch dimension, top layer first."""
         return self.model.latent_shapes()
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes 0, 1, ... that the model is conditional on; empty for an unconditional model."""
+        return tuple(self.trained_on.classes)
+
     def images(self, split: str | None = None, limit: int = 0) -> Tensor:
         """Images of the run's dataset as the model sees them, (N, C, H, W).
 
@@ -93,6 +101,22 @@ class TrainedRun:
         chosen = dump.split(split or self.settings.data.val_split)
         images = Images(chosen, self.preprocess_of(dump), limit)
         return images.at(images.indices, self.device)
+
+    def labels(self, split: str | None = None, limit: int = 0) -> Tensor:
+        """Classes of the same images, int64 (N,), for a class-conditional model.
+
+        Raises:
+            DataError: if the dump or the split is missing, or the labels are not those of the model's classes.
+            ValueError: if the model is not class-conditional.
+        """
+        if not self.classes:
+            raise ValueError(f"{self.name} is not class-conditional.")
+        dump = open_dump(self.settings.data)
+        chosen = with_labels(dump.split(split or self.settings.data.val_split), dump, self.classes)
+        images = Images(chosen, self.preprocess_of(dump), limit)
+        labels = images.labels_at(images.indices, self.device)
+        assert labels is not None, "a split that was opened with labels"
+        return labels
 
     def preprocess_of(self, dump: Dump) -> Preprocess:
         """The preprocessing of the run, for a dump.
@@ -112,30 +136,47 @@ class TrainedRun:
         return preprocess
 
     @torch.no_grad()
-    def encode(self, x: Tensor, draw: bool = False, seed: int | None = None) -> list[Tensor]:
+    def encode(
+        self, x: Tensor, draw: bool = False, seed: int | None = None, labels: Labels | None = None
+    ) -> list[Tensor]:
         """Latents of images: posterior means, or samples with ``draw``; one (B, ...) per layer, top layer first."""
-        passes = self._passes(x, posterior_sample if draw else posterior_mean, seed)
+        passes = self._passes(x, posterior_sample if draw else posterior_mean, seed, labels)
         return _joined([[latent.z for latent in out.latents] for out in passes])
 
     @torch.no_grad()
-    def posteriors(self, x: Tensor) -> list[Posterior]:
+    def posteriors(self, x: Tensor, labels: Labels | None = None) -> list[Posterior]:
         """q(z_i | z_above, x) of each layer, top layer first, with posterior means in the layers above."""
-        passes = [out.latents for out in self._passes(x, posterior_mean, None)]
+        passes = [out.latents for out in self._passes(x, posterior_mean, None, labels)]
         return [_joined_posterior([latents[i].encoded for latents in passes]) for i in range(len(passes[0]))]
 
     @torch.no_grad()
-    def decode(self, latents: Sequence[Tensor], show: Picture = "mean", seed: int | None = None) -> Tensor:
+    def decode(
+        self,
+        latents: Sequence[Tensor],
+        show: Picture = "mean",
+        seed: int | None = None,
+        labels: Labels | None = None,
+    ) -> Tensor:
         """Decode latents, top layer first, as ``encode`` returns them, to images (B, C, H, W).
 
         Raises:
             ValueError: if shapes or number of the latents do not fit the model.
         """
-        parts = zip(*(z.split(self._size) for z in self._checked_latents(latents)), strict=True)
+        given = self._given.latents(latents)
+        parts = zip(self._told(labels, len(given[0])), *(z.split(self._size) for z in given), strict=True)
         with self._noise(seed):
-            return torch.cat([_shown(self.model(None, given_latents(part), len(part[0])), show) for part in parts])
+            passes = (self.model(None, of_classes(given_latents(z), told), len(z[0])) for told, *z in parts)
+            return torch.cat([_shown(out, show) for out in passes])
 
     @torch.no_grad()
-    def sample(self, n: int, temperature: Temperature = 1.0, show: Picture = "mean", seed: int | None = None) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        temperature: Temperature = 1.0,
+        show: Picture = "mean",
+        seed: int | None = None,
+        labels: Labels | None = None,
+    ) -> Tensor:
         """Draw ``n`` images from the prior, (n, C, H, W).
 
         Args:
@@ -145,44 +186,71 @@ class TrainedRun:
             seed: image k has a stream of its own, so that the first ones are the same whatever ``n`` is.
         """
         source = prior_sample(per_layer(temperature, len(self.latent_shapes)))
-        counts = [min(self._size, n - first) for first in range(0, n, self._size)]
+        firsts = range(0, n, self._size)
+        sources = [of_classes(source, told) for told in self._told(labels, n)]
         if seed is None:
-            return torch.cat([_shown(self.model(None, source, count), show) for count in counts])
-        seeds = [seed_of("sample", seed, k) for k in range(n)]
-        return torch.cat([self._drawn(source, seeds[k : k + self._size], show) for k in range(0, n, self._size)])
+            counts = [min(self._size, n - first) for first in firsts]
+            return torch.cat([_shown(self.model(None, *pair), show) for pair in zip(sources, counts, strict=True)])
+        seeds = [[seed_of("sample", seed, k) for k in range(first, min(n, first + self._size))] for first in firsts]
+        return torch.cat([self._drawn(*pair, show) for pair in zip(sources, seeds, strict=True)])
 
     def _drawn(self, source: Source, seeds: Sequence[int], show: Picture) -> Tensor:
         with image_streams(seeds, self.device):
             return _shown(self.model(None, source, len(seeds)), show)
 
     @torch.no_grad()
-    def reconstruct(self, x: Tensor, draw: bool = True, show: Picture = "mean", seed: int | None = None) -> Tensor:
+    def reconstruct(
+        self,
+        x: Tensor,
+        draw: bool = True,
+        show: Picture = "mean",
+        seed: int | None = None,
+        labels: Labels | None = None,
+    ) -> Tensor:
         """Encode and decode images, (B, C, H, W), with posterior samples, or means if ``draw`` is False."""
-        passes = self._passes(x, posterior_sample if draw else posterior_mean, seed)
+        passes = self._passes(x, posterior_sample if draw else posterior_mean, seed, labels)
         return torch.cat([_shown(out, show) for out in passes])
 
     @torch.no_grad()
-    def elbo(self, x: Tensor, seed: int | None = None) -> Elbo:
+    def elbo(self, x: Tensor, seed: int | None = None, labels: Labels | None = None) -> Elbo:
         """The ELBO of each image, with its KL per layer, in nats."""
+        parts = self._parts(self._given.on_levels(x), labels)
         with self._noise(seed):
-            terms = [elbo_terms(p, self.model(p, posterior_sample)) for p in self._on_levels(x).split(self._size)]
+            terms = [elbo_terms(p, self.model(p, of_classes(posterior_sample, told))) for p, told in parts]
         return Elbo(torch.cat([t.nll for t in terms]), torch.cat([t.kl for t in terms]))
 
     @torch.no_grad()
-    def log_likelihood(self, x: Tensor, samples: int = 100, seed: int | None = None) -> Tensor:
+    def log_likelihood(
+        self, x: Tensor, samples: int = 100, seed: int | None = None, labels: Labels | None = None
+    ) -> Tensor:
         """Importance-weighted lower bound on log p(x) with ``samples`` samples, nats, (B,), float64."""
         chunk = self.settings.synthesis.chunk
+        parts = self._parts(self._given.on_levels(x), labels)
         with self._noise(seed):
-            return torch.cat([iw_bound(self.model, p, samples, chunk) for p in self._on_levels(x).split(self._size)])
+            return torch.cat([iw_bound(self.model, p, samples, chunk, labels=told) for p, told in parts])
+
+    @property
+    def _given(self) -> Given:
+        return Given(self.name, self.model, self.trained_on.n_levels, self.classes, self.device)
 
     @property
     def _size(self) -> int:
         return self.settings.synthesis.batch_size
 
-    def _passes(self, x: Tensor, source: Source, seed: int | None) -> Iterator[Output]:
+    def _passes(self, x: Tensor, source: Source, seed: int | None, labels: Labels | None) -> Iterator[Output]:
+        parts = self._parts(self._given.images(x), labels)
         with self._noise(seed):
-            for part in self._checked(x).split(self._size):
-                yield self.model(part, source)
+            for part, told in parts:
+                yield self.model(part, of_classes(source, told))
+
+    def _parts(self, x: Tensor, labels: Labels | None) -> list[tuple[Tensor, Tensor | None]]:
+        """Images and their classes, (b,), as many as one pass takes."""
+        return list(zip(x.split(self._size), self._told(labels, len(x)), strict=True))
+
+    def _told(self, labels: Labels | None, n: int) -> Sequence[Tensor | None]:
+        """The classes of ``n`` images, in the parts of the passes; None for each of an unconditional model."""
+        told = self._given.labels(labels, n)
+        return [None] * -(-n // self._size) if told is None else told.split(self._size)
 
     @contextmanager
     def _noise(self, seed: int | None) -> Iterator[None]:
@@ -192,47 +260,6 @@ class TrainedRun:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             seed_everything("python", seed)
             yield
-
-    def _checked(self, x: Tensor) -> Tensor:
-        """Check x and move it to the device.
-
-        Raises:
-            TypeError: if x is not a tensor of floats.
-            ValueError: if x has another shape than the model's images, or values outside [0, 1].
-        """
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"images are {kind}; give a torch tensor of floats in [0, 1], such as pixels / 255.")
-        if x.ndim != 4 or not len(x) or tuple(x.shape[1:]) != self.model.image_shape:
-            wanted = ", ".join(map(str, self.model.image_shape))
-            raise ValueError(f"images have shape {tuple(x.shape)}; {self.name} needs (N, {wanted}) with N >= 1.")
-        x = x.to(self.device, torch.get_default_dtype())
-        if self.trained_on.n_levels and not ((x >= 0) & (x <= 1)).all():  # NaN is outside too
-            raise ValueError(f"images have values from {x.min():g} to {x.max():g}; scale them to [0, 1].")
-        return x
-
-    def _on_levels(self, x: Tensor) -> Tensor:
-        """The same for likelihoods, which need values on the pixel levels.
-
-        Raises:
-            ValueError: if x has values between the levels.
-        """
-        x, n_levels = self._checked(x), self.trained_on.n_levels
-        if self.model.in_bits:
-            steps = x * (n_levels - 1)
-            if ((steps - steps.round()).abs() > 0.01).any():
-                remedy = "binarize them, (x >= 0.5).float()" if n_levels == 2 else f"round them to k / {n_levels - 1}"
-                raise ValueError(f"images have values between the {n_levels} pixel levels of {self.name}; {remedy}.")
-        return x
-
-    def _checked_latents(self, latents: Sequence[Tensor]) -> list[Tensor]:
-        given = [tuple(z.shape[1:]) for z in latents]
-        counts = {len(z) for z in latents}
-        if not given or given != list(self.latent_shapes) or len(counts) != 1 or 0 in counts:
-            wanted = ", ".join(f"(N, {', '.join(map(str, shape))})" for shape in self.latent_shapes) or "no latents"
-            told = ", ".join(str(tuple(z.shape)) for z in latents) or "none"
-            raise ValueError(f"{len(given)} latents of shapes {told}; {self.name} has {wanted}, top layer first.")
-        return [z.to(self.device) for z in latents]
 
 
 def _shown(out: Output, show: Picture) -> Tensor:

@@ -11,9 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.elbo.bounds import Terms
 from lvae_torch.elbo.objective import Objective
-from lvae_torch.models.contract import Model
+from lvae_torch.models.contract import Model, of_classes
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.runs.checkpoint import About, Checkpoint, State, Weights
 from lvae_torch.training.ema import Ema
@@ -69,12 +70,12 @@ class TrainStep:
     def __post_init__(self) -> None:
         self._guarded = GuardedStep(self.optimizer, self.flat)
 
-    def __call__(self, raw: Tensor, step: int) -> None:
-        """Train on ``raw``, (b, H, W, C), this rank's share of the global batch of ``step``."""
+    def __call__(self, raw: Tensor, step: int, labels: Tensor | None = None) -> None:
+        """Train on ``raw``, (b, H, W, C), this rank's share of the global batch of ``step``, and its classes, (b,)."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate_at(step)
         buffers = [vector.clone() for vector in self.flat.buffers]
-        loss, terms = self._backward(raw, step)
+        loss, terms = self._backward(Labelled(raw, labels), step)
         # DDP has averaged the gradients, so all ranks see the same norm and decide alike.
         norm = gradient_norm(self.flat.gradient)
         ok = self._accepts(norm)
@@ -145,15 +146,17 @@ class TrainStep:
             self.optimizer.load_state_dict({"state": checkpoint.optimizer["state"], "param_groups": groups})
         self.meter.load_state_dict(checkpoint.meter)
 
-    def _backward(self, raw: Tensor, step: int) -> tuple[Tensor, Terms]:
+    def _backward(self, raw: Labelled, step: int) -> tuple[Tensor, Terms]:
         self.flat.gradient.zero_()
         losses, parts = [], raw.chunk(self.accumulate)
         all_terms: list[Terms] = []
         for k, part in enumerate(parts):
             with self._no_sync_before(last=k == len(parts) - 1):
                 with self.autocast or nullcontext():
-                    x = self.objective.repeated(self.preprocess(part))
-                    loss, terms = self.objective(x, self.model(x, posterior_sample), step - self.origin)
+                    x = self.objective.repeated(self.preprocess(part.images))
+                    labels = None if part.labels is None else self.objective.repeated(part.labels)
+                    out = self.model(x, of_classes(posterior_sample, labels))
+                    loss, terms = self.objective(x, out, step - self.origin)
                 (loss / len(parts)).backward()
             losses.append(loss.detach())
             all_terms.append(terms)
