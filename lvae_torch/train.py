@@ -181,8 +181,8 @@ def _begin_with(name: str, model: Model, settings: Settings, data: RunData, proc
     known, n_classes = checkpoint.about.trained_on, len(data.classes.names)
     if (known.image_shape, known.n_levels) != (data.dump.image_shape, data.levels):
         raise CfgError(
-            f"[train] initial_run = {name}: that run's images are {known.image_shape}, ours {data.dump.image_shape};"
-            "  initial_partial = True takes what fits."
+            f"[train] initial_run = {name}: that run's images are {known.image_shape} of {known.n_levels} levels, ours "
+            f"{data.dump.image_shape} of {data.levels}; initial_partial = True takes what fits."
         )
     if len(known.classes) != n_classes:
         raise CfgError(

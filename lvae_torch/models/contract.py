@@ -151,6 +151,9 @@ class Model(nn.Module, ABC):
     blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
     """Types of the blocks that ``rematerialize`` recomputes; they must not be nested."""
 
+    top_first: ClassVar[tuple[str, ...]] = ()
+    """Lists of modules that run from the top down: weights of a model of another depth are matched from their ends."""
+
     published: Callable[[Tensor], Likelihood] | None = None
     """What makes ``Output.as_published`` of the network's output, where the family's numbers were scored otherwise."""
 

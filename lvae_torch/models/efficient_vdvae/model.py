@@ -180,6 +180,7 @@ class EfficientVDVAE(Model):
     """``up`` stages run from the image to the coarsest maps, ``down`` stages back; latents are listed top first."""
 
     blocks = (UpBlock, LinkBlock, TopDownBlock)
+    top_first = ("down",)
 
     def __init__(
         self,

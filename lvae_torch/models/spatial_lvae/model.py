@@ -93,6 +93,7 @@ class SpatialLVAE(Model):
     """A ladder of latent maps. ``stages`` run bottom to top, as in papers; latents are listed top first."""
 
     blocks = (ResidualBlock,)
+    top_first = ("rungs",)
 
     def __init__(
         self,
