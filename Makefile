@@ -17,7 +17,7 @@ SCRIPTS := .ci/run $(wildcard *.sh build/*.sh build/*/*.sh data_scripts/*.sh)
 # uv installs the same pins in a fraction of the time, where it works.
 INSTALL := $(if $(shell uv --version 2>/dev/null),uv pip install --python $(RUN),$(RUN) -m pip install)
 
-.PHONY: help setup demo test test-all lint bench pins catalogue licences audit clean
+.PHONY: help setup demo test test-all test-browser lint bench pins catalogue licences audit clean gpu-dry
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -33,8 +33,12 @@ demo: $(READY) ## Make data, train a small model and use it: the first training 
 test: $(READY) ## Run the quick tests, in two processes
 	$(TEST) -n 2 --dist loadfile -m 'not slow'
 
-test-all: $(READY) ## Run all tests
+test-all: $(READY) ## Run all tests, those in the browser too where there is one
+	-@build/browser.sh --install
 	$(TEST)
+
+test-browser: $(READY) ## Test the explorer in Chromium, which is installed where it can be; skipped where not
+	@build/browser.sh --install && $(TEST) -m browser -s tests/explore || [ $$? -eq 3 ]
 
 lint: $(READY) ## Check style, types, shell scripts and the Dockerfile
 	$(RUN) -m ruff check .
@@ -42,6 +46,14 @@ lint: $(READY) ## Check style, types, shell scripts and the Dockerfile
 	$(RUN) -m mypy
 	.venv/bin/shellcheck $(SCRIPTS) build/cluster/slurm.sbatch
 	.venv/bin/hadolint build/Dockerfile
+
+# A GPU that counts and computes nothing; its folder has build.sh, nullgpu.sh and null_counts.py.
+NULLGPU ?= ../shared/recipes/nullgpu
+
+gpu-dry: $(READY) ## Count what a training step launches on a GPU, on a stand-in for one, where there is a recipe for it
+	@test -x $(NULLGPU)/build.sh || { echo "gpu-dry: no recipe in $(NULLGPU); give its folder by NULLGPU=DIR"; exit 2; }
+	$(NULLGPU)/build.sh .venv/nullgpu $(RUN)
+	PYTHONPATH=$(NULLGPU) NULL_GPUS=1 $(NULLGPU)/nullgpu.sh .venv/nullgpu $(RUN) -m benchmarks.launches
 
 bench: $(READY) ## Run the benchmarks
 	@for file in benchmarks/[a-z]*.py; do name=$$(basename "$$file" .py); echo "== $$name"; $(RUN) -m "benchmarks.$$name"; done

@@ -28,8 +28,8 @@
 #   LVAE_RUNS    folder of runs   (runs in the checkout)
 #   LVAE_GPUS    Docker's --gpus: all, 2, device=0,1, or none  (all if nvidia-smi finds one)
 #   LVAE_SHM     shared memory    (2g)
-# NCCL_*, GLOO_*, TORCH_*, PET_*, HF_*, WANDB_*, OMP_NUM_THREADS, CUDA_VISIBLE_DEVICES, proxies and the files of
-# certificates (SSL_CERT_FILE and the like) are handed on to the command.
+# NCCL_*, GLOO_*, TORCH_*, TORCHINDUCTOR_*, TRITON_*, PYTORCH_*, CUDA_*, CUBLAS_*, PET_*, HF_*, WANDB_*,
+# OMP_NUM_THREADS, proxies and the files of certificates (SSL_CERT_FILE and the like) are handed on to the command.
 set -euo pipefail
 
 # The shell may be as old as 3.2, macOS's: no empty arrays are expanded, and nothing newer is used.
@@ -165,9 +165,16 @@ mount "$runs" /workspace/runs
 
 gpus=${LVAE_GPUS:-}
 if [[ -z $gpus ]]; then
-  if nvidia-smi --list-gpus 2>/dev/null | grep -q '^GPU '; then gpus=all; else gpus=none; fi
   # An empty list, or -1, hides all of them.
-  if [[ ${CUDA_VISIBLE_DEVICES-all} == '' || ${CUDA_VISIBLE_DEVICES-all} == -1 ]]; then gpus=none; fi
+  if [[ ${CUDA_VISIBLE_DEVICES-all} == '' || ${CUDA_VISIBLE_DEVICES-all} == -1 ]]; then
+    gpus=none
+  elif nvidia-smi --list-gpus 2>/dev/null | grep -q '^GPU '; then
+    gpus=all
+  elif compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
+    die "this machine has an NVIDIA card, but nvidia-smi lists no GPU: mend the driver, or set LVAE_GPUS=none."
+  else
+    gpus=none
+  fi
 fi
 if [[ $gpus == none ]]; then
   echo "docker_run.sh: no GPU in use; running on the CPU." >&2
@@ -182,6 +189,7 @@ else
   if [[ $gpus == *,* ]]; then gpus="\"$gpus\""; fi # Docker reads the value as one of CSV
   options+=(--gpus "$gpus" --ulimit memlock=-1 --ulimit stack=67108864)
 fi
+if [[ $gpus != none && -d /dev/infiniband ]]; then options+=(--device /dev/infiniband); fi
 
 if [[ $network ]]; then options+=(--network "$network"); fi
 # A container without a network does not know its own name, for which torchrun asks.
@@ -206,7 +214,7 @@ while read -r variable; do
     SSL_CERT_* | *CA_BUNDLE) keep "$value" ro ;;
     HF_* | WANDB_*) if [[ -d $value ]]; then keep "$value"; fi ;;
   esac
-done < <(compgen -e | grep -E '^((NCCL|GLOO|TORCH|PET|HF|WANDB)_.*|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|(http|https|ftp|no|all)_proxy|(HTTP|HTTPS|FTP|NO|ALL)_PROXY)$' | sort)
+done < <(compgen -e | grep -E '^((NCCL|GLOO|TORCH|TORCHINDUCTOR|TRITON|PYTORCH|CUDA|CUBLAS|PET|HF|WANDB)_.*|OMP_NUM_THREADS|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|(http|https|ftp|no|all)_proxy|(HTTP|HTTPS|FTP|NO|ALL)_PROXY)$' | grep -vE '^CUDA_(HOME|PATH)$' | sort) # those are places of this machine
 
 if [[ -t 0 && -t 1 ]]; then options+=(--tty); fi
 

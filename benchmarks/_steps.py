@@ -14,19 +14,21 @@ from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import make_optimizer
 from lvae_torch.training.section import OptimizerSection
 from lvae_torch.training.step import TrainStep
-from lvae_torch.training.wrapping import autocast
+from lvae_torch.training.wrapping import autocast, is_graphed
+
+CPU = torch.device("cpu")
 
 
-def trained_model(settings: Settings) -> Model:
+def trained_model(settings: Settings, device: torch.device = CPU) -> Model:
     """Its weights drawn from seed 0, in training mode and in the memory format that training uses."""
     torch.manual_seed(0)
-    model = settings.model.build(*shape_of_data(settings))
+    model = settings.model.build(*shape_of_data(settings)).to(device)
     return model.to(memory_format=torch.channels_last).train()
 
 
 def whole_step(settings: Settings, model: Model) -> TrainStep:
-    """Adamax, EMA, skip guard and meter, on the CPU; the learning rate is 0, so that no step changes the next one."""
-    train = settings.train
+    """Adamax, EMA, skip guard and meter; the learning rate is 0, so that no step changes the next one."""
+    train, device = settings.train, next(model.parameters()).device
     model.train()
     if train.activation_checkpointing:
         model.rematerialize()
@@ -41,8 +43,9 @@ def whole_step(settings: Settings, model: Model) -> TrainStep:
         objective=Objective(LossSection(), model.image_shape),
         optimizer=make_optimizer(section, flat),
         learning_rate=lambda step: 0.0,
-        meter=Meter(len(model.latent_shapes()), torch.device("cpu")),
+        meter=Meter(len(model.latent_shapes()), device),
         preprocess=Preprocess(shape_of_data(settings)[1]).training,
         accumulate=train.accumulate,
-        autocast=autocast(train, torch.device("cpu")),
+        autocast=autocast(train, device),
+        is_graphed=is_graphed(train, device),
     )

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +19,11 @@ def damage_in(data: bytes, kind: str) -> str:
     return _wrong_chunk(data) if kind == "PNG" else ""
 
 
-def strict_jpeg(data: bytes, mode: str) -> np.ndarray | None:
+def strict_jpeg(data: bytes, picture: Any) -> np.ndarray | None:
     """Pixels of a JPEG, (H, W) or (H, W, 3), the same as Pillow's; None where this is not installed or not able.
 
+    Args:
+        picture: the same as Pillow opened it, perhaps at a fraction of its size.
     Raises:
         BadFileError: where libjpeg warns of damage, which Pillow does not tell.
     """
@@ -28,13 +31,16 @@ def strict_jpeg(data: bytes, mode: str) -> np.ndarray | None:
         import simplejpeg
     except ImportError:
         return None
-    if mode not in ("L", "RGB"):
+    if picture.mode not in ("L", "RGB"):
         return None
+    is_grey, (width, height) = picture.mode == "L", picture.size
     try:
-        pixels = simplejpeg.decode_jpeg(data, "GRAY" if mode == "L" else "RGB", strict=True)
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            data, "GRAY" if is_grey else "RGB", min_height=height, min_width=width, strict=True
+        )
     except ValueError as error:
         raise BadFileError(f"damaged ({error})") from error
-    return pixels[..., 0] if mode == "L" else pixels
+    return pixels[..., 0] if is_grey else pixels
 
 
 def _hole_in_jpeg(data: bytes) -> str:

@@ -74,7 +74,7 @@ class Render:
         notes = list[str]()
         try:
             if isinstance(value, bytes):
-                picture = self.view.of_file(value, frame, notes)
+                picture = self.view.of_file(value, frame, notes, least=2 * max(self.size))
             else:
                 picture = self.view.of_array(value, notes)
             image = self._fitted(picture, notes)
@@ -98,11 +98,14 @@ class Render:
         return self._fitted(picture, [])
 
     def _fitted(self, picture: Any, notes: list[str]) -> np.ndarray:
-        """Crop and resize."""
+        """Crop and resize. A large picture is copied as seldom as can be: each copy may take gigabytes."""
         from PIL import Image
 
-        picture = picture.convert("RGB" if self.channels == 3 else "L")
-        if box := self._box(picture.height, picture.width):
+        mode = "RGB" if self.channels == 3 else "L"
+        if picture.mode not in (mode, "L"):  # grey becomes three equal colours in the end, when it is small
+            picture = picture.convert(mode)
+        box = self._box(picture.height, picture.width)
+        if box and box != (0, 0, picture.width, picture.height):
             picture = picture.crop(box)
         if self.jpeg_before_resize:
             picture = _through_jpeg(picture)
@@ -111,7 +114,7 @@ class Render:
             notes.append("enlarged, for they are smaller than --size")
         if (picture.height, picture.width) != self.size:
             picture = picture.resize((width, height), Image.Resampling[self.resample.upper()])
-        image = np.asarray(picture).reshape(height, width, self.channels)
+        image = np.asarray(picture.convert(mode)).reshape(height, width, self.channels)
         return (image < 128).astype(np.uint8) if self.ink else image
 
     def _box(self, height: int, width: int) -> tuple[int, int, int, int] | None:

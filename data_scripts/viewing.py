@@ -26,6 +26,7 @@ FORMATS = {"JPEG", "PNG", "GIF", "TIFF", "WEBP", "AVIF", "HEIF", "BMP", "JPEG200
 WITHOUT_MAGIC = ("TGA", "PCX", "SGI")
 MOST_PIXELS = 500_000_000
 MAX_PIXELS = 100_000_000
+SCALED = f"a JPEG of more than {MAX_PIXELS:,} pixels, decoded at a fraction of its size by JPEG's own scaling"
 
 
 class UndecidedError(BadFileError):
@@ -55,9 +56,12 @@ class View:
             **({"frames": "all"} if self.frames == "all" else {}),
         }
 
-    def of_file(self, data: bytes, frame: int, notes: list[str]) -> Any:
+    def of_file(self, data: bytes, frame: int, notes: list[str], least: int = 0) -> Any:
         """A picture file's frame as a Pillow picture of mode L or RGB; adds to ``notes`` what was done to it.
 
+        Args:
+            least: a JPEG of more than ``MAX_PIXELS`` may be decoded smaller, as long as no side is less than this;
+                0 for its whole size.
         Raises:
             UndecidedError: if the person must choose.
             BadFileError: saying what is wrong.
@@ -69,7 +73,7 @@ class View:
                 self._choose(picture, frame)
                 if problem := damage_in(data, picture.format):
                     raise BadFileError(f"damaged ({problem})")
-                shown = self._shown(picture, data, frame, notes)
+                shown = self._shown(picture, data, frame, notes, least)
         for warning in told:
             text = str(warning.message)
             if re.search("truncat|corrupt", text, re.IGNORECASE) and "EXIF" not in text:
@@ -103,7 +107,7 @@ class View:
         if frame:
             picture.seek(frame)
 
-    def _shown(self, picture: Any, data: bytes, frame: int, notes: list[str]) -> Any:
+    def _shown(self, picture: Any, data: bytes, frame: int, notes: list[str], least: int) -> Any:
         from PIL import Image
 
         is_deep, keeps_8 = picture.mode.startswith(("I", "F")), _many_bits(picture)
@@ -112,7 +116,11 @@ class View:
         if is_deep or (keeps_8 and self.range is not None):
             pixels = self._picture(_all_bits(picture, data, frame), notes)
             return self._composed(_turned(pixels, picture), notes)
-        if picture.format in ("JPEG", "MPO") and (pixels_8 := strict_jpeg(data, picture.mode)) is not None:
+        is_jpeg = picture.format in ("JPEG", "MPO")
+        if is_jpeg and least and picture.width * picture.height > MAX_PIXELS:
+            picture.draft(picture.mode, (least, least))
+            notes.append(SCALED)
+        if is_jpeg and (pixels_8 := strict_jpeg(data, picture)) is not None:
             shown = Image.fromarray(pixels_8)
             shown.info.update(picture.info)
         else:
@@ -166,7 +174,10 @@ class View:
                 f"has values from {least:g} to {most:g}, outside of {low:g} to {high:g}. Say which are black and "
                 "white: --range LOW:HIGH"
             )
-        return ((pixels.astype(np.float64) - low) * (255 / (high - low))).round().astype(np.uint8)
+        levels = np.empty(pixels.shape, np.uint8)
+        for row in range(len(pixels)):  # one by one, for a large picture of doubles would take gigabytes
+            levels[row] = ((pixels[row].astype(np.float64) - low) * (255 / (high - low))).round()
+        return levels
 
 
 def count_frames(picture: Any) -> int:

@@ -18,8 +18,10 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 COMMANDS: dict[str, str] = {
     "train": "Train a run, or continue it: the same command does both.",
     "synthesize": "Use a trained run: reconstruct, generate, encode, decode, measure.",
+    "explore": "Look at a trained run in the browser: samples, layers, latents.",
     "sweep": "Train several runs, use each, and compare them.",
     "info": "Show a model's layers, sizes and costs without training it.",
+    "doctor": "Look at this machine: driver, cards, memory, file systems; and say what to mend.",
     "show": "Draw a contact sheet of a dataset's dump, or tell what a run is doing.",
     "export": "Write a trained run as a bundle that others can load.",
     "compress": "Compress images without loss, with a trained run.",

@@ -97,7 +97,8 @@ def import_run(taken: Taken, name: str, options: Namespace) -> tuple[Settings, R
 
 def _settings(taken: Taken, name: str, options: Namespace) -> Settings:
     """Those of the run; one that has taken more steps than they say is a finished one of as many."""
-    overrides = [f"run.name={name}", *(taken.exact if options.exact else ()), *options.overrides]
+    dataset = [] if taken.dataset is None else [f"data.dataset={taken.dataset!r}"]
+    overrides = [f"run.name={name}", *dataset, *(taken.exact if options.exact else ()), *options.overrides]
     settings = load_text(taken.cfg, taken.cfg_name, overrides)
     steps = settings.train.steps
     if isinstance(steps, int) and steps < taken.step:

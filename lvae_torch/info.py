@@ -16,6 +16,7 @@ import torch
 from lvae_torch.data.classes import Classes
 from lvae_torch.data.run_data import described_images, make_preprocess, open_dump
 from lvae_torch.data.shapes import ImageShape
+from lvae_torch.distributed.cpu import half_told
 from lvae_torch.errors import CfgError
 from lvae_torch.hparams import Settings, load
 from lvae_torch.models.contract import Model
@@ -52,6 +53,7 @@ def describe(settings: Settings) -> str:
         ("forward", f"{forward / 1e9:.3f} GFLOP per image"),
         ("training", f"{training / 1e9:.3f} GFLOP per image"),
         *_memory(settings, image_shape, build),
+        ("this machine", half_told(torch.device("cpu"), settings.train.precision)),
     ]
     return table(f"{settings.run.name}: {settings.model.family}", rows)
 

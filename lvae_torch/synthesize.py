@@ -21,18 +21,20 @@ from lvae_torch.data.dump import Dump
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import open_dump
 from lvae_torch.data.transforms import Preprocess
+from lvae_torch.distributed.cpu import half_told
 from lvae_torch.distributed.memory import is_out_of_memory, memory_of
 from lvae_torch.distributed.processes import Processes, start_processes
-from lvae_torch.errors import OutOfMemory
+from lvae_torch.errors import CfgError, OutOfMemory, say
 from lvae_torch.files import write_json
 from lvae_torch.hparams import Settings, shared_by_all
+from lvae_torch.models.half import use_bfloat16
 from lvae_torch.reporting.console import table
 from lvae_torch.reporting.grids import how_shown
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.locks import held
-from lvae_torch.synthesis.codes import CodePrior, CodeSource, check_prior
+from lvae_torch.synthesis.codes import CodeSource
 from lvae_torch.synthesis.session import Session
-from lvae_torch.trained.loading import find_run, open_run
+from lvae_torch.trained.loading import find_run, load_prior, open_run
 from lvae_torch.trained.run import TrainedRun
 
 
@@ -57,8 +59,22 @@ def synthesize(settings: Settings, modes: Sequence[str], where: Path | None = No
         run = open_run(settings, where, processes)
         told = f"checkpoint of step {run.step}"
         processes.require_same("checkpoint", told, "If the run is being trained, name one: [synthesis] checkpoint.")
+        if settings.synthesis.precision == "bfloat16":
+            _use_half(run, processes, modes)
         for name in modes:
             _run_mode(run, processes, name)
+
+
+def _use_half(run: TrainedRun, processes: Processes, modes: Sequence[str]) -> None:
+    """
+    Raises:
+        CfgError: if one of the modes, which the command may have named, needs full precision.
+    """
+    if problems := list(run.settings.synthesis.model_copy(update={"mode": tuple(modes)}).problems()):
+        raise CfgError(f"[synthesis] {problems[0]}.")
+    use_bfloat16(run.model)
+    if processes.is_main and (told := half_told(processes.device, "bfloat16")):
+        say(told)
 
 
 def _run_mode(run: TrainedRun, processes: Processes, name: str) -> None:
@@ -67,10 +83,11 @@ def _run_mode(run: TrainedRun, processes: Processes, name: str) -> None:
     with _results_folder(session.out) if processes.is_main else nullcontext():
         processes.barrier()
         if mode.draws_codes and run.settings.synthesis.prior_run:
-            session = replace(session, prior=_load_prior(run.settings, session))
+            session = replace(session, prior=load_prior(run, processes))
         metrics = _metrics(session, name)
         if processes.is_main:
-            drawn = {"seed": session.options.seed, "batch_size": session.options.batch_size}
+            options = session.options
+            drawn = {"seed": options.seed, "batch_size": options.batch_size, "precision": options.precision}
             metrics = {**({"pictures": shown} if (shown := how_shown(run.model.image_shape)) else {}), **metrics}
             write_json(session.out / "metrics.json", {**session.identity, **drawn, **metrics})
     if processes.is_main:
@@ -109,22 +126,6 @@ def _results_folder(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _load_prior(settings: Settings, session: Session) -> CodePrior:
-    """Load the run that ``[synthesis] prior_run`` names.
-
-    Raises:
-        CfgError: if the run does not exist, or this run's latents are not codes.
-        DataError: if it has no checkpoint, or was trained on codes of another model.
-    """
-    name = str(settings.synthesis.prior_run)
-    prior = open_run(*find_run(name, [], settings.run.runs), session.processes)
-    on = prior.trained_on
-    check_prior(session.model, settings.run.name, name, on.image_shape, on.n_levels)
-    remedy = "Encode again ([synthesis] codes_to), and train the prior on that."
-    session.check_belongs(on.codes_of or {}, prior.place, remedy)
-    return CodePrior(prior.model, on.n_levels, {"prior_run": name, "prior_step": prior.step})
-
-
 def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Session:
     """Make the session of a mode, with the images of its split if it reads images."""
     settings = run.settings
@@ -157,12 +158,10 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
 def _identity(run: TrainedRun, mode: str) -> dict[str, Any]:
     remark = {"remark": run.settings.model.remark} if run.settings.model.remark else {}
     return {
-        "run": run.name,
-        "step": run.step,
-        "weights": "ema" if run.is_averaged else "raw",
+        **run.identity,
         "mode": mode,
-        "trained_on": run.trained_on.told,
         **remark,
+        **({"precision": "bfloat16"} if run.settings.synthesis.precision == "bfloat16" else {}),
     }
 
 

@@ -17,6 +17,7 @@ if __name__ == "__main__":
 from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.loader import training_batches
 from lvae_torch.data.run_data import RunData
+from lvae_torch.distributed.cpu import half_told
 from lvae_torch.distributed.memory import is_out_of_memory
 from lvae_torch.distributed.processes import Processes, start_processes
 from lvae_torch.distributed.seeding import seed_everything
@@ -44,10 +45,11 @@ from lvae_torch.training.loop import Plan, Run, check_steps, restore
 from lvae_torch.training.memory import out_of_memory
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import learning_rate, make_optimizer
+from lvae_torch.training.reduction import GradientReduction
 from lvae_torch.training.rollback import fit_or_go_back
 from lvae_torch.training.step import TrainStep
 from lvae_torch.training.summary import training_summary
-from lvae_torch.training.wrapping import as_called, autocast, check_processes, place
+from lvae_torch.training.wrapping import as_called, autocast, check_processes, half_weights, is_graphed, place
 
 
 def command(argv: Sequence[str]) -> None:
@@ -74,6 +76,8 @@ def train(settings: Settings, wanted: Which = "last") -> None:
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
         check_processes(settings.train, processes)
+        if processes.is_main and (told_half := half_told(processes.device, settings.train.precision)):
+            say(told_half)
         parts = settings.model, settings.loss, settings.train, data.dump.image_shape, data.levels, processes.world
         if problems := list(part_misfits(*parts)):
             raise CfgError("\n".join(problems))
@@ -205,10 +209,12 @@ def assemble(
 ) -> Run:
     """A run at step 0 of an initialised model, whose schedules count from ``origin``."""
     flat, is_trained = FlatParameters(bare), settings.train.initial_run is not None
+    frozen = [weight.data for weight in bare.parameters() if not weight.requires_grad]
+    processes.broadcast_([flat.vector.data, *flat.buffers, *frozen])  # hosts may differ in the last bit
     step = TrainStep(
         section=settings.optimizer,
         ema=Ema(bare, settings.train.ema_decay, is_aged=is_trained) if settings.train.ema_decay > 0 else None,
-        model=as_called(settings.train, bare, processes),
+        model=as_called(settings.train, bare),
         bare=bare,
         flat=flat,
         objective=Objective(settings.loss, data.dump.image_shape),
@@ -218,6 +224,9 @@ def assemble(
         preprocess=data.preprocess.training,
         accumulate=settings.train.accumulate,
         autocast=autocast(settings.train, processes.device),
+        is_graphed=is_graphed(settings.train, processes.device),
+        reduction=GradientReduction(flat, processes.world) if processes.world > 1 else None,
+        half=half_weights(settings.train, bare, flat, processes),
     )
     dump, n_pictures = data.dump, settings.val.images if processes.is_main else 0
     pictures = data.strided(n_pictures, processes.device) if n_pictures else None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import dense, model, one_latent, pixelcnn, very_deep, vqvae
+from small import dense, model, one_latent, pixelcnn, residual, very_deep, vqvae
 from torch import Tensor
 
 from lvae_torch.compression.calibration import calibrate
@@ -58,13 +58,18 @@ CASES: dict[str, Case] = {
     "spatial three levels": Case(model, GREY, 3, {**MIXTURE, "n_mixtures": 2}),
     "very deep bernoulli": Case(very_deep, GREY, 2, {}),
     "very deep 8 bits": Case(very_deep, COLOUR, 256, {}),
+    "very deep 8 bits overlapping": Case(very_deep, COLOUR, 256, {"bins": "overlapping"}),
     "very deep 5 bits exact": Case(very_deep, COLOUR, 32, {"bins": "exact"}),
     "very deep 5 bits overlapping": Case(very_deep, COLOUR, 32, {"bins": "overlapping"}),
     "very deep residual posterior": Case(very_deep, GREY, 2, {"residual_posterior": True}),
+    "VDVAE": Case(residual, COLOUR, 256, {}),
     "ladder": Case(_family("ladder"), GREY, 2, {}),
     "hierarchical VAE": Case(_family("hierarchical_vae"), GREY, 2, {}),
+    "ladder of logistics": Case(_family("ladder"), COLOUR, 256, LOGISTIC),
     "VAE": Case(_family("vae"), COLOUR, 256, LOGISTIC),
+    "VAE of a mixture": Case(_family("vae"), COLOUR, 32, {**MIXTURE, "n_mixtures": 2}),
     "VLAE": Case(_family("vlae"), GREY, 2, BINARY),
+    "VLAE of logistics": Case(_family("vlae"), COLOUR, 256, LOGISTIC),
     "VQ-VAE": Case(vqvae, COLOUR, 256, LOGISTIC),
     "PixelCNN": Case(pixelcnn, CODES, 32, {}),
     "gated PixelCNN": Case(pixelcnn, CODES, 5, {"gated": True, "kernel": 3}),

@@ -38,6 +38,7 @@ class Contents:
     """What is compressed, as the header tells it."""
 
     source: str
+    run: str = ""
     index: bytes = b""
     """The packed list of pictures; empty for plain images."""
 
@@ -85,6 +86,7 @@ class Compressor:
                 version=VERSION,
                 contents="pictures" if contents.index else "images",
                 source=contents.source[:256],
+                run=contents.run[:4096],
                 n_images=len(source),
                 image_shape=self.model.image_shape,
                 n_levels=self.n_levels,

@@ -10,7 +10,7 @@ from lvae_torch.compression.conditions import STRICT, Conditions
 from lvae_torch.compression.latents import Grid
 from lvae_torch.errors import DataError
 
-VERSION = 1
+VERSION = 2
 MOST_HEADER = 2**18  # bytes of a header
 Side = Annotated[int, Field(ge=1, le=2**14)]
 
@@ -34,11 +34,13 @@ class Header(BaseModel):
 
     model_config = STRICT
 
-    version: Literal[1]
+    version: Literal[2]
     contents: Literal["images", "pictures"]
     """Images of one size, or picture files cut into tiles of it."""
     source: str = Field(max_length=256)
     """What was compressed, for people."""
+    run: str = Field(max_length=4096)
+    """The run or bundle, as it was named; that it is the same one is told by ``model``."""
     n_images: int = Field(ge=1, le=2**40)
     """Images, or tiles."""
     image_shape: tuple[Annotated[int, Field(ge=1, le=256)], Side, Side]

@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
-from lvae_torch.compression.pictures import Entry, ImageShape, Levels, joined
+from lvae_torch.compression.index import Entry, ImageShape
+from lvae_torch.compression.pictures import Levels, as_mode, joined
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.errors import DataError
@@ -42,16 +44,13 @@ def write_pictures(
     Raises:
         DataError: if there is something at ``folder``, or the images are not what was compressed.
     """
-    from PIL import Image
-
     values, n_pictures = Levels(n_levels), 0
     with _put_in_place(folder) as aside:
         for entry, levels in assembled(groups, entries, shape):
             path = aside / entry.name
             path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = values.values(levels)
             with open(path, "xb") as file:
-                Image.fromarray(np.ascontiguousarray(pixels[..., 0] if shape[0] == 1 else pixels)).save(file, "PNG")
+                as_mode(values.values(levels), entry.mode).save(file, "PNG")
             n_pictures += 1
     return n_pictures
 
@@ -59,25 +58,19 @@ def write_pictures(
 def numbered(n_images: int, shape: ImageShape) -> Iterator[Entry]:
     """Names for images that have none."""
     digits = len(str(n_images - 1))
-    return (Entry(f"image_{i:0{digits}}.png", *shape[1:]) for i in range(n_images))
+    mode = "L" if shape[0] == 1 else "RGB"
+    return (Entry(f"image_{i:0{digits}}.png", *shape[1:], mode) for i in range(n_images))
 
 
 def assembled(
     groups: Iterable[np.ndarray], entries: Iterator[Entry], shape: ImageShape
 ) -> Iterator[tuple[Entry, np.ndarray]]:
     """Pictures of the tiles that come in groups, levels (H, W, C) each."""
-    waiting: list[np.ndarray] = []
-    entry = next(entries, None)
-    for levels in groups:
-        for tile in levels:
-            if entry is None:
-                raise DataError("there are more tiles than the pictures have.")
-            waiting.append(tile)
-            if len(waiting) == entry.n_tiles(shape):
-                yield entry, joined(np.stack(waiting), entry, shape)
-                waiting, entry = [], next(entries, None)
-    if entry is not None:
-        raise DataError("there are fewer tiles than the pictures have.")
+    tiles = chain.from_iterable(groups)
+    for entry in entries:
+        yield entry, joined(islice(tiles, entry.n_tiles(shape)), entry, shape)
+    if next(tiles, None) is not None:
+        raise DataError("there are more tiles than the pictures have.")
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 A picture is cut row by row; where it does not fill its last tiles, its outer pixels are repeated, which costs next to
 nothing. What comes back has the same pixels, as PNG; no metadata is kept, and pictures are turned as they are shown.
+Grey pictures can be coded by a model of colours, and colours that are all grey by a model of one channel.
 """
 
-import json
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -17,79 +17,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from lvae_torch.compression.index import MODES, MOST_PIXELS, MOST_SIDE, Entry, ImageShape, fits, is_safe
 from lvae_torch.errors import CfgError, DataError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-MOST_PIXELS = 2**26  # of a picture
-MOST_NAME = 1024  # characters, with folders
 MOST_FILE = 2**29  # bytes of a picture file
-ImageShape = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A picture in the list of an archive."""
-
-    name: str
-    """Relative path, which ends with .png."""
-    height: int
-    width: int
-
-    def tiling(self, tile: ImageShape) -> tuple[int, int]:
-        """Rows and columns of tiles."""
-        return -(-self.height // tile[1]), -(-self.width // tile[2])
-
-    def n_tiles(self, tile: ImageShape) -> int:
-        rows, columns = self.tiling(tile)
-        return rows * columns
-
-
-def packed_index(entries: Iterable[Entry]) -> bytes:
-    """One JSON array a line, deflated."""
-    lines = "".join(json.dumps([entry.name, entry.height, entry.width]) + "\n" for entry in entries)
-    return zlib.compress(lines.encode(), 9)
-
-
-def read_index(packed: bytes) -> Iterator[Entry]:
-    """The entries, one after the other: nothing is unpacked further than it is read.
-
-    Raises:
-        DataError: if it is damaged, or an entry is out of bounds or leads out of the folder.
-    """
-    inflate, rest, text = zlib.decompressobj(), packed, b""
-    most_line = 8 * MOST_NAME
-    while not inflate.eof:
-        try:
-            piece = inflate.decompress(rest, most_line)
-        except zlib.error as error:
-            raise DataError(f"the list of pictures: {error}.") from error
-        rest = inflate.unconsumed_tail
-        if not piece and not rest and not inflate.eof:
-            raise DataError("the list of pictures ends early.")
-        *lines, text = (text + piece).split(b"\n")
-        yield from map(_entry, lines)
-        if len(text) > most_line:
-            raise DataError("the list of pictures has a line that is too long.")
-    if text:
-        raise DataError("the list of pictures ends inside a line.")
-
-
-def _entry(line: bytes) -> Entry:
-    try:
-        name, height, width = json.loads(line)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"the list of pictures: {error}.") from error
-    sides_fit = type(height) is type(width) is int and min(height, width) > 0 and height * width <= MOST_PIXELS
-    if not (isinstance(name, str) and sides_fit and is_safe(name)):
-        raise DataError(f"the list of pictures: {line[:100]!r} is no picture that can be written.")
-    return Entry(name, height, width)
-
-
-def is_safe(name: str) -> bool:
-    """Whether a relative path stays in its folder, and every system can write it."""
-    parts = name.split("/")
-    ordinary = all(part.strip(". ") and len(part.encode()) <= 255 and part.isprintable() for part in parts)
-    return name.endswith(".png") and len(name) <= MOST_NAME and ordinary and not set('\\:*?"<>|') & set(name)
 
 
 @dataclass(frozen=True)
@@ -139,9 +71,8 @@ class PictureFiles:
         if self.path.is_dir():
             files = [f.relative_to(self.path).as_posix() for f in self.path.rglob("*") if f.is_file()]
         else:
-            with _zip(self.path) as archive:
-                links = [i.filename for i in archive.infolist() if stat.S_ISLNK(i.external_attr >> 16)]
-                files = [i.filename for i in archive.infolist() if not i.is_dir() and i.filename not in links]
+            infos = [info for info in self._zip.infolist() if not info.is_dir()]
+            files = [info.filename for info in infos if not stat.S_ISLNK(info.external_attr >> 16)]
         members = sorted(name for name in files if PurePosixPath(name).suffix.lower() in SUFFIXES)
         if not members:
             raise DataError(f"{self.path}: no pictures there ({', '.join(sorted(SUFFIXES))}).")
@@ -150,12 +81,16 @@ class PictureFiles:
     @cached_property
     def entries(self) -> Sequence[Entry]:
         """Every picture is opened once, so that what cannot be compressed is told before anything is written."""
-        entries = [Entry(_png_name(name), *self._pixels(name).shape[:2]) for name in self.members]
+        entries = [self._entry(name) for name in self.members]
         if unsafe := [entry.name for entry in entries if not is_safe(entry.name)]:
             raise DataError(f"{self.path}: the name {unsafe[0]!r} could not be written everywhere; change it.")
         if len({entry.name for entry in entries}) < len(entries):
             raise DataError(f"{self.path}: two pictures would come back under one name; rename one.")
         return entries
+
+    def _entry(self, member: str) -> Entry:
+        levels, mode = self._pixels(member)
+        return Entry(_png_name(member), levels.shape[0], levels.shape[1], mode)
 
     @cached_property
     def _ends(self) -> np.ndarray:
@@ -177,32 +112,39 @@ class PictureFiles:
     def _tiles(self, picture: int) -> np.ndarray:
         """(n, C, H, W)."""
         if self._cut[0] != picture:
-            self._cut = picture, cut(self._pixels(self.members[picture]), self.tile)
+            self._cut = picture, cut(self._pixels(self.members[picture])[0], self.tile)
         return self._cut[1]
 
-    def _pixels(self, member: str) -> np.ndarray:
-        """Levels, (H, W, C)."""
+    def _pixels(self, member: str) -> tuple[np.ndarray, str]:
+        """Levels, (H, W, C), and the mode of the file."""
         place = f"{self.path}: {member}"
         with self._open(member) as file:
-            values = _decoded(file, self.tile[0], place)
+            values, mode = _decoded(file, self.tile[0], place)
         levels = Levels(self.n_levels).of(values)
         if levels is None:
             raise DataError(f"{place}: has values between the model's {self.n_levels} levels; reduce it to them first.")
-        return levels
+        return levels, mode
 
     def _open(self, member: str) -> BinaryIO:
         from io import BytesIO
 
         if self.path.is_dir():
             return open(self.path / member, "rb")
-        with _zip(self.path) as archive:
-            info = archive.getinfo(member)
-            if info.file_size > MOST_FILE or info.flag_bits & 1:
-                raise DataError(f"{self.path}: {member}: encrypted, or larger than {MOST_FILE:,} bytes.")
-            try:
-                return BytesIO(archive.read(info))
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-                raise DataError(f"{self.path}: {member}: {error}. Get the file again.") from error
+        info = self._zip.getinfo(member)
+        if info.file_size > MOST_FILE or info.flag_bits & 1:
+            raise DataError(f"{self.path}: {member}: encrypted, or larger than {MOST_FILE:,} bytes.")
+        try:
+            return BytesIO(self._zip.read(info))
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            raise DataError(f"{self.path}: {member}: {error}. Get the file again.") from error
+
+    @cached_property
+    def _zip(self) -> zipfile.ZipFile:
+        """Opened once, since its directory is read with it; closed when it is no longer referred to."""
+        try:
+            return zipfile.ZipFile(self.path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"{self.path}: neither a folder nor a zip of pictures ({error}).") from error
 
 
 def cut(pixels: np.ndarray, tile: ImageShape) -> np.ndarray:
@@ -214,24 +156,34 @@ def cut(pixels: np.ndarray, tile: ImageShape) -> np.ndarray:
     return whole.reshape(rows, height, columns, width, channels).transpose(0, 2, 4, 1, 3).reshape(-1, *tile)
 
 
-def joined(tiles: np.ndarray, entry: Entry, tile: ImageShape) -> np.ndarray:
-    """The opposite of ``cut``, (H, W, C)."""
+def joined(tiles: Iterable[np.ndarray], entry: Entry, tile: ImageShape) -> np.ndarray:
+    """The opposite of ``cut``, uint8 (H, W, C); tiles are put in their place as they come.
+
+    Raises:
+        DataError: if there are too few.
+    """
     channels, height, width = tile
-    rows, columns = entry.tiling(tile)
-    whole = tiles.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
-    return whole.reshape(rows * height, columns * width, channels)[: entry.height, : entry.width]
+    columns, n_tiles = entry.tiling(tile)[1], 0
+    pixels = np.empty((entry.height, entry.width, channels), np.uint8)
+    for n_tiles, values in enumerate(tiles, start=1):
+        row, column = divmod(n_tiles - 1, columns)
+        place = pixels[row * height : (row + 1) * height, column * width : (column + 1) * width]
+        place[...] = values.transpose(1, 2, 0)[: place.shape[0], : place.shape[1]]
+    if n_tiles < entry.n_tiles(tile):
+        raise DataError("there are fewer tiles than the pictures have.")
+    return pixels
 
 
-def _decoded(file: BinaryIO, channels: int, place: str) -> np.ndarray:
-    """Values of a picture, uint8 (H, W, C)."""
+def _decoded(file: BinaryIO, channels: int, place: str) -> tuple[np.ndarray, str]:
+    """Values of a picture, uint8 (H, W, C), and its mode."""
     from PIL import Image, ImageOps
 
     if channels not in (1, 3):
         raise CfgError(f"pictures have 1 or 3 channels, but this model {channels}; compress a dump.")
     try:
         with Image.open(file) as opened:
-            if opened.width * opened.height > MOST_PIXELS:
-                raise DataError(f"{place}: more than {MOST_PIXELS:,} pixels.")
+            if not fits(opened.height, opened.width):
+                raise DataError(f"{place}: has more than {MOST_PIXELS:,} pixels, or {MOST_SIDE:,} on a side. Cut it.")
             if getattr(opened, "n_frames", 1) > 1:
                 raise DataError(f"{place}: has several frames; save each as a picture of its own.")
             image = ImageOps.exif_transpose(opened)
@@ -242,27 +194,31 @@ def _decoded(file: BinaryIO, channels: int, place: str) -> np.ndarray:
         raise DataError(f"{place}: no picture that can be read ({error}).") from error
 
 
-def _values(image: "Image.Image", channels: int, place: str) -> np.ndarray:  # type: ignore[name-defined]  # noqa: F821
-    grey = image.mode in ("1", "L")
+def _values(image: "Image.Image", channels: int, place: str) -> tuple[np.ndarray, str]:  # type: ignore[name-defined]  # noqa: F821
     if image.has_transparency_data:
         if image.convert("RGBA").getextrema()[3] != (255, 255):
             raise DataError(f"{place}: is transparent in places, which would be lost; put it on a background first.")
-        image = image.convert("RGB")
-    if channels == 1 and grey:
-        return np.asarray(image.convert("L"))[..., None]
-    if channels == 3 and (grey or image.mode in ("P", "RGB")):
-        return np.asarray(image.convert("RGB"))
-    raise DataError(
-        f"{place}: pixels of kind {image.mode}, but the model has {channels} channels of 8 bits. Convert it first."
-    )
+        image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    mode = "RGB" if image.mode == "P" else image.mode
+    if mode not in MODES:
+        raise DataError(f"{place}: pixels of kind {mode}, but the model has {channels} channels of 8 bits. Convert it.")
+    values = np.asarray(image.convert("RGB" if mode == "RGB" else "L"))
+    values = values if values.ndim == 3 else values[..., None]
+    if values.shape[2] > channels:
+        if (values != values[..., :1]).any():
+            raise DataError(f"{place}: has colours, but the model has one channel. Convert it to grey first.")
+        values = values[..., :1]
+    return np.broadcast_to(values, (*values.shape[:2], channels)), mode
+
+
+def as_mode(values: np.ndarray, mode: str) -> "Image.Image":  # type: ignore[name-defined]  # noqa: F821
+    """A picture of this mode; values, uint8 (H, W, C), were made of such a one."""
+    from PIL import Image
+
+    if mode == "RGB":
+        return Image.fromarray(np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3))))
+    return Image.fromarray(np.ascontiguousarray(values[..., 0])).convert(mode)
 
 
 def _png_name(member: str) -> str:
     return member if member.endswith(".png") else f"{member}.png"
-
-
-def _zip(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: neither a folder nor a zip of pictures ({error}).") from error

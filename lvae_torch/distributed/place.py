@@ -1,18 +1,16 @@
 """Where a process stands among its peers, and on which device it computes, with the reason."""
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 
+from lvae_torch.distributed.cards import cards_shown, has_driver, is_built_for, oldest_built_for, why_unused
 from lvae_torch.errors import CfgError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"))
 REMEDY = "Start it by torchrun, which sets them all, or alone: unset RANK LOCAL_RANK WORLD_SIZE"
 
 
@@ -63,25 +61,40 @@ def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
     """The device of this process.
 
     Raises:
-        CfgError: if a GPU is asked for and there is none, or no one for this local rank.
+        CfgError: if a GPU is asked for and there is none, or no one for this local rank; if the system shows a card
+            that PyTorch cannot use, also where the device is "auto": days on a CPU are no answer to an old driver.
     """
     available = torch.cuda.is_available()
     if wanted == "mps":
         if not torch.backends.mps.is_available():
             raise CfgError("[run] device = mps, but PyTorch finds no GPU of Apple's; use auto or cpu.")
         return torch.device("mps")
-    if wanted == "cpu" or (wanted == "auto" and not available):
+    if wanted == "cpu" or (wanted == "auto" and not available and not cards_shown()):
         return torch.device("cpu")
     if not available:
-        raise CfgError("[run] device = cuda, but PyTorch finds no usable GPU; use auto or cpu, or check the driver.")
+        raise CfgError(f"[run] device = {wanted}, but {_no_card()} python -m lvae_torch.doctor tells more.")
     if local_rank >= torch.cuda.device_count():
         raise CfgError(
             f"local rank {local_rank} has no GPU: this node has {torch.cuda.device_count()}. "
             "Lower torchrun's --nproc_per_node."
         )
     device = torch.device("cuda", local_rank)
+    capability, architectures = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
+    if not is_built_for(capability, architectures):
+        raise CfgError(
+            f"{device} ({torch.cuda.get_device_name(device)}) has compute capability {'.'.join(map(str, capability))}; "
+            f"PyTorch {torch.__version__} is built for {oldest_built_for(architectures)} and newer. Install PyTorch "
+            "for an older CUDA (docs/image.md), or set [run] device = cpu."
+        )
     torch.cuda.set_device(device)
     return device
+
+
+def _no_card() -> str:
+    if not (shown := cards_shown()):
+        return "this machine shows no NVIDIA card that may be used; use auto or cpu."
+    cards = "an NVIDIA card" if shown == 1 else f"{shown} NVIDIA cards"
+    return f"this machine has {cards}, and {why_unused()}, or set [run] device = cpu."
 
 
 def device_told(device: torch.device, wanted: str, world: int = 1) -> str:
@@ -94,7 +107,7 @@ def device_told(device: torch.device, wanted: str, world: int = 1) -> str:
     told = f"device: {device}, {threads} thread{'s' if threads > 1 else ''}{many}; [run] device = {wanted}"
     if wanted != "auto":
         return told
-    if has_nvidia_driver():
+    if has_driver():
         built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built without CUDA"
         return (
             f"WARNING: {told}, and PyTorch cannot use the GPU though this machine has an NVIDIA driver: PyTorch "
@@ -103,11 +116,6 @@ def device_told(device: torch.device, wanted: str, world: int = 1) -> str:
         )
     apple = "; [run] device = mps takes Apple's GPU" if torch.backends.mps.is_available() else ""
     return f"{told}, and PyTorch finds no NVIDIA GPU{apple}"
-
-
-def has_nvidia_driver() -> bool:
-    """Whether this machine has an NVIDIA driver, whatever PyTorch can do with it."""
-    return any(path.exists() for path in DRIVER) or shutil.which("nvidia-smi") is not None
 
 
 def float64_device(device: torch.device) -> torch.device:

@@ -32,7 +32,11 @@ class AutoregressiveFlow:
         """The draw of zero noise, (B, D); the mean itself has no closed form."""
         return self.at_noise(self.zeros)
 
-    def noise_of(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def noise_of(self, z: Tensor) -> Tensor:
+        """The noise that gives z, (B, D); undoes ``at_noise``."""
+        return self.noise_and_log_scale(z)[0]
+
+    def noise_and_log_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The noise that gives z, and the log scales, (B, D) each."""
         shift, log_scale = self._shift_and_log_scale(z)
         return z * log_scale.exp() + shift, log_scale
@@ -52,7 +56,7 @@ class AutoregressiveFlow:
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z_i | z_1 .. z_{i-1}), (B, D)."""
-        eps, log_scale = self.noise_of(z)
+        eps, log_scale = self.noise_and_log_scale(z)
         return -0.5 * (eps**2 + LOG_2PI) + log_scale
 
     def entry(self, i: int, z: Tensor) -> DiagonalGaussian:

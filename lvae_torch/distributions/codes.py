@@ -31,6 +31,10 @@ class UniformCodes:
         part = torch.special.ndtr(eps) * self.n_codes
         return part.long().clamp(max=self.n_codes - 1)
 
+    def noise_of(self, z: Tensor) -> Tensor:
+        """The middle of the interval of noise that gives the codes z, (B, 1, H, W); ``at_noise`` gives them back."""
+        return torch.special.ndtri((z + 0.5) / self.n_codes)
+
     def rsample(self, temperature: float = 1.0) -> Tensor:
         """A draw; ``temperature`` has no effect on a uniform distribution."""
         return integers_like(self.like, self.n_codes)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid, softplus
 
 from lvae_torch.distributions.noise import normal_like
@@ -85,20 +86,28 @@ class DiagonalGaussian:
         """The sample for standard normal noise ``eps``: mean + std * eps."""
         return self.mean + self.std * eps
 
+    def noise_of(self, z: Tensor) -> Tensor:
+        """The standard normal noise that gives z; undoes ``at_noise``."""
+        return (z - self.mean) * (-self.log_std).exp()
+
     def rsample(self, temperature: float = 1.0) -> Tensor:
         """A reparameterised sample; ``temperature`` multiplies the standard deviation."""
         return self.at_noise(temperature * normal_like(self.mean))
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log N(z; mean, std^2), element-wise."""
-        eps = (z - self.mean) * (-self.log_std).exp()
-        return -0.5 * (eps**2 + LOG_2PI) - self.log_std
+        return -0.5 * (self.noise_of(z) ** 2 + LOG_2PI) - self.log_std
 
     def kl(self, p: DiagonalGaussian) -> Tensor:
         """KL(self || p) in closed form, element-wise; exactly zero if both are equal."""
-        shift = (self.mean - p.mean) * (-p.log_std).exp()
-        log_ratio = self.log_std - p.log_std
-        return 0.5 * (shift**2 + torch.expm1(2 * log_ratio)) - log_ratio  # expm1: exact near q = p
+        units: Tensor = _KL.apply(*torch.broadcast_tensors(self.mean, self.log_std, p.mean, p.log_std))
+        return units
+
+    def log_ratio(self, p: DiagonalGaussian, z: Tensor) -> Tensor:
+        """log self(z) - log p(z), element-wise."""
+        parts = torch.broadcast_tensors(z, self.mean, self.log_std, p.mean, p.log_std)
+        units: Tensor = _LogRatio.apply(*parts)
+        return units
 
     def merge(self, other: DiagonalGaussian) -> DiagonalGaussian:
         """The normalised product of both densities: precisions add, and weight the means (Sonderby et al. 2016).
@@ -112,3 +121,48 @@ class DiagonalGaussian:
     def relative_to(self, base: DiagonalGaussian) -> DiagonalGaussian:
         """Apply self as a correction to ``base``: means add, stds multiply."""
         return DiagonalGaussian(base.mean + self.mean, base.log_std + self.log_std)
+
+
+class _KL(torch.autograd.Function):
+    """KL(q || p) = (shift^2 + expm1(2 r)) / 2 - r, with shift = (m_q - m_p) / s_p and r = log s_q - log s_p.
+
+    It keeps the parameters alone, which live anyhow, and computes the few intermediate maps again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q_mean: Tensor, q_log_std: Tensor, p_mean: Tensor, p_log_std: Tensor) -> Tensor:
+        ctx.save_for_backward(q_mean, q_log_std, p_mean, p_log_std)
+        r = q_log_std - p_log_std
+        shift = (q_mean - p_mean) * (-p_log_std).exp()
+        return shift.square_().add_(torch.expm1(2 * r)).mul_(0.5).sub_(r)  # expm1: exact near q = p
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        q_mean, q_log_std, p_mean, p_log_std = ctx.saved_tensors
+        inverse = (-p_log_std).exp()
+        shift = (q_mean - p_mean).mul_(inverse)
+        wider = (q_log_std - p_log_std).mul_(2).expm1_()
+        to_mean = inverse.mul_(shift).mul_(g)
+        to_q_log_std = wider * g
+        return to_mean, to_q_log_std, -to_mean, shift.square_().add_(wider).mul_(g).neg_()
+
+
+class _LogRatio(torch.autograd.Function):
+    """log q(z) - log p(z) = (e_p^2 - e_q^2) / 2 + log s_p - log s_q, with e = (z - m) / s; it keeps inputs alone."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, q_mean: Tensor, q_log_std: Tensor, p_mean: Tensor, p_log_std: Tensor) -> Tensor:
+        ctx.save_for_backward(z, q_mean, q_log_std, p_mean, p_log_std)
+        e_q, e_p = (z - q_mean) * (-q_log_std).exp(), (z - p_mean) * (-p_log_std).exp()
+        return e_p.square_().sub_(e_q.square_()).mul_(0.5).add_(p_log_std).sub_(q_log_std)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        z, q_mean, q_log_std, p_mean, p_log_std = ctx.saved_tensors
+        q_inverse, p_inverse = (-q_log_std).exp(), (-p_log_std).exp()
+        e_q, e_p = (z - q_mean).mul_(q_inverse), (z - p_mean).mul_(p_inverse)
+        to_q_mean, to_p_mean = q_inverse.mul_(e_q).mul_(g), p_inverse.mul_(e_p).mul_(g).neg_()
+        to_q_log_std, to_p_log_std = e_q.square_().sub_(1).mul_(g), (1 - e_p.square_()).mul_(g)
+        return to_q_mean.add(to_p_mean).neg_(), to_q_mean, to_q_log_std, to_p_mean, to_p_log_std

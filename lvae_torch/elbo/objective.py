@@ -84,21 +84,28 @@ class Objective:
         times = self.loss.mc_samples * self.loss.iw_samples
         return x if times == 1 else x.repeat(times, *[1] * (x.dim() - 1))
 
-    def __call__(self, x: Tensor, out: Output, step: int) -> tuple[Tensor, Terms]:
-        """The loss and its terms, for ``repeated`` x at ``step``."""
+    def is_balanced(self, step: int) -> bool:
+        """Whether the layers' KL are weighted against one another at ``step``."""
+        return self.loss.balance != "none" and step <= whole(self.loss.balance_steps)
+
+    def __call__(self, x: Tensor, out: Output, step: int, beta: Tensor | None = None) -> tuple[Tensor, Terms]:
+        """The loss and its terms, for ``repeated`` x at ``step``.
+
+        Args:
+            beta: the weight of the KL at ``step``, a scalar, where it lies on the device already.
+        """
+        weight: Tensor | float = self.beta(step) if beta is None else beta
         if self.loss.iw_samples == 1:
             terms = elbo_terms(x, out, self.loss.kl_estimate)
             paid = self.paid(terms.kl)
-            if self.loss.balance != "none" and step <= whole(self.loss.balance_steps):
+            if self.is_balanced(step):
                 units = [latent.z[0].numel() if self.loss.balance == "kl_per_unit" else 1 for latent in out.latents]
                 paid = paid * layer_shares(terms.kl.detach().mean(dim=0), units)
-            loss = terms.nll.mean() + self.beta(step) * paid.sum()
+            loss = terms.nll.mean() + weight * paid.sum()
         else:
             terms = elbo_terms(x, out, "sampled")
             # As in the Ladder VAE authors' code, warm-up also applies inside the importance weights.
-            log_w = -(terms.nll + self.beta(step) * terms.kl.sum(dim=1)).view(
-                self.loss.mc_samples, self.loss.iw_samples, -1
-            )
+            log_w = -(terms.nll + weight * terms.kl.sum(dim=1)).view(self.loss.mc_samples, self.loss.iw_samples, -1)
             loss = math.log(self.loss.iw_samples) - log_w.logsumexp(dim=1).mean()
         for penalty in out.penalties.values():
             loss = loss + penalty.mean()

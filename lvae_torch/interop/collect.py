@@ -1,19 +1,29 @@
 """The files of a run of another program: one file, a folder, or a zip archive as it was downloaded."""
 
+import glob
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from lvae_torch.errors import DataError
-from lvae_torch.interop.recognition import Found, UnknownFileError, recognise
+from lvae_torch.interop.recognition import Found, Kind, UnknownFileError, recognise
 from lvae_torch.interop.torch_files import is_torch_zip
 
 MOST_FILES, DEEPEST = 2000, 6
 USELESS = {".png", ".jpg", ".jpeg", ".txt", ".md", ".py", ".npy", ".npz"}
 """Pictures, logs for people and arrays, of which no run is made."""
+SETTINGS = {Kind.VDVAE_LOG, Kind.VDVAE_HPARAMS, Kind.EFFICIENT_CFG, Kind.LADDER_FLAGS}
+_OF_VDVAE = ("{own}", "log.jsonl", "config.json", "hparams.json")
+_OF_EFFICIENT_VDVAE = ("*.cfg", "logs-{run}/*.cfg", "../logs-{run}/*.cfg")
+SETTINGS_BESIDE = {
+    Kind.VDVAE_RAW: _OF_VDVAE, Kind.VDVAE_AVERAGED: _OF_VDVAE, Kind.LADDER_WEIGHTS: ("config.pkl",),
+    Kind.EFFICIENT_TORCH: _OF_EFFICIENT_VDVAE, Kind.EFFICIENT_JAX: _OF_EFFICIENT_VDVAE,
+}  # fmt: skip
+"""Where the settings of a file lie: names from its folder on."""
 
 
 @contextmanager
@@ -33,7 +43,21 @@ def recognised(source: Path, scratch: Path) -> Iterator[list[Found]]:
         with _unpacked(source, scratch) as folder:
             yield _known(source, _below(folder))
     else:
-        yield [recognise(source)]
+        file = recognise(source)
+        yield [file, *_settings_beside(file)]
+
+
+def _settings_beside(file: Found) -> Iterator[Found]:
+    """The settings of a single file of weights, where its program lays them; whatever else lies there is let be."""
+    folder = file.path.resolve().parent
+    for pattern in SETTINGS_BESIDE.get(file.kind, ()):
+        own = re.sub(r"model(-ema)?\.\w+$", "log.jsonl", file.path.name)  # of openai/vdvae
+        run = next((n[12:] for n in (file.path.name, folder.name) if n.startswith("checkpoints-")), "")
+        for path in sorted(folder.glob(pattern.format(own=glob.escape(own), run=glob.escape(run)))):
+            if path.is_file() and path != file.path.resolve():
+                with suppress(DataError):
+                    if (found := recognise(path.resolve())).kind in SETTINGS:
+                        yield found
 
 
 def _below(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from lvae_torch.cfg.reader import Entries, parse, read_file
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.interop.efficient_vdvae import data_from_reference, neutral_names
+from lvae_torch.interop.efficient_vdvae_cfg import DATASETS
 from lvae_torch.interop.efficient_vdvae_jax import tensors
 from lvae_torch.interop.flax_state import FlaxState
 from lvae_torch.interop.recognition import Found, Kind
@@ -74,6 +75,14 @@ class _Cfg:
             return None
         keys = ("dataset_source", "channels", "target_res", "num_bits")
         return data_from_reference({key: self["data", key] for key in keys})
+
+    @property
+    def unlisted_dataset(self) -> str | None:
+        """A name for the dump of its images; None where a dump of ours is meant."""
+        if not self.is_original or ("data", "dataset") in self._entries:
+            return None
+        source, side = str(self["data", "dataset_source"]), int(self["data", "target_res"])
+        return None if (source, side) in DATASETS else re.sub(r"[^A-Za-z0-9_-]+", "_", f"{source}_{side}").lower()
 
     def exact(self, is_jax: bool) -> tuple[str, ...]:
         """Overrides that make schedules those of the half."""
@@ -162,6 +171,7 @@ def _of_jax(state: FlaxState, cfg: _Cfg, only_average: bool) -> Taken:
         raw=raw,
         averaged=averaged,
         moments=moments,
+        dataset=cfg.unlisted_dataset,
         exact=exact,
         notes=tuple(notes),
     )
@@ -185,6 +195,7 @@ def _of_torch(file: Found, cfg: _Cfg, only_average: bool) -> Taken:
         raw=None if raw is None else raw.items,
         averaged=averaged.items,
         moments=moments,
+        dataset=cfg.unlisted_dataset,
         exact=cfg.exact(is_jax=False),
     )
 

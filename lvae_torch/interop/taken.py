@@ -41,6 +41,8 @@ class Taken:
     averaged: Part | None = None
     """At least one of both is there."""
     moments: Moments | None = None
+    dataset: str | None = None
+    """A name for the dump of its images, where none that we make is meant; a user's own comes first."""
     exact: tuple[str, ...] = ()
     """Overrides (``section.key=value``) that make schedules those of the other program."""
     notes: tuple[str, ...] = ()

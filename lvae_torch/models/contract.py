@@ -37,6 +37,9 @@ class Prior(Protocol):
     def at_noise(self, eps: Tensor) -> Tensor:
         """The draw that corresponds to standard normal noise ``eps``, (B, ...)."""
 
+    def noise_of(self, z: Tensor) -> Tensor:
+        """The standard normal noise whose draw is z, (B, ...); undoes ``at_noise``."""
+
     def rsample(self, temperature: float = 1.0) -> Tensor:
         """A draw, (B, ...); ``temperature`` scales its noise."""
 
@@ -102,7 +105,7 @@ class Latent:
     @property
     def kl(self) -> Tensor:
         """KL(q || p), nats, (B,)."""
-        return self.kl_of_units.flatten(1).sum(dim=1)
+        return per_image(self.kl_of_units)
 
     @property
     def kl_of_units(self) -> Tensor:
@@ -121,10 +124,13 @@ class Latent:
     @property
     def log_ratio(self) -> Tensor:
         """log q(z) - log p(z) at the sample, nats, (B,), as importance weights need it."""
-        return self._log_ratio_of_units.flatten(1).sum(dim=1)
+        return per_image(self._log_ratio_of_units)
 
     @property
     def _log_ratio_of_units(self) -> Tensor:
+        match self.encoded, self.prior:
+            case DiagonalGaussian() as q, DiagonalGaussian() as p:
+                return q.log_ratio(p, self.z)
         return self.encoded.log_prob(self.z) - self.prior.log_prob(self.z)
 
     @property
@@ -200,6 +206,11 @@ class Model(nn.Module, ABC):
         """C * H * W, the divisor of bits per dimension; None if the likelihood has no bits per dimension."""
         return math.prod(self.image_shape) if self.in_bits else None
 
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width of what latent maps cover: the image, or the image in the middle of its padding."""
+        return self.image_shape[1:]
+
     def as_published(self, params: Tensor) -> Callable[[], Likelihood] | None:
         """For ``Output``, from the network's output."""
         return None if self.training or self.published is None else partial(self.published, params)
@@ -251,6 +262,11 @@ class Model(nn.Module, ABC):
         """Raises ValueError if x, (B, C, H, W), has another shape than the model was built for."""
         if tuple(x.shape[1:]) != self.image_shape:
             raise ValueError(f"images of shape {tuple(x.shape[1:])} given to a model built for {self.image_shape}.")
+
+
+def per_image(units: Tensor) -> Tensor:
+    """The sum over all entries of each image, (B, ...) -> (B,); entries are not moved, whatever their layout."""
+    return units.sum(dim=tuple(range(1, units.dim())))
 
 
 def batch_size(features: Features | None, n: int | None) -> int:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -23,6 +24,8 @@ def rematerialize(model: nn.Module, *block_types: type[nn.Module]) -> None:
 def _checkpointed(block: nn.Module, forward, *inputs: Any) -> Any:  # type: ignore[no-untyped-def]
     if not (block.training and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)):
         return forward(*inputs)
+    if torch.compiler.is_compiling():  # which writes the running statistics in one place, whatever is recomputed
+        return checkpoint(forward, *inputs, use_reentrant=False)
     contexts: partial[tuple[AbstractContextManager[None], AbstractContextManager[None]]] = partial(_contexts, block)
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
 

@@ -46,6 +46,24 @@ def filled(latents: Sequence[Tensor], keep: Sequence[Tensor], fill: Source) -> S
     return lambda i, prior, posterior: torch.where(keep[i], latents[i], fill(i, prior, posterior))
 
 
+def given_top(latents: Sequence[Tensor], below: Source) -> Source:
+    """The given latents in the top layers, ``below`` under them; it is asked in each layer, so that its noise is the
+    same however many are given."""
+
+    def source(i: int, prior: Prior, posterior: Posterior | None) -> Tensor:
+        z = below(i, prior, posterior)
+        return latents[i].expand_as(z) if i < len(latents) else z
+
+    return source
+
+
+def between(left: Tensor, right: Tensor, weight: float) -> Tensor:
+    """A point on the line from z to z; for codes, which cannot be mixed, the nearer end."""
+    if left.is_floating_point():
+        return torch.lerp(left, right, weight)
+    return right if weight > 0.5 else left
+
+
 def given_noise(noise: Sequence[Tensor]) -> Source:
     """Use the standard normal ``noise[i]`` in place of a draw: from q if x was encoded, else from p."""
     return lambda i, prior, posterior: (prior if posterior is None else posterior).at_noise(noise[i])

@@ -11,8 +11,9 @@ from lvae_torch.data.writing import DumpWriter
 from lvae_torch.errors import CfgError
 from lvae_torch.models.sources import posterior_mean
 from lvae_torch.synthesis.codes import CodeSource, Grid, code_grid
+from lvae_torch.synthesis.identity import OWNER
 from lvae_torch.synthesis.parts import Arrays, Parts
-from lvae_torch.synthesis.session import OWNER, Batch, Session
+from lvae_torch.synthesis.session import Batch, Session
 
 MOST_CODES = 2**16  # a dump stores codes in at most 16 bits
 

@@ -17,10 +17,11 @@ from lvae_torch.data.classes import class_numbers
 from lvae_torch.data.images import Images
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.distributed.seeding import seed_everything
-from lvae_torch.errors import CfgError, DataError
+from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import Likelihood, Model, Output, Shape, Source, of_classes
 from lvae_torch.reporting.progress import shown
 from lvae_torch.synthesis.codes import CodePrior, CodeSource
+from lvae_torch.synthesis.identity import check_belongs
 from lvae_torch.synthesis.parts import Format, Parts
 from lvae_torch.synthesis.section import SynthesisSection
 from lvae_torch.synthesis.singles import SINGLES, TARGETS, single_names
@@ -28,7 +29,6 @@ from lvae_torch.synthesis.singles import SINGLES, TARGETS, single_names
 T = TypeVar("T")
 Batch = tuple[np.ndarray, Tensor]
 """Indices of images in the split, (b,), and the images as x, (b, C, H, W)."""
-OWNER = ("run", "step", "weights", "trained_on")  # keys of an identity that determine the model
 
 
 @dataclass(frozen=True)
@@ -205,14 +205,7 @@ class Session:
         Raises:
             DataError: naming ``path``, both models and the ``remedy``, if not.
         """
-        theirs, ours = ([str(identity.get(key, "?")) for key in OWNER] for identity in (other, self.identity))
-        if theirs != ours:
-            raise DataError(f"{path}: made with {_told(theirs)}; this is {_told(ours)}. {remedy}")
-
-
-def _told(owner: Sequence[str]) -> str:
-    run, step, weights, trained_on = owner
-    return f"run {run} at step {step} ({weights} weights, trained on {trained_on})"
+        check_belongs(other, self.identity, path, remedy)
 
 
 def n_rounds(session: Session, n: int, size: int) -> Iterator[tuple[int, int]]:

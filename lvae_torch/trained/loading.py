@@ -1,6 +1,7 @@
 """Loads a trained run by name, folder or bundle; builds new models."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from lvae_torch.runs.bundle import SETTINGS, WEIGHTS, Bundle, is_bundle
 from lvae_torch.runs.checkpoint import About, Checkpoint, load_chosen, store_of
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.state_file import read_safely
+from lvae_torch.synthesis.codes import CodePrior, check_prior
+from lvae_torch.synthesis.identity import check_belongs
 from lvae_torch.trained.run import TrainedRun
 from lvae_torch.training.wrapping import place
 
@@ -30,6 +33,8 @@ def load_run(
     checkpoint: Literal["last", "best", "good"] | int = "last",
     weights: Literal["averaged", "raw"] = "averaged",
     runs: str | Path = "runs",
+    prior: str | None = None,
+    settings: Sequence[str] = (),
 ) -> TrainedRun:
     """Load a trained run for use.
 
@@ -39,13 +44,38 @@ def load_run(
             before training went wrong; or the number of a step.
         weights: the averaged ones, where the run has them, or those that training left.
         runs: the folder of all runs, where a name is given.
+        prior: of a VQ-VAE, the run that models its codes, such as a PixelCNN's; samples then come from it.
+        settings: others than the run's, as ``--set`` of the commands takes them: ``["data.dumps=elsewhere"]``.
     Raises:
         CfgError: if the run does not exist.
         DataError: if the checkpoint does not exist, or a file is damaged.
     """
     asked = [f"run.device={device}", f"synthesis.checkpoint={checkpoint}", f"synthesis.use_ema={weights != 'raw'}"]
-    settings, where = find_run(run, asked, runs)
-    return open_run(settings, where, Processes(0, 1, choose_device(device)))
+    asked += [f"synthesis.prior_run={prior}"] if prior else []
+    found, where = find_run(run, [*asked, *settings], runs)
+    processes = Processes(0, 1, choose_device(device))
+    return with_prior(open_run(found, where, processes), processes)
+
+
+def with_prior(run: TrainedRun, processes: Processes) -> TrainedRun:
+    """The same run, with the prior over its codes if ``[synthesis] prior_run`` names one; see ``load_prior``."""
+    return replace(run, prior=load_prior(run, processes)) if run.settings.synthesis.prior_run else run
+
+
+def load_prior(run: TrainedRun, processes: Processes) -> CodePrior:
+    """Load the run that ``[synthesis] prior_run`` names.
+
+    Raises:
+        CfgError: if it does not exist, or the latents of ``run`` are no codes.
+        DataError: if it has no checkpoint, or was trained on codes of another model.
+    """
+    name = str(run.settings.synthesis.prior_run)
+    prior = open_run(*find_run(name, [], run.settings.run.runs), processes)
+    on = prior.trained_on
+    check_prior(run.model, run.name, name, on.image_shape, on.n_levels)
+    remedy = "Encode again ([synthesis] codes_to), and train the prior on that."
+    check_belongs(on.codes_of or {}, run.identity, prior.place, remedy)
+    return CodePrior(prior.model, on.n_levels, {"prior_run": name, "prior_step": prior.step})
 
 
 def build_model(

@@ -8,52 +8,31 @@ log_p = run.log_likelihood(x, samples=100)     # nats, (16,)
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
-from lvae_torch.data.classes import with_labels
-from lvae_torch.data.dump import Dump
-from lvae_torch.data.images import Images
-from lvae_torch.data.run_data import make_preprocess, open_dump
-from lvae_torch.data.transforms import Preprocess
-from lvae_torch.distributed.seeding import seed_everything, seed_of
-from lvae_torch.distributions.codes import CertainCodes
-from lvae_torch.distributions.gaussian import DiagonalGaussian
+from lvae_torch.distributed.seeding import seed_of
 from lvae_torch.distributions.noise import image_streams
 from lvae_torch.elbo.bounds import elbo_terms, iw_bound
-from lvae_torch.errors import DataError
-from lvae_torch.hparams import Settings
-from lvae_torch.models.contract import Model, Output, Posterior, Shape, Source, of_classes
-from lvae_torch.models.sources import given_latents, posterior_mean, posterior_sample, prior_sample
-from lvae_torch.runs.checkpoint import TrainedOn
+from lvae_torch.models.contract import Output, Posterior, Source, of_classes
+from lvae_torch.models.sources import (
+    given_latents,
+    given_noise,
+    given_top,
+    posterior_mean,
+    posterior_sample,
+    prior_sample,
+)
 from lvae_torch.synthesis.section import Temperature
 from lvae_torch.synthesis.temperatures import per_layer
-from lvae_torch.trained.given import Given, Labels
-
-Picture = Literal["mean", "mode", "sample"]
-"""The picture of p(x | z): its mean, its mode, or a sample."""
-
-
-@dataclass(frozen=True)
-class Elbo:
-    """The terms of the ELBO at one posterior sample of each image, in nats."""
-
-    nll: Tensor  # (B,)    -log p(x | z)
-    kl: Tensor  # (B, L)  KL(q || p) of each layer, top layer first
-
-    @property
-    def elbo(self) -> Tensor:
-        """Lower bound on log p(x), (B,)."""
-        return -self.nll - self.kl.sum(dim=1)
+from lvae_torch.trained.labels import Labels
+from lvae_torch.trained.opened import Opened
+from lvae_torch.trained.outputs import Elbo, Picture, joined, joined_posterior, shown
 
 
-@dataclass(frozen=True)
-class TrainedRun:
+class TrainedRun(Opened):
     """A trained model with its settings. Images are floats (B, C, H, W) in [0, 1], with any number B.
 
     A class-conditional model needs ``labels`` in each call: the class of each image, by number or name, or one for all.
@@ -61,93 +40,19 @@ class TrainedRun:
     from that generator.
     """
 
-    settings: Settings
-    """The settings of the training."""
-    model: Model
-    """In evaluation mode, on ``device``."""
-    step: int
-    """Training steps that led to the weights."""
-    is_averaged: bool
-    """Whether the weights are the moving average."""
-    trained_on: TrainedOn
-    place: Path
-    """The run's folder, or the bundle's."""
-    device: torch.device
-
-    @property
-    def name(self) -> str:
-        return self.settings.run.name
-
-    @property
-    def latent_shapes(self) -> tuple[Shape, ...]:
-        """Shape of each z without the batch dimension, top layer first."""
-        return self.model.latent_shapes()
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes 0, 1, ... that the model is conditional on; empty for an unconditional model."""
-        return tuple(self.trained_on.classes)
-
-    def images(self, split: str | None = None, limit: int = 0) -> Tensor:
-        """Images of the run's dataset as the model sees them, (N, C, H, W).
-
-        Args:
-            split: a split of the dump; the run's validation split if not given.
-            limit: number of images, spread evenly over the split; 0 for all.
-        Raises:
-            DataError: if the dump or the split is missing.
-        """
-        dump = open_dump(self.settings.data)
-        chosen = dump.split(split or self.settings.data.val_split)
-        images = Images(chosen, self.preprocess_of(dump), limit)
-        return images.at(images.indices, self.device)
-
-    def labels(self, split: str | None = None, limit: int = 0) -> Tensor:
-        """Classes of the same images, int64 (N,), for a class-conditional model.
-
-        Raises:
-            DataError: if the dump or the split is missing, or the labels are not those of the model's classes.
-            ValueError: if the model is not class-conditional.
-        """
-        if not self.classes:
-            raise ValueError(f"{self.name} is not class-conditional.")
-        dump = open_dump(self.settings.data)
-        chosen = with_labels(dump.split(split or self.settings.data.val_split), dump, self.classes)
-        images = Images(chosen, self.preprocess_of(dump), limit)
-        labels = images.labels_at(images.indices, self.device)
-        assert labels is not None, "a split that was opened with labels"
-        return labels
-
-    def preprocess_of(self, dump: Dump) -> Preprocess:
-        """The preprocessing of the run, for a dump.
-
-        Raises:
-            DataError: if shape or levels differ from the images that the run was trained on.
-        """
-        on = self.trained_on
-        if dump.image_shape != on.image_shape:
-            raise DataError(f"{dump.folder}: images {dump.image_shape}; the run was trained on {on.image_shape}.")
-        preprocess = make_preprocess(self.settings.data, dump.n_levels)
-        if preprocess.levels_after != on.n_levels:
-            raise DataError(
-                f"{dump.folder}: {preprocess.levels_after} levels after [data] binarize and n_bits, but the run was "
-                f"trained on {on.n_levels}. Set them as they were."
-            )
-        return preprocess
-
     @torch.no_grad()
     def encode(
         self, x: Tensor, draw: bool = False, seed: int | None = None, labels: Labels | None = None
     ) -> list[Tensor]:
         """Latents of images: posterior means, or samples with ``draw``; one (B, ...) per layer, top layer first."""
         passes = self._passes(x, posterior_sample if draw else posterior_mean, seed, labels)
-        return _joined([[latent.z for latent in out.latents] for out in passes])
+        return joined([[latent.z for latent in out.latents] for out in passes])
 
     @torch.no_grad()
     def posteriors(self, x: Tensor, labels: Labels | None = None) -> list[Posterior]:
         """q(z_i | z_above, x) of each layer, top layer first, with posterior means in the layers above."""
         passes = [out.latents for out in self._passes(x, posterior_mean, None, labels)]
-        return [_joined_posterior([latents[i].encoded for latents in passes]) for i in range(len(passes[0]))]
+        return [joined_posterior([latents[i].encoded for latents in passes]) for i in range(len(passes[0]))]
 
     @torch.no_grad()
     def decode(
@@ -162,11 +67,11 @@ class TrainedRun:
         Raises:
             ValueError: if shapes or number of the latents do not fit the model.
         """
-        given = self._given.latents(latents)
+        given = self._checked_latents(latents)
         parts = zip(self._told(labels, len(given[0])), *(z.split(self._size) for z in given), strict=True)
         with self._noise(seed):
             passes = (self.model(None, of_classes(given_latents(z), told), len(z[0])) for told, *z in parts)
-            return torch.cat([_shown(out, show) for out in passes])
+            return torch.cat([shown(out, show) for out in passes])
 
     @torch.no_grad()
     def sample(
@@ -175,6 +80,8 @@ class TrainedRun:
         temperature: Temperature = 1.0,
         show: Picture = "mean",
         seed: int | None = None,
+        given: Sequence[Tensor] = (),
+        first: int = 0,
         labels: Labels | None = None,
     ) -> Tensor:
         """Draw ``n`` images from the prior, (n, C, H, W).
@@ -184,19 +91,59 @@ class TrainedRun:
                 ``("linear", top, bottom)``.
             show: the mean of p(x | z), its mode, or a sample.
             seed: image k has a stream of its own, so that the first ones are the same whatever ``n`` is.
+            given: latents of the top layers, (1, ...) for all images or (n, ...); only the layers below are drawn,
+                with the noise that they would have had.
+            first: number of the first image: ``sample(1, seed=s, first=5)`` is the sixth of ``sample(64, seed=s)``.
         """
-        source = prior_sample(per_layer(temperature, len(self.latent_shapes)))
-        firsts = range(0, n, self._size)
-        sources = [of_classes(source, told) for told in self._told(labels, n)]
-        if seed is None:
-            counts = [min(self._size, n - first) for first in firsts]
-            return torch.cat([_shown(self.model(None, *pair), show) for pair in zip(sources, counts, strict=True)])
-        seeds = [[seed_of("sample", seed, k) for k in range(first, min(n, first + self._size))] for first in firsts]
-        return torch.cat([self._drawn(*pair, show) for pair in zip(sources, seeds, strict=True)])
+        return torch.cat([shown(out, show) for out in self._generated(n, temperature, seed, given, first, labels)])
 
-    def _drawn(self, source: Source, seeds: Sequence[int], show: Picture) -> Tensor:
-        with image_streams(seeds, self.device):
-            return _shown(self.model(None, source, len(seeds)), show)
+    @torch.no_grad()
+    def draw(
+        self,
+        n: int,
+        temperature: Temperature = 1.0,
+        seed: int | None = None,
+        given: Sequence[Tensor] = (),
+        first: int = 0,
+        labels: Labels | None = None,
+    ) -> list[Tensor]:
+        """The latents of ``sample`` with the same arguments, one (n, ...) per layer, top layer first."""
+        passes = self._generated(n, temperature, seed, given, first, labels)
+        return joined([[latent.z for latent in out.latents] for out in passes])
+
+    def _generated(
+        self,
+        n: int,
+        temperature: Temperature,
+        seed: int | None,
+        given: Sequence[Tensor],
+        first: int,
+        labels: Labels | None,
+    ) -> Iterator[Output]:
+        """Passes of at most ``_size`` images; what the caller draws of one comes from the images' own streams."""
+        temperatures = per_layer(temperature, len(self.latent_shapes))
+        top = [z.expand(n, *z.shape[1:]) for z in self._checked_latents(given, len(given))] if given else []
+        for k, told in zip(range(0, n, self._size), self._told(labels, n), strict=True):
+            count = min(self._size, n - k)
+            seeds = [seed_of("sample", seed, first + j) for j in range(k, k + count)] if seed is not None else []
+            with image_streams(seeds, self.device) if seeds else nullcontext():
+                below = prior_sample(temperatures) if self.prior is None else self.prior.source(count, temperatures[0])
+                source = given_top([z[k : k + count] for z in top], below)
+                yield self.model(None, of_classes(source, told), count)
+
+    @torch.no_grad()
+    def noise(self, latents: Sequence[Tensor], labels: Labels | None = None) -> list[Tensor]:
+        """The standard normal noise of which latents are the prior's draws, layer by layer; see ``at_noise``."""
+        given = self._checked_latents(latents)
+        out = self.model(None, self._of(given_latents(given), labels, len(given[0])), len(given[0]))
+        return [latent.prior.noise_of(latent.z) for latent in out.latents]
+
+    @torch.no_grad()
+    def at_noise(self, noise: Sequence[Tensor], labels: Labels | None = None) -> list[Tensor]:
+        """The prior's draws of standard normal noise: in each layer mean + std * noise, given the layers above."""
+        given = self._checked_latents(noise)
+        source = self._of(given_noise(given), labels, len(given[0]))
+        return [latent.z for latent in self.model(None, source, len(given[0])).latents]
 
     @torch.no_grad()
     def reconstruct(
@@ -209,15 +156,26 @@ class TrainedRun:
     ) -> Tensor:
         """Encode and decode images, (B, C, H, W), with posterior samples, or means if ``draw`` is False."""
         passes = self._passes(x, posterior_sample if draw else posterior_mean, seed, labels)
-        return torch.cat([_shown(out, show) for out in passes])
+        return torch.cat([shown(out, show) for out in passes])
 
     @torch.no_grad()
     def elbo(self, x: Tensor, seed: int | None = None, labels: Labels | None = None) -> Elbo:
         """The ELBO of each image, with its KL per layer, in nats."""
-        parts = self._parts(self._given.on_levels(x), labels)
+        parts = self._parts(self._on_levels(x), labels)
         with self._noise(seed):
             terms = [elbo_terms(p, self.model(p, of_classes(posterior_sample, told))) for p, told in parts]
         return Elbo(torch.cat([t.nll for t in terms]), torch.cat([t.kl for t in terms]))
+
+    @torch.no_grad()
+    def kl_of_units(self, x: Tensor, seed: int | None = None, labels: Labels | None = None) -> list[Tensor]:
+        """KL(q || p) of every unit at the samples of ``elbo``, nats, one (B, ...) per layer, top layer first."""
+        passes = self._passes(x, posterior_sample, seed, labels)
+        return joined([[latent.kl_of_units for latent in out.latents] for out in passes])
+
+    def to_levels(self, x: Tensor) -> Tensor:
+        """Images with every value at the nearest pixel level, as likelihoods need them, (B, C, H, W)."""
+        steps = self.trained_on.n_levels - 1
+        return (x.clamp(0, 1) * steps).round() / steps if steps > 0 else x
 
     @torch.no_grad()
     def log_likelihood(
@@ -225,61 +183,12 @@ class TrainedRun:
     ) -> Tensor:
         """Importance-weighted lower bound on log p(x) with ``samples`` samples, nats, (B,), float64."""
         chunk = self.settings.synthesis.chunk
-        parts = self._parts(self._given.on_levels(x), labels)
+        parts = self._parts(self._on_levels(x), labels)
         with self._noise(seed):
             return torch.cat([iw_bound(self.model, p, samples, chunk, labels=told) for p, told in parts])
 
-    @property
-    def _given(self) -> Given:
-        return Given(self.name, self.model, self.trained_on.n_levels, self.classes, self.device)
-
-    @property
-    def _size(self) -> int:
-        return self.settings.synthesis.batch_size
-
     def _passes(self, x: Tensor, source: Source, seed: int | None, labels: Labels | None) -> Iterator[Output]:
-        parts = self._parts(self._given.images(x), labels)
+        parts = self._parts(self._checked(x), labels)
         with self._noise(seed):
             for part, told in parts:
                 yield self.model(part, of_classes(source, told))
-
-    def _parts(self, x: Tensor, labels: Labels | None) -> list[tuple[Tensor, Tensor | None]]:
-        """Images and their classes, (b,), as many as one pass takes."""
-        return list(zip(x.split(self._size), self._told(labels, len(x)), strict=True))
-
-    def _told(self, labels: Labels | None, n: int) -> Sequence[Tensor | None]:
-        """The classes of ``n`` images, in the parts of the passes; None for each of an unconditional model."""
-        told = self._given.labels(labels, n)
-        return [None] * -(-n // self._size) if told is None else told.split(self._size)
-
-    @contextmanager
-    def _noise(self, seed: int | None) -> Iterator[None]:
-        if seed is None:
-            yield
-            return
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            seed_everything("python", seed)
-            yield
-
-
-def _shown(out: Output, show: Picture) -> Tensor:
-    match show:
-        case "mean":
-            return out.likelihood.mean()
-        case "mode":
-            return out.likelihood.mode()
-        case "sample":
-            return out.likelihood.sample()
-    raise ValueError(f"show is {show!r}; use mean, mode or sample.")
-
-
-def _joined(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
-
-
-def _joined_posterior(parts: Sequence[Posterior]) -> Posterior:
-    match parts[0]:
-        case CertainCodes(n_codes=n_codes):
-            return CertainCodes(torch.cat([q.mean for q in parts]), n_codes)
-    gaussians = [q for q in parts if isinstance(q, DiagonalGaussian)]
-    return DiagonalGaussian(torch.cat([q.mean for q in gaussians]), torch.cat([q.log_std for q in gaussians]))

@@ -26,11 +26,14 @@ class Ema:
         """Short at first, so that random initial weights are soon forgotten."""
         return self.decay if self.is_aged else min(self.decay, (1 + step) / (10 + step))
 
+    def share_at(self, step: int) -> float:
+        """How far the average moves towards the weights after ``step``."""
+        return 1 - self.decay_at(step)
+
     @torch.no_grad()
-    def update(self, flat: FlatParameters, step: int, ok: Tensor | None = None) -> None:
-        """Move a little towards the weights after ``step``; not at all where a scalar ``ok`` is false."""
-        share = 1 - self.decay_at(step)
-        weight = self.flat.vector.new_tensor(share) if ok is None else ok.to(self.flat.vector.dtype) * share
+    def update(self, flat: FlatParameters, share: Tensor, ok: Tensor | None = None) -> None:
+        """Move by a scalar ``share`` of the way towards the weights; not at all where a scalar ``ok`` is false."""
+        weight = share if ok is None else ok.to(share.dtype) * share
         self.flat.vector.lerp_(flat.vector, weight)
         for mine, its in zip(self.flat.buffers, flat.buffers, strict=True):
             if mine.is_floating_point():

@@ -18,7 +18,8 @@ class FlatParameters:
 
     def __init__(self, model: nn.Module, with_gradient: bool = True) -> None:
         parameters = [p for p in model.parameters() if p.requires_grad]
-        self._parameters = parameters
+        self.parameters = parameters
+        """In the order in which they lie in ``vector``."""
         self.vector = nn.Parameter(_joined(parameters))
         if with_gradient:
             self.vector.grad = torch.zeros_like(self.vector)
@@ -29,7 +30,7 @@ class FlatParameters:
 
     def pieces(self, vector: Tensor) -> list[Tensor]:
         """Views of ``vector``, which has the size of ``self.vector``, shaped and ordered like the parameters."""
-        return _views(vector, self._parameters)
+        return _views(vector, self.parameters)
 
     @property
     def gradient(self) -> Tensor:

@@ -63,12 +63,15 @@ class Meter:
         self.sums = torch.zeros(n_layers + 4, device=device)  # loss, nll, kl..., gradient norm, number of steps
         self.skips = torch.zeros(2, device=device)  # since the run began, and in a row
         self.norms = torch.full((KEPT_NORMS,), TAKEN, device=device)  # of skipped steps since the last reading
-        self._at = 0  # where the next norm goes
+        self._at = torch.zeros(1, dtype=torch.int64, device=device)  # where the next norm goes, once reduced
         self._skipped_before = 0  # steps skipped until the last reading
         self.extras: list[str] = []  # names of further entries of ``sums``, known from the first step
 
     def add(self, loss: Tensor, terms: Terms, grad_norm: Tensor, ok: Tensor) -> None:
-        """Add one step; a skipped one (``ok`` false) is counted but does not enter the means."""
+        """Add one step; a skipped one (``ok`` false) is counted but does not enter the means.
+
+        After the first call everything is written in place, so that a captured step finds it where it was.
+        """
         extras = terms.extras
         if not self.extras and extras:
             self.extras, self.sums = list(extras), torch.cat([self.sums, self.sums.new_zeros(len(extras))])
@@ -76,8 +79,9 @@ class Meter:
         means = torch.stack([*known, *extras.values()])
         self.sums += torch.where(ok, means.detach(), 0.0)
         skipped = (~ok).float()
-        self.skips = torch.stack([self.skips[0] + skipped, (self.skips[1] + 1) * skipped])
-        self.norms[self._at % KEPT_NORMS] = torch.where(ok, TAKEN, grad_norm)
+        self.skips.add_(torch.stack([skipped, torch.ones_like(skipped)]))
+        self.skips[1].mul_(skipped)
+        self.norms.index_copy_(0, self._at % KEPT_NORMS, torch.where(ok, TAKEN, grad_norm).view(1).to(self.norms))
         self._at += 1
 
     @property
@@ -111,7 +115,7 @@ class Meter:
 
     def state_dict(self) -> dict[str, Any]:
         state = {"sums": self.sums, "skips": self.skips, "extras": self.extras}
-        return {**state, "norms": self.norms, "at": self._at, "skipped_before": self._skipped_before}
+        return {**state, "norms": self.norms, "at": int(self._at), "skipped_before": self._skipped_before}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.extras = list(state.get("extras", ()))
@@ -121,5 +125,5 @@ class Meter:
             self.norms.copy_(state["norms"])
         else:
             self.norms.fill_(TAKEN)
-        self._at = int(state.get("at", 0))
+        self._at.fill_(int(state.get("at", 0)))
         self._skipped_before = int(state.get("skipped_before", self.skipped()))

@@ -54,7 +54,7 @@ def decay_before_steps(optimizer: Optimizer, weights: Sequence[Tensor], rate: fl
     """
 
     def decay(optimizer: Optimizer, args: object, kwargs: object) -> None:
-        torch._foreach_mul_(list(weights), 1 - float(optimizer.param_groups[0]["lr"]) * rate)
+        torch._foreach_mul_(list(weights), 1 - optimizer.param_groups[0]["lr"] * rate)
 
     optimizer.register_step_pre_hook(decay)
 

@@ -7,20 +7,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from lvae_torch.data.labelled import Labelled
 from lvae_torch.elbo.bounds import Terms
 from lvae_torch.elbo.objective import Objective
-from lvae_torch.models.contract import Model, of_classes
+from lvae_torch.models.contract import Model, Output, Source, of_classes
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.runs.checkpoint import About, Checkpoint, State, Weights
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.graph import GraphedStep
+from lvae_torch.training.half_weights import HalfWeights
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_where
+from lvae_torch.training.reduction import GradientReduction
 from lvae_torch.training.section import OptimizerSection
 
 SHORT, PIECE = 2**20, 2**16
@@ -47,7 +49,7 @@ class TrainStep:
 
     section: OptimizerSection
     model: nn.Module
-    """The model to call: ``bare``, or a DDP, compiled or synchronised wrapper of it."""
+    """The model to call: ``bare``, or a compiled or synchronised form of it."""
     bare: Model
     flat: FlatParameters
     ema: Ema | None
@@ -60,23 +62,47 @@ class TrainStep:
     accumulate: int = 1
     """Number of parts in which a batch is computed."""
     autocast: AbstractContextManager[object] | None = None
+    reduction: GradientReduction | None = None
+    """Of the gradients over the ranks, if there are several."""
+    half: HalfWeights | None = None
+    """With ``autocast``: gives the layers their weights in half precision, converted all at once."""
     origin: int = 0
     """The step from which the schedules count."""
     rate_from: Sequence[float] = (0, 0.0, 0)
     """A step, the learning rate there, and the steps that lead from it to the schedule."""
     rate_factor: float = 1.0
     """Of the run, after it diverged."""
+    is_graphed: bool = False
+    """Whether to replay the step as one CUDA graph."""
 
     def __post_init__(self) -> None:
         self._guarded = GuardedStep(self.optimizer, self.flat)
+        self._graphed = GraphedStep(self._take) if self.is_graphed else None
+        self._scalars = self.flat.vector.new_zeros(3)  # learning rate, beta and the share of the EMA, of this step
 
     def __call__(self, raw: Tensor, step: int, labels: Tensor | None = None) -> None:
         """Train on ``raw``, (b, H, W, C), this rank's share of the global batch of ``step``, and its classes, (b,)."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate_at(step)
+        self._set_scalars(step)
+        if self._graphed is None:
+            self._take(Labelled(raw, labels), step)
+        else:
+            self._graphed(Labelled(raw, labels), step, self.objective.is_balanced(step - self.origin))
+
+    def _set_scalars(self, step: int) -> None:
+        """Put what the schedules say of ``step`` where the device finds it, in one copy."""
+        rate, share = self.rate_at(step), 0.0 if self.ema is None else self.ema.share_at(step)
+        values = torch.tensor([rate, self.objective.beta(step - self.origin), share], dtype=self._scalars.dtype)
+        if self._scalars.is_cuda:  # pinned: the host does not wait, and keeps the values until they are copied
+            values = values.pin_memory()
+        self._scalars.copy_(values, non_blocking=True)
+        for group in self.optimizer.param_groups:  # on a CPU PyTorch computes with the rate in double precision
+            group["lr"] = self._scalars[0] if self._scalars.is_cuda else rate
+
+    def _take(self, raw: Labelled, step: int) -> None:
+        """The step: a function of tensors alone, but for whether the objective balances layers at ``step``."""
         buffers = [vector.clone() for vector in self.flat.buffers]
-        loss, terms = self._backward(Labelled(raw, labels), step)
-        # DDP has averaged the gradients, so all ranks see the same norm and decide alike.
+        loss, terms = self._backward(raw, step)
+        # The gradients are the mean over all ranks, so all see the same norm and decide alike.
         norm = gradient_norm(self.flat.gradient)
         ok = self._accepts(norm)
         if limits := [limit for limit in (self.section.clip_norm, self.section.skip_norm) if limit is not None]:
@@ -86,7 +112,7 @@ class TrainStep:
             keep_where(ok, self.flat.buffers, buffers)
             self.meter.add(loss, terms, norm, ok)
         if self.ema is not None:
-            self.ema.update(self.flat, step, ok)
+            self.ema.update(self.flat, self._scalars[2], ok)
 
     def rate_at(self, step: int) -> float:
         """The learning rate of ``step``: the schedule's, without a jump where the length of that has changed."""
@@ -115,6 +141,8 @@ class TrainStep:
         """Everything that training changes, with what it is of, and an evaluation that was stopped."""
         ema = None if self.ema is None else self.ema.model.state_dict()
         moments, meter = self.optimizer.state_dict(), self.meter.state_dict()
+        for group in moments["param_groups"]:
+            group["lr"] = float(group["lr"])
         is_aged = self.ema is not None and self.ema.is_aged
         return Checkpoint(self.bare.state_dict(), ema, moments, meter, state, about, is_aged, unfinished)
 
@@ -135,6 +163,8 @@ class TrainStep:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore everything from ``checkpoint``; an EMA that was switched on since begins at the weights."""
+        if self._graphed is not None:
+            self._graphed.forget()
         self.bare.load_state_dict(checkpoint.model)
         if self.ema is not None:
             self.ema.model.load_state_dict(checkpoint.weights())
@@ -151,19 +181,21 @@ class TrainStep:
         losses, parts = [], raw.chunk(self.accumulate)
         all_terms: list[Terms] = []
         for k, part in enumerate(parts):
-            with self._no_sync_before(last=k == len(parts) - 1):
-                with self.autocast or nullcontext():
-                    x = self.objective.repeated(self.preprocess(part.images))
-                    labels = None if part.labels is None else self.objective.repeated(part.labels)
-                    out = self.model(x, of_classes(posterior_sample, labels))
-                    loss, terms = self.objective(x, out, step - self.origin)
+            with self.autocast or nullcontext():
+                x = self.objective.repeated(self.preprocess(part.images))
+                labels = None if part.labels is None else self.objective.repeated(part.labels)
+                out = self._passed(x, of_classes(posterior_sample, labels))
+                loss, terms = self.objective(x, out, step - self.origin, self._scalars[1])
+            with self._reducing(is_last=k == len(parts) - 1):
                 (loss / len(parts)).backward()
             losses.append(loss.detach())
             all_terms.append(terms)
         return torch.stack(losses).mean(), Terms.joined(all_terms)
 
-    def _no_sync_before(self, last: bool) -> AbstractContextManager[object]:
-        """Let ranks exchange gradients only in the last part of an accumulated batch."""
-        if isinstance(self.model, DistributedDataParallel) and not last:
-            return self.model.no_sync()
-        return nullcontext()
+    def _passed(self, x: Tensor, source: Source) -> Output:
+        out: Output = self.model(x, source) if self.half is None else self.half(self.model, x, source)
+        return out
+
+    def _reducing(self, is_last: bool) -> AbstractContextManager[object]:
+        """Ranks exchange gradients in the last part of an accumulated batch only."""
+        return self.reduction.reducing() if self.reduction is not None and is_last else nullcontext()

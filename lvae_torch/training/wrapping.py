@@ -4,11 +4,12 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import Model
+from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.half_weights import HalfWeights
 from lvae_torch.training.section import TrainSection
 
 
@@ -35,8 +36,8 @@ def place(section: TrainSection, model: Model, device: torch.device) -> None:
         model.to(memory_format=torch.channels_last)
 
 
-def as_called(section: TrainSection, bare: Model, processes: Processes) -> nn.Module:
-    """``bare`` with the section's switches applied, in DDP if there are several processes."""
+def as_called(section: TrainSection, bare: Model) -> nn.Module:
+    """``bare`` with the section's switches applied."""
     if section.activation_checkpointing:
         bare.rematerialize()
     model: nn.Module = bare
@@ -44,10 +45,22 @@ def as_called(section: TrainSection, bare: Model, processes: Processes) -> nn.Mo
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if section.compile:
         model.compile()
-    if processes.world > 1:
-        ids = [processes.device.index] if processes.device.type == "cuda" else None
-        model = DistributedDataParallel(model, device_ids=ids)
     return model
+
+
+def is_graphed(section: TrainSection, device: torch.device) -> bool:
+    """Whether the step is one CUDA graph: PyTorch's synchronised batch norm reads sizes on the host in between."""
+    return section.cuda_graph and device.type == "cuda" and not section.sync_batch_norm
+
+
+def half_weights(section: TrainSection, model: Model, flat: FlatParameters, processes: Processes) -> HalfWeights | None:
+    """What gives the layers of ``model`` bfloat16 weights; None where it trains in full precision.
+
+    Compiled models take their own weights, and so do activations that are computed again: there autocast
+    converts each.
+    """
+    is_plain = processes.world == 1 and not section.compile and not section.activation_checkpointing
+    return HalfWeights(model, flat) if section.precision == "bfloat16" and is_plain else None
 
 
 def autocast(section: TrainSection, device: torch.device) -> AbstractContextManager[object] | None:

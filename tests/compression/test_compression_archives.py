@@ -154,7 +154,7 @@ HOSTILE = [
     {"index_bytes": 2**32},
     {"index_bytes": 10**9},
     {"index_bytes": -4},
-    {"version": 2},
+    {"version": 1},
     {"model": "../" * 20},
     {"is_robust": True},
     {"more": 1},
@@ -180,12 +180,12 @@ def test_threads_of_a_hostile_header_are_not_started(archive: Path, tmp_path: Pa
 
 
 def damages(data: bytes, n: int, seed: int) -> Iterator[bytes]:
-    """Flipped bits, cuts, and words changed by somebody who knows the digest."""
+    """Flipped bits, cuts, and words and headers changed by somebody who knows the digest."""
     rng = np.random.default_rng(seed)
     (n_text,) = LENGTH.unpack(data[len(MAGIC) : len(MAGIC) + LENGTH.size])
     body = data[len(MAGIC) + LENGTH.size + n_text : -2 * DIGEST]
     for i in range(n):
-        kind = i % 5
+        kind = i % 6
         if kind == 0:
             yield _flipped(data, rng)
         elif kind == 1:
@@ -194,8 +194,29 @@ def damages(data: bytes, n: int, seed: int) -> Iterator[bytes]:
             yield rebuilt(data, words=_flipped(body, rng))
         elif kind == 3:
             yield rebuilt(data, words=body[4 * int(rng.integers(1, len(body) // 4)) :])
-        else:
+        elif kind == 4:
             yield rebuilt(data, words=rng.integers(0, 256, 4 * int(rng.integers(0, 200)), np.uint8).tobytes())
+        else:
+            yield rebuilt(data, _promising(header_of(data), rng))
+
+
+def _promising(header: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """A header with another value of one key, of the same type for the most part: sizes that are not there."""
+    key = str(rng.choice([key for key in header if key not in ("source", "run", "conditions")]))
+    value = header[key]
+    if isinstance(value, int) and not isinstance(value, bool):
+        wrong: Any = int(rng.choice([-1, 0, value + 1, value - 1, 4096, 2**31, 2**40, 2**63]))
+        return header | {key: wrong if wrong != value else value + 7}
+    if isinstance(value, list):
+        changed = json.loads(json.dumps(value))
+        at = int(rng.integers(0, len(value)))
+        if isinstance(changed[at], dict):
+            field = str(rng.choice(["exponent", "reach"]))
+            changed[at][field] += int(rng.choice([-1, 1, 1000, 2**17]))
+        else:
+            changed[at] = int(rng.choice([0, 1000, 2**14, 2**40]))
+        return header | {key: changed}
+    return header | {key: not value if isinstance(value, bool) else "0" * 64}
 
 
 def _flipped(data: bytes, rng: np.random.Generator) -> bytes:
@@ -217,7 +238,7 @@ def _check_damages(archive: Path, tmp_path: Path, n: int, seed: int) -> None:
 
 
 def test_damaged_archives_are_refused(archive: Path, tmp_path: Path) -> None:
-    _check_damages(archive, tmp_path, n=60, seed=0)
+    _check_damages(archive, tmp_path, n=72, seed=0)
 
 
 @pytest.mark.slow
@@ -226,6 +247,16 @@ def test_a_thousand_damages(archive: Path, tmp_path: Path) -> None:
     _check_damages(archive, tmp_path, n=1000, seed=1)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2**20
+
+
+def test_an_archive_that_promises_images_without_bits_ends_at_once(tmp_path: Path) -> None:
+    """Nothing is decoded from an empty stack, however many images the header promises."""
+    path = tmp_path / "a.lvz"
+    compressor().compress(Array(CASE.levels(1)), path, Contents("a test"), batch=8)
+    header = header_of(path.read_bytes()) | {"n_images": 2**40}
+    path.write_bytes(rebuilt(path.read_bytes(), header))
+    with pytest.raises(DataError, match=r"it ends 1,099,511,627,775 images early"):
+        images(path)
 
 
 def test_what_is_no_archive_is_named(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_split_comes_back_as_a_dump_and_as_pictures(folder: Path, tmp_path: Path) -> None:
     run, archive = str(folder / "runs" / "small"), tmp_path / "test.lvz"
     compress([run, "test", str(archive), "--batch", "4"])
-    decompress([run, str(archive), str(tmp_path / "dumps" / "again"), "--dump"])
-    decompress([run, str(archive), str(tmp_path / "pictures")])
+    decompress([str(archive), str(tmp_path / "dumps" / "again"), "--dump"])
+    decompress([str(archive), str(tmp_path / "pictures")])
     wanted = Dump.open(folder / "dumps", "small").split("test").gather(np.arange(17)).numpy()
     found = Dump.open(tmp_path / "dumps", "again").split("decompressed").gather(np.arange(17)).numpy()
     assert np.array_equal(found, wanted)
@@ -45,10 +45,37 @@ def test_pictures_come_back(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "given").mkdir()
     Image.fromarray(values).save(tmp_path / "given" / "a.png")
     compress([run, str(tmp_path / "given"), str(tmp_path / "a.lvz"), "--robust"])
-    decompress([run, str(tmp_path / "a.lvz"), str(tmp_path / "again")])
+    decompress([str(tmp_path / "a.lvz"), str(tmp_path / "again")])
     assert np.array_equal(np.asarray(Image.open(tmp_path / "again" / "a.png")), values)
     with pytest.raises(CfgError, match="pictures of any size"):
-        decompress([run, str(tmp_path / "a.lvz"), str(tmp_path / "dump"), "--dump"])
+        decompress([str(tmp_path / "a.lvz"), str(tmp_path / "dump"), "--dump"])
+
+
+def test_the_run_is_found_or_named(folder: Path, tmp_path: Path) -> None:
+    """An archive knows what its run was called; where that is no longer true, --run tells."""
+    run, moved = folder / "runs" / "small", tmp_path / "moved"
+    archive = tmp_path / "test.lvz"
+    compress([str(run), "test", str(archive), "--limit", "3"])
+    run.rename(moved)
+    try:
+        with pytest.raises(CfgError, match=r"its run was named .* Name it with --run"):
+            decompress([str(archive), str(tmp_path / "out")])
+        decompress([str(archive), str(tmp_path / "out"), "--run", str(moved)])
+    finally:
+        moved.rename(run)
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_a_name_of_two_things_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "test").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "test" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    run = str(folder / "runs" / "small")
+    with pytest.raises(CfgError, match=r"name the folder \./test"):
+        compress([run, "test", "a.lvz"])
+    compress([run, "./test", "a.lvz"])
+    decompress(["a.lvz", "again"])
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["a.png"]
 
 
 def test_wrong_inputs_are_named(folder: Path, tmp_path: Path) -> None:
@@ -61,7 +88,7 @@ def test_wrong_inputs_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there already"):
         compress([run, "test", str(tmp_path / "a.lvz")])
     with pytest.raises(DataError, match="not an archive"):
-        decompress([run, str(tmp_path / "a.lvz"), str(tmp_path / "out")])
+        decompress([str(tmp_path / "a.lvz"), str(tmp_path / "out")])
 
 
 def test_the_mode_reports_rates(folder: Path) -> None:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lvae_torch.compression.compressor import Compressor, Contents
+from lvae_torch.compression.index import Entry, is_safe, packed_index, read_index
 from lvae_torch.compression.outputs import assembled, numbered, write_dump, write_pictures
-from lvae_torch.compression.pictures import Entry, Levels, PictureFiles, cut, is_safe, joined, packed_index, read_index
+from lvae_torch.compression.pictures import Levels, PictureFiles, cut, joined
 from lvae_torch.compression.plain import packed, unpacked
 from lvae_torch.data.dump import Dump
 from lvae_torch.errors import CfgError, DataError
@@ -57,13 +58,36 @@ def test_pictures_of_any_size_come_back(tmp_path: Path, packing: str) -> None:
                 archive.write(file, file.relative_to(given_folder))
     compressor = Compressor(case.model(), 256)
     files = PictureFiles(source, case.shape, 256)
-    compressor.compress(files, tmp_path / "a.lvz", Contents("given", packed_index(files.entries)), batch=4)
+    compressor.compress(files, tmp_path / "a.lvz", Contents("given", "", packed_index(files.entries)), batch=4)
     with compressor.opened(tmp_path / "a.lvz") as (archive_, groups):
         write_pictures(tmp_path / "out", groups, read_index(archive_.index), case.shape, 256)
     found = {p.relative_to(tmp_path / "out").as_posix(): p for p in (tmp_path / "out").rglob("*.png")}
     assert set(found) == set(wanted)
     for name, values in wanted.items():
         assert np.array_equal(np.asarray(Image.open(found[name])), values)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_and_colour_come_back_as_they_were(tmp_path: Path, channels: int) -> None:
+    """Whatever the model's channels: grey, black and white, colours that are all grey; odd names; a palette as RGB."""
+    grey, tile = np.random.default_rng(0).integers(0, 256, (11, 9), np.uint8), (channels, 8, 8)
+    given_pictures = {
+        "a b'ü.png": Image.fromarray(grey),
+        "-x.png": Image.fromarray(grey > 127),
+        "sub.dir/.hidden.png": Image.fromarray(np.stack([grey] * 3, axis=2)),
+        "opaque.png": Image.fromarray(np.stack([grey, np.full_like(grey, 255)], axis=2)),
+    }
+    for name, image in given_pictures.items():
+        (tmp_path / "given" / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "given" / name)
+    files = PictureFiles(tmp_path / "given", tile, 256)
+    groups = (files.levels(i, 1) for i in range(len(files)))
+    assert write_pictures(tmp_path / "out", groups, read_index(packed_index(files.entries)), tile, 256) == 4
+    for name, image in given_pictures.items():
+        found = Image.open(tmp_path / "out" / name)
+        wanted = image.convert("L") if image.mode == "LA" else image
+        assert found.mode == wanted.mode, name
+        assert np.array_equal(np.asarray(found), np.asarray(wanted)), name
 
 
 def test_images_become_a_dump(tmp_path: Path) -> None:
@@ -101,24 +125,25 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     ["../a.png", "/a.png", "a/../b.png", "a//b.png", "a.exe", "", ".png/../x.png", "a\\b.png", "a\x00.png", "c:a.png",
-     "x" * 300 + ".png", "a/./b.png", "a\n.png"],
+     "x" * 300 + ".png", "a/./b.png", "a\n.png", "a\ud800.png"],
 )  # fmt: skip
 def test_names_that_lead_out_are_refused(name: str) -> None:
     assert not is_safe(name)
-    line = json.dumps([name, 8, 8]) + "\n"
+    line = json.dumps([name, 8, 8, "L"]) + "\n"
     with pytest.raises(DataError, match="list of pictures"):
         list(read_index(zlib.compress(line.encode())))
 
 
 @pytest.mark.parametrize(
     "text",
-    ['["a.png", 0, 8]\n', '["a.png", 8]\n', '["a.png", 1e9, 8]\n', '["a.png", 100000, 100000]\n', "[]\n", "{}\n", "x\n",
-     '["a.png", true, 8]\n', '["a.png", 8, 8]', "[" * 5000 + "\n", "x" * 10**7],
+    ['["a.png", 0, 8, "L"]\n', '["a.png", 8]\n', '["a.png", 1e9, 8, "L"]\n', '["a.png", 100000, 100000, "L"]\n',
+     '["a.png", true, 8, "L"]\n', '["a.png", 8, 8, "L"]', '["a.png", 8, 8, "P"]\n', '["a.png", 8, 8, {}]\n',
+     "[]\n", "{}\n", "x\n", "[" * 5000 + "\n", "x" * 10**7],
 )  # fmt: skip
 def test_damaged_lists_of_pictures_are_refused(text: str) -> None:
     with pytest.raises(DataError, match="list of pictures"):
         list(read_index(zlib.compress(text.encode())))
-    for cut_off in (b"", b"\x00\x01", zlib.compress(b'["a.png", 8, 8]\n')[:-6]):
+    for cut_off in (b"", b"\x00\x01", zlib.compress(b'["a.png", 8, 8, "L"]\n')[:-6]):
         with pytest.raises(DataError, match="list of pictures"):
             list(read_index(cut_off))
 
@@ -141,7 +166,7 @@ def test_pictures_that_would_lose_something_are_named(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8, 4), 7, np.uint8)).save(tmp_path / "a.png")
     refused("a.png: is transparent")
     write(tmp_path / "a.png", 8, 8)
-    refused("a.png: pixels of kind RGB", tile=(1, 8, 8))
+    refused("a.png: has colours", tile=(1, 8, 8))
     write(tmp_path / "a.png", 8, 8)
     refused("values between the model's 32 levels", n_levels=32)
     write(tmp_path / "a.png", 8, 8)

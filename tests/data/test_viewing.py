@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from test_own_pictures import account_of, images_of
 from upstream_pictures import encoded
 
 from data_scripts.damage import damage_in, strict_jpeg
+from data_scripts.render import Render
 from data_scripts.spans import BadFileError
-from data_scripts.viewing import View
+from data_scripts.viewing import SCALED, View
 from lvae_torch.errors import CfgError
 
 pytestmark = pytest.mark.usefixtures("at_once")
@@ -163,7 +165,26 @@ def test_plain_pictures_are_not_taken_for_damaged() -> None:
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_strict_decoding_gives_pillows_pixels(mode: str) -> None:
     data = encoded(Image.fromarray(noise(50, 61)).convert(mode), "JPEG", quality=85)
-    assert np.array_equal(strict_jpeg(data, mode), np.asarray(Image.open(io.BytesIO(data))))
+    with Image.open(io.BytesIO(data)) as picture:
+        assert np.array_equal(strict_jpeg(data, picture), np.asarray(picture))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("is_strict", [True, False])
+def test_very_large_jpegs_are_decoded_smaller(mode: str, is_strict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that they take little memory: nearly the same pixels, with and without libjpeg's warnings, and it is told."""
+    smooth = Image.fromarray(noise(50, 63)).resize((1000, 800), Image.Resampling.BICUBIC).convert(mode)
+    data, render = encoded(smooth, "JPEG", quality=95), Render((24, 32), 3, "centre", view=View())
+    whole, _ = render.shown(data)
+    monkeypatch.setattr("data_scripts.viewing.MAX_PIXELS", 1000 * 800 - 1)
+    if not is_strict:
+        monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    image, notes = render.shown(data)
+    assert notes[0] == SCALED
+    assert abs(image.astype(int) - whole).max() <= 8
+    assert abs(image.astype(int) - whole).max() > 0 or mode == "CMYK"  # it was another way
+    opened = View().of_file(data, 0, [], least=64)
+    assert opened.size == (125, 100)
 
 
 def test_a_wrong_check_sum_of_a_png_is_damage() -> None:

@@ -71,26 +71,15 @@ def test_the_command_says_so_in_one_message(tmp_path: Path, repository: Path) ->
 
 def test_the_device_and_why_it_is_that(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    monkeypatch.setattr(place, "has_nvidia_driver", lambda: False)
+    monkeypatch.setattr(place, "has_driver", lambda: False)
     assert device_told(cpu, "cpu", 2) == "device: cpu, 1 thread, 2 processes; [run] device = cpu"
     assert device_told(cpu, "auto").endswith("[run] device = auto, and PyTorch finds no NVIDIA GPU")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert device_told(cpu, "auto").endswith("; [run] device = mps takes Apple's GPU")
-    monkeypatch.setattr(place, "has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(place, "has_driver", lambda: True)
     told = device_told(cpu, "auto")
     assert told.startswith("WARNING: device: cpu") and "has an NVIDIA driver" in told
     assert not device_told(cpu, "cpu").startswith("WARNING"), "as asked for"
-
-
-def test_a_driver_is_found_by_its_files_or_its_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "DRIVER", (tmp_path / "version",))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert not place.has_nvidia_driver()
-    (tmp_path / "version").touch()
-    assert place.has_nvidia_driver()
-    (tmp_path / "version").rename(tmp_path / "nvidia-smi")
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    assert place.has_nvidia_driver()
 
 
 def test_apples_gpu_by_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints of Efficient-VDVAE's JAX half: names of every published model, runs, and files that lie."""
 
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -177,8 +178,9 @@ def test_any_bit_may_flip(tmp_path: Path) -> None:
 def test_what_else_is_refused(tmp_path: Path) -> None:
     write_state(tmp_path / "theirs")
     checkpoint = tmp_path / "theirs" / "checkpoints-x" / f"checkpoint_{STEP}"
+    alone = shutil.copy(checkpoint, tmp_path)
     with pytest.raises(DataError, match="no settings lie beside it; say which: --cfg"):
-        import_it(tmp_path, checkpoint)
+        import_it(tmp_path, alone)
     with pytest.raises(CfgError, match="--preset cifar10 is for openai/vdvae"):
         import_it(tmp_path, tmp_path / "theirs", "taken", "--preset", "cifar10")
     state = msgpack.unpackb(checkpoint.read_bytes(), strict_map_key=False)

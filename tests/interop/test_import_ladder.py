@@ -71,8 +71,10 @@ class Trap:
 def test_what_is_refused(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     shutil.copytree(FOLDERS[0], theirs)
+    (tmp_path / "alone").mkdir()
+    alone = shutil.copy(theirs / "model_30000.pt", tmp_path / "alone")
     with pytest.raises(DataError, match=r"but no config\.pkl beside"):
-        import_it(tmp_path, theirs / "model_30000.pt")
+        import_it(tmp_path, alone)
     flags = vars(pickle.loads((theirs / "config.pkl").read_bytes()))
     (theirs / "config.pkl").write_bytes(pickle.dumps(Namespace(**{**flags, "z_dims": [4, 3, 2]})))
     with pytest.raises(CfgError, match="z_channels has 3 entries and downsample 2"):

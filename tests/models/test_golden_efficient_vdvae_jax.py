@@ -175,7 +175,7 @@ def test_three_more_training_steps(case: Case) -> None:
         optimizer.param_groups[0]["lr"] = float(arrays["train_lr"][t])
         with torch.no_grad():  # as a guarded step is taken
             optimizer.step()
-        ema.update(flat, at)
+        ema.update(flat, flat.vector.new_tensor(ema.share_at(at)))
         of = dict(ema.model.named_parameters())
         moved = torch.stack([(parameters[name] - begun[name]).norm() for name in names])
         close(moved, arrays[f"train{t}_param_delta_norm_after"])

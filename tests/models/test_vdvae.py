@@ -3,7 +3,6 @@
 import pytest
 import small
 import torch
-from torch.nn.functional import conv2d, gelu
 from torch.testing import assert_close
 
 from lvae_torch.cfg.section import KeysError
@@ -12,7 +11,6 @@ from lvae_torch.errors import CfgError
 from lvae_torch.models.likelihoods.heads import Options, likelihood_head
 from lvae_torch.models.sources import given_noise, posterior_sample
 from lvae_torch.models.vdvae.blocks import DecoderBlock, EncoderBlock, custom_widths, decoder_blocks, encoder_blocks
-from lvae_torch.models.vdvae.gelu_conv import gelu_conv
 from lvae_torch.models.vdvae.section import VDVAESection
 
 
@@ -67,19 +65,6 @@ def test_a_state_without_a_learned_map_begins_at_zero() -> None:
     assert torch.equal(before, after)
 
 
-@pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_gelu_and_convolution_in_one(kernel: int, layout: torch.memory_format) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(2, 5, 4, 6, dtype=torch.float64).to(memory_format=layout).requires_grad_()
-    weight = torch.randn(3, 5, kernel, kernel, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(3, dtype=torch.float64, requires_grad=True)
-    assert_close(gelu_conv(x, weight, bias), conv2d(gelu(x), weight, bias, padding=kernel // 2))
-    assert torch.autograd.gradcheck(gelu_conv, (x, weight, bias))
-    assert torch.autograd.gradcheck(lambda x, weight: gelu_conv(x, weight, None), (x, weight))
-    assert torch.autograd.gradcheck(lambda weight: gelu_conv(x.detach(), weight, bias), (weight,))
-
-
 def test_half_precision_has_gradients_in_full() -> None:
     model = small.residual().train()
     x = small.images(4, (3, 8, 8), 256)
@@ -88,26 +73,6 @@ def test_half_precision_has_gradients_in_full() -> None:
         loss = -terms.likelihood.log_prob(x).mean() + sum(latent.kl.mean() for latent in terms.latents)
     loss.backward()
     assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
-
-
-def test_less_is_kept_for_the_backward_pass_than_autograd_would_keep() -> None:
-    x = torch.randn(2, 8, 16, 16, requires_grad=True)
-    weight = torch.randn(8, 8, 1, 1, requires_grad=True)
-
-    def kept(what: object) -> int:
-        sizes: dict[int, int] = {}
-
-        def pack(tensor: torch.Tensor) -> torch.Tensor:
-            if tensor.data_ptr() not in (x.data_ptr(), weight.data_ptr()):
-                sizes[tensor.data_ptr()] = tensor.numel()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            what()  # type: ignore[operator]
-        return sum(sizes.values())
-
-    assert kept(lambda: gelu_conv(x, weight, None)) == 0
-    assert kept(lambda: conv2d(gelu(x), weight)) == x.numel()
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (4, 8, 16)])

@@ -16,9 +16,15 @@ from shell import Run, contents, stub
 
 @pytest.fixture
 def checkout(repository: Path, tmp_path: Path) -> Path:
-    """A checkout whose path has a space, and a PATH on which docker and nvidia-smi (no GPU) are stand-ins."""
+    """A checkout whose path has a space, and a PATH on which docker and nvidia-smi (no GPU) are stand-ins.
+
+    ``TEST_BASH`` names another bash for the script, such as the 3.2 of macOS: docs/image.md.
+    """
     folder = tmp_path / "my checkout"
     folder.mkdir()
+    if old := os.environ.get("TEST_BASH"):
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "bash").symlink_to(old)
     shutil.copy(repository / "docker_run.sh", folder)
     stub(tmp_path / "bin", "nvidia-smi", "exit 9")
     stub(tmp_path / "bin", "docker", '[[ $1 == image ]] || printf "%s\\0" docker "$@"')
@@ -138,10 +144,12 @@ def test_docker_run_uses_gpus_where_there_are_any(docker_run: Run, tmp_path: Pat
 
 def test_docker_run_hands_on_what_several_nodes_need(docker_run: Run) -> None:
     wanted = {"NCCL_SOCKET_IFNAME": "eth1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "2"}
-    words = planned(docker_run, "true", **wanted, MY_SECRET="x", XNCCL_DEBUG="1")
+    prefixes = ("TORCHINDUCTOR", "TRITON", "PYTORCH", "CUDA", "CUBLAS")
+    wanted |= {f"{prefix}_OPTION": "1" for prefix in prefixes}
+    words = planned(docker_run, "true", **wanted, MY_SECRET="x", XNCCL_DEBUG="1", CUDA_HOME="/usr/local/cuda")
     given = {words[i + 1] for i, word in enumerate(words) if word == "--env"}
     assert given >= wanted.keys()
-    assert not given & {"MY_SECRET", "XNCCL_DEBUG"}
+    assert not given & {"MY_SECRET", "XNCCL_DEBUG", "CUDA_HOME"}
 
 
 def test_docker_run_says_what_is_missing(docker_run: Run, tmp_path: Path) -> None:

@@ -39,12 +39,18 @@ ROOMS: dict[str, list[str]] = {
     "hparams": [*GROUND, "data", "elbo.section", "interop", "models", "runs", "synthesis.section", "training.section"],
     "trained": [
         *(*GROUND, "distributions", "data", "elbo", "hparams", *CONTRACT, "runs"),
-        *("synthesis.section", "synthesis.temperatures", "training.wrapping"),
+        *("synthesis.codes", "synthesis.identity", "synthesis.section", "synthesis.temperatures"),
+        "training.wrapping",
+    ],
+    # the page in the browser, on the Python interface to trained runs
+    "explore": [
+        *(*GROUND, "data", "elbo.bounds", "models.sources", "reporting", "synthesis.codes", "trained"),
     ],
     # runs of other programs, written as runs of ours
     "importing": [*GROUND, "cli", "elbo.objective", "hparams", "interop", "models.contract", "runs", "training"],
     # where a run goes on, and what changed since
     "resuming": [*GROUND, "data", "hparams", "runs", "training.optimization", "training.section"],
+    "doctor": ["cli", "distributed", "errors", "runs.version"],
     # the commands read the cfg and put the rooms together
     "train": ["*"],
     "synthesize": ["*"],

@@ -291,3 +291,13 @@ def test_every_mode_is_a_setting() -> None:
         assert callable(runner(mode))
     with pytest.raises(ValueError, match="did you mean 'generation'"):
         SynthesisSection(mode="generations")
+
+
+def test_half_precision_is_told_and_near(folder: Path) -> None:
+    full = results(folder, "likelihood")
+    half = results(folder, "likelihood", synthesis__precision="bfloat16")
+    assert (full["precision"], half["precision"]) == ("float32", "bfloat16")
+    assert half["nll_bound"] != full["nll_bound"]
+    assert half["nll_bound"] == pytest.approx(full["nll_bound"], abs=0.1)
+    with pytest.raises(CfgError, match="precision = bfloat16 does not suit mode = compression"):
+        results(folder, "compression", synthesis__precision="bfloat16")

@@ -44,8 +44,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Spoil:
     def begin(steps: Iterable[int], times: int) -> None:
         left, honest = dict.fromkeys(steps, times), Objective.__call__
 
-        def spoiled(self: Objective, x: torch.Tensor, out: Any, step: int) -> tuple[torch.Tensor, Terms]:
-            loss, terms = honest(self, x, out, step)
+        def spoiled(self: Objective, x: torch.Tensor, out: Any, step: int, *more: Any) -> tuple[torch.Tensor, Terms]:
+            loss, terms = honest(self, x, out, step, *more)
             if left.get(step, 0) > 0:
                 left[step] -= 1
                 loss = loss * math.nan

@@ -109,7 +109,7 @@ def test_adamax_and_the_average_of_its_weights(tag: str) -> None:
             assert parameter.grad is not None
             parameter.grad.copy_(torch.from_numpy(arrays[f"{tag}_grad_t{t}_param{i}"]))
         optimizer.step()
-        ema.update(flat, far)
+        ema.update(flat, flat.vector.new_tensor(ema.share_at(far)))
         for i, parameter in enumerate(model.tensors):
             assert_allclose(parameter.detach().numpy(), arrays[f"{tag}_param{i}_t{t}"], rtol=1e-12)
             assert_allclose(ema.model.tensors[i].detach().numpy(), arrays[f"{tag}_ema{i}_t{t}"], rtol=1e-12)

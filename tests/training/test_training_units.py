@@ -161,7 +161,7 @@ def test_ema_is_torchs_own() -> None:
     for k in range(5):
         with torch.no_grad():
             flat.vector.add_(0.1 * (k + 1))
-        ours.update(flat, step=10_000)
+        ours.update(flat, flat.vector.new_tensor(ours.share_at(10_000)))
         theirs.update_parameters(model)
     expected = dict(theirs.module.named_parameters())
     for name, parameter in ours.model.named_parameters():
@@ -183,5 +183,5 @@ def test_ema_averages_batch_norm_statistics_too() -> None:
     assert norm.running_mean is not None
     assert mine.running_mean is not None
     norm.running_mean.fill_(2.0)
-    ema.update(flat, step=10_000)
+    ema.update(flat, flat.vector.new_tensor(ema.share_at(10_000)))
     assert_close(mine.running_mean, torch.ones_like(mine.running_mean))

@@ -1,10 +1,11 @@
 """``python -m lvae_torch.compression.compress RUN INPUT OUTPUT``: images into an archive, without loss."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
-from lvae_torch.cli import add_overrides, main, new_parser
+from lvae_torch.cli import add_overrides, begin, main, new_parser
 
 PARSER = new_parser("compress")
 PARSER.add_argument("run", help="a run's name or folder, or a bundle")
@@ -16,11 +17,12 @@ PARSER.add_argument("--robust", action="store_true", help="so that other process
 PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
 add_overrides(PARSER)
 if __name__ == "__main__":
-    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+    begin(PARSER)
 
 from lvae_torch.compression.chain import LevelSource
 from lvae_torch.compression.compressor import Compressor, Contents
-from lvae_torch.compression.pictures import PictureFiles, packed_index
+from lvae_torch.compression.index import packed_index
+from lvae_torch.compression.pictures import PictureFiles
 from lvae_torch.compression.sources import SplitLevels
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import open_dump
@@ -41,7 +43,7 @@ def command(argv: Sequence[str]) -> None:
         raise DataError(f"{options.output.parent}: no such folder; make it first.")
     settings, where = find_run(options.run, options.overrides, options.runs)
     run = open_run(settings, where, Processes(0, 1, choose_device(settings.run.device)))
-    source, contents = _input(run, options.input, options.limit)
+    source, contents = _input(run, options)
     written = compressor_of(run).compress(source, options.output, contents, options.batch, options.robust)
     n_values = len(source) * prod(run.model.image_shape)
     raw = n_values * (run.trained_on.n_levels - 1).bit_length()
@@ -72,19 +74,31 @@ def compressor_of(run: TrainedRun) -> Compressor:
     return Compressor(run.model, run.trained_on.n_levels, run.settings.model.model_dump_json())
 
 
-def _input(run: TrainedRun, given: str, limit: int) -> tuple[LevelSource, Contents]:
+def _input(run: TrainedRun, options: Namespace) -> tuple[LevelSource, Contents]:
+    given = options.input
     path = Path(given).expanduser()
-    if path.is_dir() or path.suffix == ".zip":
+    if path.is_dir() and _is_split(run, given):
+        raise CfgError(f"{given}: a split of {run.settings.data.dataset}, and a folder here; name the folder ./{given}")
+    if path.is_dir() or path.suffix.lower() == ".zip":
         pictures = PictureFiles(path, run.model.image_shape, run.trained_on.n_levels)
-        if limit:
+        if options.limit:
             raise CfgError("--limit is of a split; leave it out with pictures.")
-        return pictures, Contents(path.name, packed_index(pictures.entries))
+        return pictures, Contents(path.name, options.run, packed_index(pictures.entries))
     dump = open_dump(run.settings.data)
     if given not in dump.counts:
         raise DataError(
             f"{given}: neither a folder, nor a .zip, nor a split of {dump.folder} ({', '.join(dump.counts)})."
         )
-    return SplitLevels(Images(dump.split(given), run.preprocess_of(dump), limit)), Contents(f"{dump.dataset} {given}")
+    return SplitLevels(Images(dump.split(given), run.preprocess_of(dump), options.limit)), Contents(
+        f"{dump.dataset} {given}", options.run
+    )
+
+
+def _is_split(run: TrainedRun, given: str) -> bool:
+    try:
+        return given in open_dump(run.settings.data).counts
+    except DataError:  # no dump: pictures need none
+        return False
 
 
 if __name__ == "__main__":

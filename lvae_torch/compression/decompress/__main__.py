@@ -1,29 +1,32 @@
-"""``python -m lvae_torch.compression.decompress RUN ARCHIVE OUTPUT``: the images of an archive, as they were."""
+"""``python -m lvae_torch.compression.decompress ARCHIVE OUTPUT``: the images of an archive, as they were."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from lvae_torch.cli import add_overrides, main, new_parser
+from lvae_torch.cli import add_overrides, begin, main, new_parser
 
 PARSER = new_parser("decompress")
-PARSER.add_argument("run", help="the run or bundle that the archive was made with")
 PARSER.add_argument("archive", type=Path, help="what compress has written")
 PARSER.add_argument("output", type=Path, help="a new folder for PNG files; with --dump, the new dump's folder")
+PARSER.add_argument("--run", help="the run or bundle that it was made with (default: as it was named then)")
 PARSER.add_argument("--dump", action="store_true", help="write a dump with one split, named decompressed")
 PARSER.add_argument("--anyway", action="store_true", help="try also where versions or the machine differ")
 PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
 add_overrides(PARSER)
 if __name__ == "__main__":
-    PARSER.parse_args()  # --help and wrong usage are answered before PyTorch is imported, which takes seconds
+    begin(PARSER)
 
+from lvae_torch.compression.archive import open_archive
 from lvae_torch.compression.compress.__main__ import compressor_of
+from lvae_torch.compression.index import read_index
 from lvae_torch.compression.outputs import numbered, write_dump, write_pictures
-from lvae_torch.compression.pictures import read_index
 from lvae_torch.distributed.place import choose_device
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
 from lvae_torch.files import check_name
 from lvae_torch.trained.loading import find_run, open_run
+from lvae_torch.trained.run import TrainedRun
 
 SPLIT = "decompressed"
 
@@ -31,8 +34,7 @@ SPLIT = "decompressed"
 def command(argv: Sequence[str]) -> None:
     """Write the images that an archive holds."""
     options = PARSER.parse_args(argv)
-    settings, where = find_run(options.run, options.overrides, options.runs)
-    run = open_run(settings, where, Processes(0, 1, choose_device(settings.run.device)))
+    run = _run(options)
     compressor = compressor_of(run)
     shape, n_levels = run.model.image_shape, run.trained_on.n_levels
     with compressor.opened(options.archive, options.anyway) as (archive, groups):
@@ -46,6 +48,19 @@ def command(argv: Sequence[str]) -> None:
             entries = read_index(archive.index) if is_tiled else numbered(archive.header.n_images, shape)
             n = write_pictures(options.output, groups, entries, shape, n_levels)
     print(f"{options.output}: {n:,} images, as they were compressed.")
+
+
+def _run(options: Namespace) -> TrainedRun:
+    """The one that the options name, or else the archive."""
+    with open_archive(options.archive) as archive:
+        named = options.run or archive.header.run
+    try:
+        settings, where = find_run(named, options.overrides, options.runs)
+    except CfgError as error:
+        if options.run:
+            raise
+        raise CfgError(f"{options.archive}: its run was named {named!r} then. Name it with --run: {error}") from error
+    return open_run(settings, where, Processes(0, 1, choose_device(settings.run.device)))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
+from lvae_torch.models.fused import activated_conv
+
 Kernel = int | tuple[int, int]
 
 
@@ -41,12 +43,26 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x if self._uneven is None else pad(x, self._uneven))
 
+    def after_silu(self, *inputs: Tensor) -> Tensor:
+        """conv(SiLU(x)), where x is all inputs, each (B, n, H, W), one over the other; they are not joined in memory.
+
+        The first takes the bias with it.
+        """
+        if self._uneven is not None or self.kernel_size[0] != self.kernel_size[1]:
+            return self(silu(inputs[0] if len(inputs) == 1 else torch.cat(inputs, dim=1)))
+        kernels = self.weight.split([x.shape[1] for x in inputs], dim=1)
+        first, *others = zip(inputs, kernels, strict=True)
+        y = activated_conv("silu", *first, self.bias)
+        for x, kernel in others:
+            y = y + activated_conv("silu", x, kernel, None)
+        return y
+
 
 class Bottleneck(nn.Module):
     """Convolutions n_in -> n_mid -> ... -> n_mid -> n_out, each after a SiLU, without normalisation.
 
     The ``inner_layers`` convolutions in the middle have kernel ``kernel``; the first and the last have kernel 1 if
-    ``pointwise_ends``. Several inputs are concatenated. ``residual`` adds the input to the output.
+    ``pointwise_ends``. Several inputs count as one with all their channels. ``residual`` adds the input to the output.
     """
 
     def __init__(
@@ -71,8 +87,8 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, dim=1)
-        h = x
+        h = inputs
         for conv in self.conv:
-            h = conv(silu(h))
-        return x + h if self.residual else h
+            assert isinstance(conv, SameConv2d)
+            h = (conv.after_silu(*h),)
+        return inputs[0] + h[0] if self.residual else h[0]

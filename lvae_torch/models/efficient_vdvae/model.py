@@ -19,6 +19,7 @@ from lvae_torch.models.contract import Features, Latent, Model, Output, Source, 
 from lvae_torch.models.efficient_vdvae.bottleneck import Bottleneck, Kernel, SameConv2d
 from lvae_torch.models.efficient_vdvae.stages import Cells, DownStage, UpStage, check_towers
 from lvae_torch.models.geometry import Size, crop_to, pad_to, padded_size
+from lvae_torch.models.layout import in_stream, keeps_layout, plus_map, repeated
 from lvae_torch.models.likelihoods.heads import Head
 
 LOG2_STD = SmoothScale("std", math.log(2))  # as published: output 0 gives std 1
@@ -64,7 +65,7 @@ class Unpool(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         size = self.bias_map.shape[2:]
-        return interpolate(leaky_relu(self.conv(y), LEAK), size, mode="nearest") + self.bias_map
+        return plus_map(interpolate(leaky_relu(self.conv(y), LEAK), size, mode="nearest"), in_stream(self.bias_map))
 
 
 class UpBlock(nn.Module):
@@ -229,7 +230,7 @@ class EfficientVDVAE(Model):
         """
         self.check_images(x)
         seen = x if self.span is None else self.span * x - 1
-        h = self.input_conv(pad_to(seen, self._canvas()))
+        h = self.input_conv(pad_to(seen, self.canvas))
         skips = []
         for stage in self.up:
             h, skip = stage(h)
@@ -240,12 +241,12 @@ class EfficientVDVAE(Model):
         """The top-down pass; without features it generates ``n`` images."""
         n = batch_size(features, n)
         labels = self.labels_from(source, n)
-        y = self.top_h.expand(n, -1, -1, -1)
+        y = repeated(in_stream(self.top_h), n)
         latents: list[Latent] = []
         for k, stage in enumerate(self.down):
             y, new = stage(len(latents), y, None if features is None else features[k], source, labels)
             latents += new
-        params = crop_to(self.output_conv(y), self.image_shape[1:])
+        params = keeps_layout(crop_to(self.output_conv(y), self.image_shape[1:]))
         return Output(self._likelihood(params), tuple(latents), as_published=self.as_published(params))
 
     def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
@@ -261,7 +262,8 @@ class EfficientVDVAE(Model):
         inside = [m for m in self.modules() if isinstance(m, Bottleneck | Pool | Unpool)]
         return [conv.weight for m in inside for conv in m.modules() if isinstance(conv, SameConv2d)]
 
-    def _canvas(self) -> Size:
+    @property
+    def canvas(self) -> Size:
         """Height and width of the networks' input."""
         _, height, width = self.image_shape
         if self.padding is None:
@@ -272,7 +274,7 @@ class EfficientVDVAE(Model):
 
     def _sizes(self) -> list[Size]:
         """Height and width of each top-down stage's maps."""
-        height, width = self._canvas()
+        height, width = self.canvas
         scale, sizes = self.coarsest, []
         for stage in self.down_stages:
             scale //= stage.stride

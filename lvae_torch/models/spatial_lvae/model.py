@@ -16,6 +16,7 @@ from lvae_torch.distributions.gaussian import DiagonalGaussian
 from lvae_torch.models.classes import UNCONDITIONAL, Classes
 from lvae_torch.models.contract import Features, Latent, Model, Output, Source, batch_size, of_classes
 from lvae_torch.models.geometry import crop_to, pad_to, padded_size
+from lvae_torch.models.layout import keeps_layout, repeated
 from lvae_torch.models.likelihoods.heads import Head
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.models.spatial_lvae.initialization import draw_kaiming, rescale_to_data
@@ -71,7 +72,7 @@ class Rung(nn.Module):
         self, i: int, h: Tensor | None, feature: Tensor | None, source: Source, n: int, labels: Tensor | None
     ) -> tuple[Tensor, Latent]:
         if h is None:  # the top has no map from above: the class y enters its prior, its posterior and what it gives
-            p = self._gaussian(self.class_prior(self.top_prior.expand(n, -1, -1, -1), labels))  #        p(z_L | y)
+            p = self._gaussian(self.class_prior(repeated(self.top_prior, n), labels))  #                    p(z_L | y)
             both = None if feature is None else self.class_embedding(feature, labels)
         else:
             h = self.class_embedding(h, labels)
@@ -152,7 +153,7 @@ class SpatialLVAE(Model):
         if self.ladder.initial_halving:
             h = interpolate(h, scale_factor=2, mode="bilinear", align_corners=False)
         h = crop_to(self.final(h), self.image_shape[1:])
-        params = self.head(h)
+        params = keeps_layout(self.head(h))
         return Output(self._likelihood(params), tuple(latents), as_published=self.as_published(params))
 
     def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
@@ -180,6 +181,11 @@ class SpatialLVAE(Model):
         draw_kaiming(self)
         rescale_to_data(self, lambda: self(x, of_classes(posterior_sample, labels)), bound=bound)
         self.train(was_training)
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width of the padded image."""
+        return self._padded_size()
 
     def _padded_size(self) -> tuple[int, int]:
         factor = 2 ** (sum(stage.halvings for stage in self.stages) + int(self.ladder.initial_halving))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lvae_torch.models.fused import gated_sum
+
 NONLINEARITIES: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "relu": nn.ReLU,
@@ -34,31 +36,35 @@ class BlockStyle:
         absent = ("" if self.use_batch_norm else "b") + ("" if self.dropout > 0 else "d")
         order = "".join(letter for letter in self.residual_type if letter not in absent)
         # The first layer must not work in place: the sum needs the block's input.
-        return [self._layer(letter, inplace=i > 0) for i, letter in enumerate(order)]
+        return [self._layer(letter, order[i - 1] if i else "") for i, letter in enumerate(order)]
 
-    def _layer(self, letter: str, inplace: bool) -> nn.Module:
+    def _layer(self, letter: str, before: str) -> nn.Module:
         match letter:
             case "a":
-                return self.activation(inplace)
+                return self.activation(inplace=bool(before))
             case "b":
                 return nn.BatchNorm2d(self.channels)
             case "c":
                 return nn.Conv2d(self.channels, self.channels, kernel_size=3, padding=1)
             case _:
-                return nn.Dropout2d(self.dropout)
+                return nn.Dropout2d(self.dropout, inplace=before in ("b", "c"))  # neither needs its own output again
 
 
 class Gate(nn.Module):
-    """activation(A x) * sigmoid(B x); one 1x1 convolution of twice the width computes A x and B x."""
+    """x + activation(A h) * sigmoid(B h); one 1x1 convolution of twice the width has the weights of A and B."""
 
     def __init__(self, style: BlockStyle) -> None:
         super().__init__()
         self.conv = nn.Conv2d(style.channels, 2 * style.channels, kernel_size=1)
         self.activation = style.activation()
+        self.nonlinearity = style.nonlinearity
 
-    def forward(self, h: Tensor) -> Tensor:
-        value, gate = self.conv(h).chunk(2, dim=1)
-        return self.activation(value) * torch.sigmoid(gate)
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        if self.conv._forward_hooks:  # somebody wants to see what the convolution gives, as ``rescale_to_data``
+            value, gate = self.conv(h).chunk(2, dim=1)
+            return x + self.activation(value) * torch.sigmoid(gate)
+        assert self.conv.bias is not None
+        return gated_sum(self.nonlinearity, x, h, self.conv.weight, self.conv.bias)
 
 
 class ResidualBlock(nn.Module):
@@ -70,8 +76,8 @@ class ResidualBlock(nn.Module):
         self.gate = Gate(style) if gated else None
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.branch(x)
-        return x + (h if self.gate is None else self.gate(h))
+        h: Tensor = self.branch(x)
+        return x + h if self.gate is None else self.gate(x, h)
 
 
 class Merge(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.models.geometry import crop_to, pad_to, padded_size
+from lvae_torch.models.layout import keeps_layout
 
 
 class Block(nn.Sequential):
@@ -25,6 +26,13 @@ class Centred(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * x - 1
+
+
+class Flat(nn.Module):
+    """(B, C, H, W) -> (B, CHW)."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return keeps_layout(h).flatten(1)
 
 
 class Padded(nn.Module):
@@ -67,7 +75,7 @@ def convolutional_encoder(image_shape: ImageShape, widths: Sequence[int], z_dim:
     first = Block(nn.Conv2d(image_shape[0], widths[0], kernel_size=3, padding=1))
     halving = [Block(nn.Conv2d(a, b, kernel_size=3, stride=2, padding=1)) for a, b in pairwise(widths)]
     n_features = widths[-1] * prod(innermost(size, widths))
-    return nn.Sequential(Padded(size), first, *halving, nn.Flatten(), nn.Linear(n_features, 2 * z_dim))
+    return nn.Sequential(Padded(size), first, *halving, Flat(), nn.Linear(n_features, 2 * z_dim))
 
 
 def convolutional_decoder(image_shape: ImageShape, widths: Sequence[int], z_dim: int, n_params: int) -> nn.Sequential:

@@ -15,9 +15,10 @@ from torch.nn.functional import avg_pool2d, conv2d, gelu, interpolate, pad
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.gaussian import DiagonalGaussian
 from lvae_torch.models.contract import Features, Latent, Model, Output, Source, batch_size
+from lvae_torch.models.fused import activated_conv
+from lvae_torch.models.layout import in_stream, is_channels_last, keeps_layout, repeated
 from lvae_torch.models.likelihoods.heads import Head
 from lvae_torch.models.vdvae.blocks import DecoderBlock, EncoderBlock, Widths, bias_resolutions
-from lvae_torch.models.vdvae.gelu_conv import GeluConv2d, gelu_conv
 
 POINTWISE_UP_TO = 2  # resolutions where a kernel of 3 would see little but padding
 
@@ -50,6 +51,18 @@ class Normalization:
         return (x * self.scale - self.mean) / self.std
 
 
+class GeluConv2d(nn.Conv2d):
+    """conv(GELU(x)) of stride 1 that keeps the size of its input; weights as torch's own, biases zero."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int) -> None:
+        super().__init__(n_in, n_out, kernel, padding=kernel // 2)
+        _zero_bias(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n_in, H, W) -> (B, n_out, H, W)."""
+        return activated_conv("gelu", x, self.weight, self.bias)
+
+
 class Block(nn.Module):
     """Convolutions n_in -> n_mid -> n_mid -> n_mid -> n_out, a GELU before each; the inner two have the kernel."""
 
@@ -73,7 +86,7 @@ class Block(nn.Module):
     def of_two(self, x: Tensor, gelu_of_other: Tensor) -> Tensor:
         """The block of both inputs joined, without the copy that joining takes; the second comes after its GELU."""
         to_x, to_other = self.c1.weight.split([x.shape[1], gelu_of_other.shape[1]], dim=1)
-        return self.after_first(gelu_conv(x, to_x, self.c1.bias) + conv2d(gelu_of_other, to_other))
+        return self.after_first(activated_conv("gelu", x, to_x, self.c1.bias) + conv2d(gelu_of_other, to_other))
 
 
 class BottomUpBlock(nn.Module):
@@ -117,7 +130,7 @@ class TopDownBlock(nn.Module):
         ``seen``: GELU of the encoder's maps, (B, W, h, w); None generates.
         """
         if coarser is not None:
-            x = x + interpolate(coarser[:, : self.width], x.shape[2:], mode="nearest")
+            x = x + interpolate(keeps_layout(coarser)[:, : self.width], x.shape[2:], mode="nearest")
         stats, residual = self.prior(x).split([2 * self.z_channels, self.width], dim=1)
         # A copy, so that the residual's share of the memory is not kept with it.
         p = DiagonalGaussian.from_mean_and_log_std(stats.clone(memory_format=torch.preserve_format))
@@ -180,11 +193,11 @@ class VDVAE(Model):
         latents: list[Latent] = []
         for i, (block, planned) in enumerate(zip(self.top_down, self.plan.decoder, strict=True)):
             r, mixin = planned.resolution, planned.mixin
-            x = states[r] if r in states else self.gain.new_zeros(size, self.plan.widths[r], *self._size(r))
+            x = states[r] if r in states else self._zeros(size, r)
             states[r], latent = block(i, x, None if mixin is None else states[mixin], seen.get(r), source)
             latents.append(latent)
         y = states[self._resolutions[-1]] * self.gain + self.bias
-        params = self.output_conv(y)
+        params = keeps_layout(self.output_conv(y))
         return Output(self._likelihood(params), tuple(latents), as_published=self.as_published(params))
 
     def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
@@ -196,7 +209,12 @@ class VDVAE(Model):
         return [module.weight for module in self.modules() if isinstance(module, GeluConv2d)]
 
     def _first_states(self, n: int) -> dict[int, Tensor]:
-        return {r: m.expand(n, -1, -1, -1) for r, m in zip(self.bias_resolutions, self.bias_maps, strict=True)}
+        return {r: repeated(in_stream(m), n) for r, m in zip(self.bias_resolutions, self.bias_maps, strict=True)}
+
+    def _zeros(self, n: int, resolution: int) -> Tensor:
+        zeros = in_stream(self.gain.new_zeros(n, self.plan.widths[resolution], *self._size(resolution)))
+        is_last = is_channels_last(self.input_conv.weight)
+        return zeros.contiguous(memory_format=torch.channels_last) if is_last else zeros
 
     def _size(self, resolution: int) -> tuple[int, int]:
         return resolution, round(resolution * self._aspect)

@@ -62,7 +62,10 @@ def _layer_names(n: int) -> list[str]:
 
 def _draw_history(session: Session) -> list[str]:
     """Draw the figures of the training log; return notes on missing ones."""
-    history = History.read(session.run_folder / "metrics.jsonl")
+    log = session.run_folder / "metrics.jsonl"
+    if not log.exists():  # a bundle has none, nor has a run of another program before it trains on
+        return ["there is no metrics.jsonl: no learning curve and no history of units"]
+    history = History.read(log)
     per_unit, x_label = session.steps_per_epoch, "epochs"
     curves = {
         name: (steps / per_unit, values)

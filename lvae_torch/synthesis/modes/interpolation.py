@@ -1,10 +1,9 @@
 """Interpolation: decodes points on the straight line between the posterior means of two images."""
 
 import torch
-from torch import Tensor
 
 from lvae_torch.data.order import spread
-from lvae_torch.models.sources import given_latents, posterior_mean
+from lvae_torch.models.sources import between, given_latents, posterior_mean
 from lvae_torch.synthesis.session import Session
 from lvae_torch.synthesis.showing import save_shown
 
@@ -28,17 +27,10 @@ def run(session: Session) -> dict[str, object]:
     weights = torch.linspace(0, 1, N_STEPS).tolist()
     shown = []
     for weight in weights:
-        between = [_between(latent.z[:n], latent.z[n : 2 * n], weight) for latent in latents]
+        mixed = [between(latent.z[:n], latent.z[n : 2 * n], weight) for latent in latents]
         nearer = chosen[n : 2 * n] if weight > 0.5 else chosen[:n]  # as of codes: a class cannot be mixed
-        source = session.of_images(given_latents(between), nearer)
+        source = session.of_images(given_latents(mixed), nearer)
         shown.append(session.picture_of(session.model(None, source, n=n).likelihood, "interpolation"))
     save_shown(session.out / "interpolation.png", torch.stack(shown, dim=1).flatten(0, 1), N_STEPS)
     pairs = zip(chosen[:n].tolist(), chosen[n : 2 * n].tolist(), strict=True)
     return {"pairs": [list(pair) for pair in pairs], "weights": weights}
-
-
-def _between(left: Tensor, right: Tensor, weight: float) -> Tensor:
-    """A point on the line; for codes, which cannot be mixed, the nearer end."""
-    if left.is_floating_point():
-        return torch.lerp(left, right, weight)
-    return right if weight > 0.5 else left

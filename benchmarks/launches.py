@@ -1,0 +1,91 @@
+"""What the host does for a training step on a GPU: kernels launched, copies, waits, milliseconds; and peak memory.
+
+    NULL_GPUS=1 nullgpu.sh FOLDER python -m benchmarks.launches [--batch-size 16] [--set SECTION.KEY=VALUE] [CFG ...]
+
+It needs a stand-in for the GPU that counts and computes nothing, whose module ``null_counts`` it imports; ``make
+gpu-dry`` builds one from a recipe, where there is one. Launches, copies, waits and memory are those of a real card, for
+PyTorch's own code makes them; host time is that of this machine; times and values of kernels are not there.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks._steps import trained_model, whole_step
+from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.hparams import in_steps, load
+from lvae_torch.info import shape_of_data
+from lvae_torch.training.graph import WARM_UP
+
+CFGS = (
+    "spatial_lvae/static_mnist_3", "spatial_lvae/static_mnist_12", "spatial_lvae/cifar10_15",
+    "efficient_vdvae/cifar10_baseline", "vdvae/vdvae_cifar10", "ladder/mnist_lvae_5",
+    "latent_variable_models/vqvae_cifar10", "latent_variable_models/vlae_cifar10",
+)  # fmt: skip
+STEPS = 3
+DEVICE = torch.device("cuda")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("cfgs", nargs="*", type=Path, metavar="CFG")
+    arguments.add_argument("--batch-size", type=int, default=16)
+    arguments.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
+    arguments.add_argument("--json", action="store_true", help="print a list of objects")
+    options = arguments.parse_args()
+    if "NULL_GPU" not in os.environ:
+        print("launches: this needs a stand-in for the GPU that counts; make gpu-dry starts it with one.")
+        return
+    counts: Any = importlib.import_module("null_counts")
+    rows = []
+    for cfg in options.cfgs or [Path("egs", f"{name}.cfg") for name in CFGS]:
+        for is_graphed in (False, True):
+            overrides = [*options.overrides, f"train.cuda_graph={is_graphed}"]
+            row = counted(cfg, options.batch_size, overrides, counts.counts)
+            rows.append(row)
+            if not options.json:
+                print(told(row), flush=True)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+
+
+def counted(cfg: Path, batch_size: int, overrides: list[str], counts: Callable[[], dict[str, int]]) -> dict[str, Any]:
+    """One cfg's step: counts a step, milliseconds of the host, GiB at the peak."""
+    settings = in_steps(load(cfg, ["data.dumps=nowhere", *overrides]), 500)
+    step = whole_step(settings, trained_model(settings, DEVICE))
+    (channels, height, width), _ = shape_of_data(settings)
+    raw = torch.zeros(batch_size, height, width, channels, dtype=torch.uint8, device=DEVICE)
+    torch.cuda.reset_peak_memory_stats()
+    for k in range(WARM_UP + 1):
+        step(raw, k)
+    before, start = counts(), time.perf_counter()
+    for k in range(STEPS):
+        seed_everything("train", 0, 0, k)
+        step(raw, WARM_UP + 1 + k)
+    seconds, after = time.perf_counter() - start, counts()
+    each = {name: (after[name] - before[name]) / STEPS for name in after}
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    about = {"cfg": cfg.stem, "is_graphed": settings.train.cuda_graph}
+    return {**about, "host_ms": 1e3 * seconds / STEPS, "peak_gib": peak, **each}
+
+
+def told(row: dict[str, Any]) -> str:
+    """A line of the table."""
+    how = "graph" if row["is_graphed"] else "eager"
+    copies = sum(row[name] for name in ("h2d", "d2h"))
+    waits = sum(row[name] for name in ("sync", "event_sync"))
+    return (
+        f"{row['cfg']:<18} {how}  launches {row['launch'] + row['blas']:>7,.0f}  graphs {row['graph']:.0f}  "
+        f"host copies {copies:.0f}  waits {waits:.0f}  host {row['host_ms']:>8.1f} ms  peak {row['peak_gib']:.2f} GiB"
+    )
+
+
+if __name__ == "__main__":
+    main()

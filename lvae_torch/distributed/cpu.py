@@ -1,0 +1,42 @@
+"""What the CPU can do with half precision, and what follows for a run on it."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+
+Half = Literal["AMX", "AVX512_BF16", "bf16 instructions", "none"]
+"""What multiplies numbers in bfloat16; without it each is converted to float32 and back."""
+
+
+def half_of_cpu(capabilities: Mapping[str, object] | None = None) -> Half:
+    """What this CPU has, as PyTorch finds it (or as ``capabilities``, named as PyTorch names them, tell)."""
+    has = torch.cpu.get_capabilities() if capabilities is None else capabilities
+    if has.get("amx_bf16") or (has.get("amx_tile") and has.get("avx512_bf16")):
+        return "AMX"
+    if has.get("avx512_bf16"):
+        return "AVX512_BF16"
+    return "bf16 instructions" if has.get("bf16") else "none"  # ARM
+
+
+def half_told(device: torch.device, precision: str, half: Half | None = None) -> str:
+    """The line that a run on a CPU begins with: what ``precision`` means there; empty on other devices.
+
+    Args:
+        half: what the CPU has, if not to be found out.
+    """
+    if device.type != "cpu":
+        return ""
+    half = half or half_of_cpu()
+    if half == "none":
+        if precision == "bfloat16":
+            return (
+                "WARNING: precision = bfloat16, but this CPU has no instructions for bfloat16: it is several times "
+                "slower than float32. Set precision = float32."
+            )
+        return "This CPU has no instructions for bfloat16: precision = float32 is the fastest."
+    if precision == "bfloat16":
+        return f"This CPU has {half} for precision = bfloat16."
+    if half == "AMX":
+        return "This CPU has AMX: precision = bfloat16 trains about 2 times faster (convolutional models)."
+    return f"This CPU has {half}, but no AMX: try whether precision = bfloat16 is faster."

@@ -1,0 +1,1 @@
+"""What a machine has, held against what training on it needs: told before it hurts."""

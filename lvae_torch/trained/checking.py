@@ -1,0 +1,52 @@
+"""What a trained run takes: images of the model's shape and levels, and latents of its layers."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from lvae_torch.data.shapes import ImageShape
+from lvae_torch.models.contract import Shape
+
+
+def checked_images(x: Tensor, name: str, image_shape: ImageShape, n_levels: int) -> Tensor:
+    """x, if it is images (N, C, H, W) as the run ``name`` takes them; ``n_levels`` is 0 for continuous values.
+
+    Raises:
+        TypeError: if x is not a tensor of floats.
+        ValueError: if x has another shape than the model's images, or values outside [0, 1].
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"images are {kind}; give a torch tensor of floats in [0, 1], such as pixels / 255.")
+    if x.ndim != 4 or not len(x) or tuple(x.shape[1:]) != image_shape:
+        wanted = ", ".join(map(str, image_shape))
+        raise ValueError(f"images have shape {tuple(x.shape)}; {name} needs (N, {wanted}) with N >= 1.")
+    if n_levels and not ((x >= 0) & (x <= 1)).all():  # NaN is outside too
+        raise ValueError(f"images have values from {x.min():g} to {x.max():g}; scale them to [0, 1].")
+    return x
+
+
+def check_levels(x: Tensor, name: str, n_levels: int) -> None:
+    """Check that images have no values between the pixel levels.
+
+    Raises:
+        ValueError: if they have.
+    """
+    steps = x * (n_levels - 1)
+    if ((steps - steps.round()).abs() > 0.01).any():
+        remedy = "binarize them, (x >= 0.5).float()" if n_levels == 2 else f"round them to k / {n_levels - 1}"
+        raise ValueError(f"images have values between the {n_levels} pixel levels of {name}; {remedy}.")
+
+
+def check_latents(latents: Sequence[Tensor], name: str, shapes: Sequence[Shape], n_layers: int | None = None) -> None:
+    """Check latents of the top ``n_layers`` of ``shapes``, or of all.
+
+    Raises:
+        ValueError: if their number or a shape is another, or there is nothing in them.
+    """
+    given = [tuple(z.shape[1:]) for z in latents]
+    counts = {len(z) for z in latents}
+    if not given or given != list(shapes[:n_layers]) or len(counts) != 1 or 0 in counts:
+        wanted = ", ".join(f"(N, {', '.join(map(str, shape))})" for shape in shapes) or "no latents"
+        told = ", ".join(str(tuple(z.shape)) for z in latents) or "none"
+        raise ValueError(f"{len(given)} latents of shapes {told}; {name} has {wanted}, top layer first.")

@@ -1,0 +1,47 @@
+"""Weights in bfloat16, converted all at once: the same bits as with autocast, which converts each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import small
+import steps
+import torch
+
+from lvae_torch.training.half_weights import HalfWeights
+
+IMAGES = (3, 8, 8)
+MODELS: dict[str, Callable[[], Any]] = {
+    "spatial_lvae": lambda: small.model(IMAGES, batch_norm=True, dropout=0.2),
+    "efficient_vdvae": lambda: small.very_deep(IMAGES),
+    "vdvae": lambda: small.residual(IMAGES),
+    "ladder": lambda: small.dense("ladder", IMAGES),
+}
+
+
+def trained(name: str, is_half: bool) -> list[torch.Tensor]:
+    """What two steps in bfloat16 come to."""
+    model = MODELS[name]().to(memory_format=torch.channels_last).train()
+    step = steps.train_step(model, autocast=torch.autocast("cpu", torch.bfloat16))
+    step.half = HalfWeights(model, step.flat) if is_half else None
+    for k in range(2):
+        torch.manual_seed(k)
+        step(small.images(4, IMAGES, 256 if name == "vdvae" else 2), k)
+    assert step.flat.vector.dtype == torch.float32 and step.flat.gradient.dtype == torch.float32
+    return [*steps.state_of(step), step.flat.gradient.clone(), *(p.data for p in model.parameters())]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_they_change_no_bit(name: str) -> None:
+    ours, plain = trained(name, is_half=True), trained(name, is_half=False)
+    assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
+
+
+def test_layers_are_given_half_precision() -> None:
+    model = MODELS["spatial_lvae"]().train()
+    step = steps.train_step(model, autocast=torch.autocast("cpu", torch.bfloat16))
+    seen: list[torch.dtype] = []
+    model.head.register_forward_hook(lambda layer, args, y: seen.append(layer.weight.dtype))
+    step.half = HalfWeights(model, step.flat)
+    step(small.images(4, IMAGES), 0)
+    assert seen == [torch.bfloat16] and model.head.weight.dtype == torch.float32
