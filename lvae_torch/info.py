@@ -1,7 +1,8 @@
 """``python -m lvae_torch.info CFG``: layers, sizes and costs of a model, without training or allocating it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from lvae_torch.cli import begin, main, parser
@@ -12,7 +13,8 @@ if __name__ == "__main__":
 
 import torch
 
-from lvae_torch.data.run_data import described_images, make_preprocess
+from lvae_torch.data.classes import Classes
+from lvae_torch.data.run_data import described_images, make_preprocess, open_dump
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributed.cpu import half_told
 from lvae_torch.errors import CfgError
@@ -33,7 +35,8 @@ def command(argv: Sequence[str]) -> None:
 def describe(settings: Settings) -> str:
     """A table of layers, parameters, FLOPs and memory."""
     image_shape, n_levels = shape_of_data(settings)
-    model = meta_model(settings, image_shape, n_levels)
+    described = (image_shape, n_levels, n_classes(settings))
+    model, build = meta_model(settings, *described), partial(settings.model.build, *described)
     shapes = model.latent_shapes()
     latents = [
         (f"z_{len(shapes) - i}" + (" (top)" if i == 0 else ""), f"{' x '.join(map(str, s))} = {math.prod(s):,}")
@@ -43,23 +46,20 @@ def describe(settings: Settings) -> str:
     n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     rows = [
         ("images", f"{' x '.join(map(str, image_shape))}, {n_levels} levels"),
+        *([("classes", str(model.n_classes))] if model.n_classes else []),
         *latents,
         ("latents in all", f"{sum(map(math.prod, shapes)):,} for {math.prod(image_shape):,} pixel values"),
         ("parameters", f"{n_parameters:,}"),
         ("forward", f"{forward / 1e9:.3f} GFLOP per image"),
         ("training", f"{training / 1e9:.3f} GFLOP per image"),
-        *_memory(settings, image_shape, n_levels),
+        *_memory(settings, image_shape, build),
         ("this machine", half_told(torch.device("cpu"), settings.train.precision)),
     ]
     return table(f"{settings.run.name}: {settings.model.family}", rows)
 
 
-def _memory(settings: Settings, image_shape: ImageShape, n_levels: int) -> list[tuple[str, str]]:
+def _memory(settings: Settings, image_shape: ImageShape, build: Callable[[], Model]) -> list[tuple[str, str]]:
     """What each switch of [train] keeps per image, and what the settings as they are come to."""
-
-    def build() -> Model:
-        return settings.model.build(image_shape, n_levels)
-
     train = settings.train
     kept = kept_for_backward(build, image_shape)
     rows = [
@@ -98,10 +98,20 @@ def shape_of_data(settings: Settings) -> tuple[ImageShape, int]:
     return image_shape, make_preprocess(settings.data, n_levels).levels_after
 
 
-def meta_model(settings: Settings, image_shape: ImageShape, n_levels: int) -> Model:
+def n_classes(settings: Settings) -> int:
+    """Classes that the model is conditional on; 0 for an unconditional one.
+
+    Raises:
+        DataError: if there is no dump that says so.
+    """
+    data = settings.data
+    return len(Classes.of(open_dump(data), data.train_split).names) if settings.model.is_conditional else 0
+
+
+def meta_model(settings: Settings, image_shape: ImageShape, n_levels: int, n_classes: int = 0) -> Model:
     """The model on the meta device, which has shapes but no memory."""
     with torch.device("meta"):
-        return settings.model.build(image_shape, n_levels)
+        return settings.model.build(image_shape, n_levels, n_classes)
 
 
 if __name__ == "__main__":

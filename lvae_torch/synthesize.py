@@ -16,6 +16,7 @@ PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a 
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
+from lvae_torch.data.classes import with_labels
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import open_dump
@@ -133,6 +134,7 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
     settings = run.settings
     out = RunFolder.of(settings.run).synthesis(name)
     session = Session(run.model, settings.synthesis, processes, out, _identity(run, name))
+    session = replace(session, classes=run.trained_on.classes)
     if not mode.reads_images:
         return session
     dump, split = open_dump(settings.data), settings.synthesis.split
@@ -140,7 +142,7 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
     preprocess = run.preprocess_of(dump)
     if settings.data.verify and processes.is_main:
         dump.verify(split)
-    chosen = dump.split(split)
+    chosen = with_labels(dump.split(split), dump, run.trained_on.classes)
     images = Images(chosen, preprocess, _count(settings.synthesis.limit, len(chosen)))
     n_training = dump.counts.get(settings.data.train_split, 0)
     n_training = min(n_training, settings.data.limit_train or n_training)

@@ -14,8 +14,7 @@ PARSER.add_argument("--from-checkpoint", default="last", metavar="STEP|best|good
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
-from torch import Tensor
-
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.loader import training_batches
 from lvae_torch.data.run_data import RunData
 from lvae_torch.distributed.cpu import half_told
@@ -73,7 +72,8 @@ def train(settings: Settings, wanted: Which = "last") -> None:
         UserError: for anything outside the program that must change; saved files stay.
     """
     folder = RunFolder.of(settings.run)
-    data = RunData.of(settings.data, settings.train.batch_size, settings.run.seed)
+    is_conditional = settings.model.is_conditional
+    data = RunData.of(settings.data, settings.train.batch_size, settings.run.seed, is_conditional)
     steps = in_steps(settings, data.order.steps_per_epoch).train.total_steps  # what does not fit is told first
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
@@ -83,7 +83,8 @@ def train(settings: Settings, wanted: Which = "last") -> None:
         parts = settings.model, settings.loss, settings.train, data.dump.image_shape, data.levels, processes.world
         if problems := list(part_misfits(*parts)):
             raise CfgError("\n".join(problems))
-        told = f"{shared_by_all(settings)}\ndata {data.dump.identity}, {data.dump.content_hash}"
+        images = f"data {data.dump.identity}, {data.dump.content_hash}, {data.classes}"
+        told = f"{shared_by_all(settings)}\n{images}"
         processes.require_same("settings and data", told, "Start every node with the same cfg, --set and dump.")
         model = initial_model(settings, data, folder, processes)  # nothing is written until it could be made
         status = RunStatus(folder, processes, steps, settings.train.batch_size)
@@ -111,7 +112,7 @@ def train(settings: Settings, wanted: Which = "last") -> None:
                     shown = [] if report is None else [report]  # after those whose files it reads
                     reporters.restart([status, *_reporters(settings, step), *shown])
 
-            def batches(step: int) -> AbstractContextManager[Iterator[Tensor]]:
+            def batches(step: int) -> AbstractContextManager[Iterator[Labelled]]:
                 return training_batches(data.split, data.order, processes, step, settings.data.on_device)
 
             report_from(run.state.step)
@@ -162,7 +163,7 @@ def initial_model(settings: Settings, data: RunData, folder: RunFolder, processe
         CfgError: if that run has another model or other images.
     """
     seed_everything("initialization", settings.run.seed)
-    model = settings.model.build(data.dump.image_shape, data.levels)
+    model = settings.model.build(data.dump.image_shape, data.levels, len(data.classes.names))
     place(settings.train, model, processes.device)
     initialize(model, data, settings.run.seed, processes.say)
     if settings.train.initial_run and not folder.has_checkpoints:
@@ -185,12 +186,18 @@ def _begin_with(name: str, model: Model, settings: Settings, data: RunData, proc
         table = take_fitting(model, checkpoint.weights())
         processes.say(f"[train] initial_run = {name}, step {checkpoint.step}:\n{table}")
         return
-    check_same_model(settings.model, checkpoint.about, where.path, f"[train] initial_run = {name} needs the same one.")
-    known, ours = checkpoint.about.trained_on, (data.dump.image_shape, data.levels)
-    if (known.image_shape, known.n_levels) != ours:
+    remedy = f"[train] initial_run = {name} needs the same one; initial_partial = True takes what fits."
+    check_same_model(settings.model, checkpoint.about, where.path, remedy)
+    known, n_classes = checkpoint.about.trained_on, len(data.classes.names)
+    if (known.image_shape, known.n_levels) != (data.dump.image_shape, data.levels):
         raise CfgError(
-            f"[train] initial_run = {name}: that run's images are {known.image_shape}, ours {ours[0]}; initial_partial "
-            "= True takes what fits."
+            f"[train] initial_run = {name}: that run's images are {known.image_shape} of {known.n_levels} levels, ours "
+            f"{data.dump.image_shape} of {data.levels}; initial_partial = True takes what fits."
+        )
+    if len(known.classes) != n_classes:
+        raise CfgError(
+            f"[train] initial_run = {name}: that run's images have {len(known.classes)} classes, ours {n_classes}; "
+            "initial_partial = True takes what fits."
         )
     model.load_state_dict(checkpoint.weights())
 
@@ -232,7 +239,8 @@ def assemble(
     if n_pictures and (shown := how_shown(dump.image_shape)):
         say(f"{dump.dataset}: {shown}")
     trained_on = TrainedOn(
-        dump.dataset, dump.content_hash, dump.image_shape, data.levels, dump.provenance.get("codes_of")
+        *(dump.dataset, dump.content_hash, dump.image_shape, data.levels, dump.provenance.get("codes_of")),
+        *(data.classes.names, data.classes.labels_hash),
     )
     return Run(
         state=State(),

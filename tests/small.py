@@ -140,8 +140,9 @@ def residual(image_shape: tuple[int, int, int] = (3, 8, 8), n_levels: int = 256,
 
 
 def _built(name: str, values: dict[str, Any], image_shape: tuple[int, int, int], n_levels: int) -> Any:
+    n_classes = values.pop("n_classes", 0)
     torch.manual_seed(0)
-    built = FAMILIES[name](**values).build(image_shape, n_levels)
+    built = FAMILIES[name](**values).build(image_shape, n_levels, n_classes)
     with torch.no_grad():
         for parameter in built.parameters():  # the top prior begins at zero; every path shall count
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -17,7 +17,7 @@ MAX_DEPTH = 50
 MAX_SIZE = 10_000  # elements or characters in a result
 MAX_BITS = 256  # size of an integer
 
-WORD = re.compile(r"(\.{0,2}/)*[A-Za-z_][A-Za-z0-9_.\-/]*")  # a word, or a path
+WORD = re.compile(r"(\.{0,2}/)*[A-Za-z_][A-Za-z0-9_.\-/]*(@[A-Za-z0-9]+)?")  # a word, a path, or RUN@CHECKPOINT
 LITERAL_WORDS = {"True": True, "False": False, "None": None}
 MOST_DIGITS = 64  # limit for round(): rounding to millions of digits takes minutes
 

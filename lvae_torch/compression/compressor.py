@@ -53,6 +53,13 @@ class Compressor:
     told: str = ""
     """The settings that make the model, or what else weights do not say."""
 
+    def __post_init__(self) -> None:
+        if self.model.n_classes:
+            raise CfgError(
+                "a class-conditional model cannot compress: archives have no classes. Train one with [model] "
+                "class_embedding = none."
+            )
+
     def compress(
         self, source: LevelSource, path: Path, contents: Contents, batch: int = BATCH, is_robust: bool = False
     ) -> Written:

@@ -257,6 +257,8 @@ class ImageSplit:
     arrays: tuple[Rows, ...]  # (n, H, W, C) each
     limit: int = 0
     """Use only the first N images; 0 for all."""
+    labels: np.ndarray | None = None
+    """Class of each image, int64 (n,), for class-conditional models; see ``classes``."""
 
     @cached_property
     def _starts(self) -> np.ndarray:
@@ -277,3 +279,7 @@ class ImageSplit:
             here = slice(bounds[shard], bounds[shard + 1])
             out[order[here]] = self.arrays[shard][ordered[here] - self._starts[shard]]
         return torch.from_numpy(out)
+
+    def labels_of(self, indices: np.ndarray) -> Tensor | None:
+        """The classes of the images at ``indices``, int64 (b,); None for an unconditional model."""
+        return None if self.labels is None else torch.from_numpy(self.labels[indices])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lvae_torch.data.dump import ImageSplit
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.order import evaluation_batches, n_batches, spread
 from lvae_torch.data.transforms import Preprocess
 from lvae_torch.distributed.processes import Processes
@@ -30,6 +31,15 @@ class Images:
         """The images at ``indices`` as x, (b, C, H, W), on the device; every call gives the same values."""
         raw = self.split.gather(indices).to(device, non_blocking=True)
         return self.preprocess.evaluation(raw, torch.from_numpy(indices).to(device, non_blocking=True))
+
+    def labels_at(self, indices: np.ndarray, device: torch.device) -> Tensor | None:
+        """The classes of the images, int64 (b,), on the device; None for an unconditional model."""
+        labels = self.split.labels_of(indices)
+        return None if labels is None else labels.to(device, non_blocking=True)
+
+    def labelled(self, indices: np.ndarray, device: torch.device) -> Labelled:
+        """The images and their classes."""
+        return Labelled(self.at(indices, device), self.labels_at(indices, device))
 
     def batches(self, size: int, processes: Processes) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (j, indices) of this rank's batches; together the ranks read every image once."""

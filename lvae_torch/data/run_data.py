@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lvae_torch.data.catalogue import CATALOGUE, CODES, OWN
+from lvae_torch.data.classes import NO_CLASSES, Classes, with_labels
 from lvae_torch.data.dump import Dump, ImageSplit
 from lvae_torch.data.images import Images
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.order import TrainingOrder, spread
 from lvae_torch.data.section import DataSection
 from lvae_torch.data.shapes import ImageShape
@@ -72,13 +73,17 @@ class RunData:
     validation: Images
     order: TrainingOrder
     preprocess: Preprocess
+    classes: Classes = NO_CLASSES
+    """Those that a class-conditional model is conditional on."""
 
     @classmethod
-    def of(cls, section: DataSection, batch_size: int, seed: int) -> "RunData":
+    def of(cls, section: DataSection, batch_size: int, seed: int, is_conditional: bool = False) -> "RunData":
         """Open the data that a run trains on and evaluates on.
 
+        Args:
+            is_conditional: whether the model needs the class of each image.
         Raises:
-            DataError: if the dump or a split is missing, or has too few images for one batch.
+            DataError: if the dump or a split is missing, has too few images for one batch, or not the classes needed.
             CfgError: if the section does not fit the dump.
         """
         dump = open_dump(section)
@@ -89,14 +94,17 @@ class RunData:
                 + (", or make the dump again with --valid 10%." if len(dump.shards) == 1 else ".")
             )
         preprocess = make_preprocess(section, dump.n_levels)
-        split = dump.split(section.train_split, limit=section.limit_train)
+        classes = Classes.of(dump, section.train_split) if is_conditional else NO_CLASSES
+        split = with_labels(dump.split(section.train_split, limit=section.limit_train), dump, classes.names)
+        validation = with_labels(dump.split(section.val_split), dump, classes.names)
         return cls(
             dump,
             split,
             Images(split, preprocess),
-            Images(dump.split(section.val_split), preprocess, section.limit_val),
+            Images(validation, preprocess, section.limit_val),
             TrainingOrder(len(split), batch_size, seed),
             preprocess,
+            classes,
         )
 
     @property
@@ -104,21 +112,21 @@ class RunData:
         """Levels of x; 0 for continuous values."""
         return self.preprocess.levels_after
 
-    def first_batch(self, device: torch.device) -> Tensor:
-        """The global batch of step 0, preprocessed as in evaluation: x, (B, C, H, W)."""
-        return self.training.at(self.order.batch(0), device)
+    def first_batch(self, device: torch.device) -> Labelled:
+        """The global batch of step 0, preprocessed as in evaluation."""
+        return self.training.labelled(self.order.batch(0), device)
 
-    def telling(self, n: int, device: torch.device) -> Tensor:
-        """``n`` training images, or all, as x, (n, C, H, W): half of them spread over the split, the others those with
-        the most contrast of many that are, for where most images are blank, others count."""
+    def telling(self, n: int, device: torch.device) -> Labelled:
+        """``n`` training images, or all: half of them spread over the split, the others those with the most contrast
+        of many that are, for where most images are blank, others count."""
         channels, height, width = self.dump.image_shape
         most = max(n, min(MOST_LOOKED_AT, LOOKED_AT_BYTES // (channels * height * width)))
         candidates = spread(len(self.split), most)
         contrast = self.split.gather(candidates).flatten(1).float().std(dim=1, correction=0)
         by_contrast = candidates[contrast.argsort(descending=True, stable=True).numpy()]
         chosen = [*spread(len(self.split), n)[:: 2 if len(candidates) > n else 1].tolist(), *by_contrast.tolist()]
-        return self.training.at(np.array(list(dict.fromkeys(chosen))[:n]), device)
+        return self.training.labelled(np.array(list(dict.fromkeys(chosen))[:n]), device)
 
-    def strided(self, n: int, device: torch.device) -> Tensor:
-        """``n`` images spread evenly over the validation split (which may be sorted), as x, (n, C, H, W)."""
-        return self.validation.at(spread(len(self.validation.split), n), device)
+    def strided(self, n: int, device: torch.device) -> Labelled:
+        """``n`` images spread evenly over the validation split, which may be sorted."""
+        return self.validation.labelled(spread(len(self.validation.split), n), device)

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.distributed.place import float64_device
 from lvae_torch.distributions.codes import CertainCodes, perplexity, used_fraction
-from lvae_torch.models.contract import Latent, Model, Output, Source
+from lvae_torch.models.contract import Latent, Model, Output, Source, of_classes
 from lvae_torch.models.sources import posterior_sample
 
 KLEstimate = Literal["analytic", "sampled"]
@@ -95,6 +96,7 @@ def iw_bound(
     chunk: int = 100,
     source: Source = posterior_sample,
     after_pass: Callable[[], object] = _nothing,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """Importance-weighted lower bound on log p(x) (Burda et al. 2016).
 
@@ -105,6 +107,7 @@ def iw_bound(
         iw_samples: K >= 1; the bound rises towards log p(x) with K, and K = 1 is the ELBO.
         chunk: images times samples in one top-down pass: bounds the memory, changes no result but the noise drawn.
         after_pass: called after each top-down pass; what it raises ends the work.
+        labels: class of each image, (B,), of a class-conditional model.
     Returns:
         Nats per image, (B,), float64. Time grows with K, but memory does not.
     Raises:
@@ -113,14 +116,14 @@ def iw_bound(
     if iw_samples < 1 or chunk < 1:
         raise ValueError(f"iw_samples is {iw_samples} and chunk {chunk}; both must be at least 1.")
     features = model.encode(x)
-    parts = zip(x.split(chunk), *(f.split(chunk) for f in features), strict=True)
+    parts = zip(Labelled(x, labels).split(chunk), *(f.split(chunk) for f in features), strict=True)
     log_sums = [_log_sum_of_weights(model, part, tuple(f), iw_samples, chunk, source, after_pass) for part, *f in parts]
     return torch.cat(log_sums) - math.log(iw_samples)
 
 
 def _log_sum_of_weights(
     model: Model,
-    x: Tensor,
+    batch: Labelled,
     features: tuple[Tensor, ...],
     iw_samples: int,
     chunk: int,
@@ -128,12 +131,14 @@ def _log_sum_of_weights(
     after_pass: Callable[[], object],
 ) -> Tensor:
     """Log of the sum of K importance weights, (B,), float64; x has at most ``chunk`` images."""
+    x, labels = batch.images, batch.labels
     at_once = chunk // x.shape[0]
     home = float64_device(x.device)
     total = torch.full((x.shape[0],), -torch.inf, dtype=torch.float64, device=home)
     for first in range(0, iw_samples, at_once):
         k = min(at_once, iw_samples - first)
-        out = model.decode(tuple(f.repeat(k, *[1] * (f.dim() - 1)) for f in features), source)
+        told = of_classes(source, None if labels is None else labels.repeat(k))
+        out = model.decode(tuple(f.repeat(k, *[1] * (f.dim() - 1)) for f in features), told)
         log_w = log_weight(x.repeat(k, *[1] * (x.dim() - 1)), out).to(home, torch.float64).view(k, -1)  # (k, B)
         total = torch.logaddexp(total, log_w.logsumexp(dim=0))
         after_pass()

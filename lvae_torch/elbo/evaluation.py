@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lvae_torch.data.images import Images
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.distributed.memory import is_out_of_memory
 from lvae_torch.distributed.place import float64_device
 from lvae_torch.distributed.processes import Processes
@@ -20,10 +21,10 @@ from lvae_torch.elbo.bounds import Terms, bits_entry, code_usage, elbo_terms, iw
 from lvae_torch.elbo.bounds import n_passes as n_passes_of_bound
 from lvae_torch.elbo.units import Units, UnitStatistics
 from lvae_torch.errors import say
-from lvae_torch.models.contract import Latent, Model, Output
+from lvae_torch.models.contract import Latent, Model, Output, of_classes
 from lvae_torch.models.sources import posterior_sample
 
-Batches = Iterable[tuple[int, Tensor]]
+Batches = Iterable[tuple[int, Labelled]]
 """(j, x) with x (b, C, H, W): each rank's share of fixed global batches. Noise depends on j, not on the rank."""
 
 
@@ -139,16 +140,16 @@ def evaluate(
         as_published: score also with the approximations of the family's original program, where it has some.
     """
     sums = sums or Sums(model, processes.device)
-    for j, x in batches:
+    for j, batch in batches:
         seed_everything("evaluation", seed, j)
-        sums.add(_Batch(model, iw_samples, chunk, after_pass, as_published).evaluated(x))
+        sums.add(_Batch(model, iw_samples, chunk, after_pass, as_published).evaluated(batch))
     totals, units = sums.totals, sums.units
     if not totals:  # fewer batches than ranks: nothing to add, under the names that the others have
         x = torch.zeros(1, *model.image_shape, device=processes.device)
-        out = model(x, posterior_sample)
+        out = model(x, of_classes(posterior_sample, model.any_labels(1)))
         terms = elbo_terms(x, out)
-        batch = _sums(terms, terms.nll, published_nll(x, out) if as_published else None)
-        totals = {name: torch.zeros_like(value) for name, value in batch.items()}
+        some = _sums(terms, terms.nll, published_nll(x, out) if as_published else None)
+        totals = {name: torch.zeros_like(value) for name, value in some.items()}
     totals = {name: processes.sum_(value) for name, value in totals.items()}
     count = totals.pop("count")
     usage = {int(name.split("/")[1]): totals.pop(name) for name in tuple(totals) if name.startswith("usage/")}
@@ -189,37 +190,38 @@ class _Batch:
         self._after_pass, self._as_published = after_pass, as_published
         self._left, self._ticks, self._every = 0, 0, 1
 
-    def evaluated(self, x: Tensor) -> list[Part]:
-        self._left = n_passes(len(x), self._iw_samples, self._chunk)
-        if (whole := self._if_it_fits(x)) is not None:
+    def evaluated(self, batch: Labelled) -> list[Part]:
+        self._left = n_passes(len(batch), self._iw_samples, self._chunk)
+        if (whole := self._if_it_fits(batch)) is not None:
             done = [whole]
         else:  # here, where nothing of the first try is alive any more
             self._every = 2  # there are twice as many passes, and other ranks count on those of the whole
-            done = [self._part(half, max(1, self._chunk // 2)) for half in x.chunk(2)]
+            done = [self._part(half, max(1, self._chunk // 2)) for half in batch.chunk(2)]
         self._every = 1
         while self._left:
             self._over()
         return done
 
-    def _if_it_fits(self, x: Tensor) -> Part | None:
+    def _if_it_fits(self, batch: Labelled) -> Part | None:
         try:
-            return self._part(x, self._chunk)
+            return self._part(batch, self._chunk)
         except Exception as error:
-            if not is_out_of_memory(error) or len(x) < 2:
+            if not is_out_of_memory(error) or len(batch) < 2:
                 raise
         say(
-            f"evaluation: {len(x)} images at once need more memory than there is; going on with half of them. Lower "
-            "[val] batch_size."
+            f"evaluation: {len(batch)} images at once need more memory than there is; going on with half of them. "
+            "Lower [val] batch_size."
         )
         return None
 
-    def _part(self, x: Tensor, chunk: int) -> Part:
-        out = self._model(x, posterior_sample)
+    def _part(self, batch: Labelled, chunk: int) -> Part:
+        x, labels = batch.images, batch.labels
+        out = self._model(x, of_classes(posterior_sample, labels))
         terms = elbo_terms(x, out)
         self._over()
         bound = x.new_zeros(x.shape[0])
         if self._iw_samples:
-            bound = iw_bound(self._model, x, self._iw_samples, chunk, after_pass=self._over)
+            bound = iw_bound(self._model, x, self._iw_samples, chunk, posterior_sample, self._over, labels)
         return _sums(terms, bound, published_nll(x, out) if self._as_published else None), out.latents
 
     def _over(self) -> None:
@@ -260,7 +262,8 @@ def take_statistics(
         for j, indices in training.batches(batch_size, processes):
             if j == 0 or len(indices) == batch_size:  # as in training: of 1 image there are no statistics
                 seed_everything("batch norm", seed, j)
-                yield partial(model, training.at(indices, processes.device), posterior_sample)
+                batch = training.labelled(indices, processes.device)
+                yield partial(model, batch.images, of_classes(posterior_sample, batch.labels))
             if rounds is not None:
                 rounds()
         if rounds is not None:

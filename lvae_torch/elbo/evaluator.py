@@ -83,7 +83,7 @@ class Evaluator:
         self.tell("evaluating", first, n_images)
         rounds = self.stop.rounds(n_rounds, tell)
         left = (batch for k, batch in enumerate(images.batches(size, own)) if k >= done[own.rank])
-        batches = ((j, images.at(indices, own.device)) for j, indices in left)
+        batches = ((j, images.labelled(indices, own.device)) for j, indices in left)
         self.unfinished = None
         try:
             return evaluate(

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from lvae_torch.cfg.section import Section
-from lvae_torch.data.run_data import described_images, level_misfits, make_preprocess
+from lvae_torch.data.classes import Classes, with_labels
+from lvae_torch.data.run_data import described_images, level_misfits, make_preprocess, open_dump
 from lvae_torch.data.section import DataSection
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.elbo.section import LossSection
+from lvae_torch.errors import CfgError, DataError
 from lvae_torch.models.section import ModelSection
 from lvae_torch.runs.section import RunSection
 from lvae_torch.runs.trackers import TRACKERS, is_installed
@@ -65,6 +67,22 @@ def _trackers_are_there(run: RunSection) -> Iterator[str]:
             )
 
 
+def _classes_are_known(data: DataSection, model: ModelSection) -> Iterator[str]:
+    if not model.is_conditional:
+        return
+    try:
+        dump = open_dump(data)
+        splits = [dump.split(split) for split in (data.train_split, data.val_split)]
+    except (DataError, CfgError):
+        return  # told where the dump is opened
+    try:
+        classes = Classes.of(dump, data.train_split)
+        for split in splits:
+            with_labels(split, dump, classes.names)
+    except DataError as error:
+        yield f"[model] class_embedding needs a class for each image. {error}"
+
+
 def _parts_are_large_enough(
     data: DataSection, model: ModelSection, loss: LossSection, train: TrainSection
 ) -> Iterator[str]:
@@ -99,6 +117,7 @@ CHECKS: dict[Check, tuple[str, ...]] = {
 """Each check with the sections that it compares."""
 ON_IMAGES: dict[Check, tuple[str, ...]] = {
     _images_fit: ("data", "model"),
+    _classes_are_known: ("data", "model"),
     _parts_are_large_enough: ("data", "model", "loss", "train"),
     _trackers_are_there: ("run",),
 }

@@ -2,6 +2,7 @@
 
     out = model(x, source)               # x: (B, C, H, W) in [0, 1]
     out = model(None, source, n=16)      # nothing to encode: generate
+    out = model(x, of_classes(source, labels))   # a class-conditional model
 
 ``model(x, source, n)`` is ``model.decode(model.encode(x), source, n)``; an importance-weighted bound
 encodes once and decodes many times. All values are in nats per image; layers are listed top first.
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from lvae_torch.data.shapes import ImageShape
@@ -47,6 +49,22 @@ class Prior(Protocol):
 
 Posterior = DiagonalGaussian | CertainCodes
 Source = Callable[[int, Prior, Posterior | None], Tensor]  # (i, prior, posterior) -> z_i
+
+
+@dataclass(frozen=True)
+class OfClasses:
+    """A source that also knows the class of each image, which a class-conditional model asks for."""
+
+    source: Source
+    labels: Tensor  # int64 (B,), each in 0 .. K - 1
+
+    def __call__(self, i: int, prior: Prior, posterior: Posterior | None) -> Tensor:
+        return self.source(i, prior, posterior)
+
+
+def of_classes(source: Source, labels: Tensor | None) -> Source:
+    """``source`` for images of these classes, int64 (B,), on the model's device; of an unconditional model, None."""
+    return source if labels is None else OfClasses(source, labels)
 
 
 class Likelihood(Protocol):
@@ -139,14 +157,19 @@ class Model(nn.Module, ABC):
     blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
     """Types of the blocks that ``rematerialize`` recomputes; they must not be nested."""
 
+    top_first: ClassVar[tuple[str, ...]] = ()
+    """Lists of modules that run from the top down: weights of a model of another depth are matched from their ends."""
+
     published: Callable[[Tensor], Likelihood] | None = None
     """What makes ``Output.as_published`` of the network's output, where the family's numbers were scored otherwise."""
 
-    def __init__(self, image_shape: ImageShape, in_bits: bool) -> None:
+    def __init__(self, image_shape: ImageShape, in_bits: bool, n_classes: int = 0) -> None:
         super().__init__()
         self.image_shape = image_shape
         self.in_bits = in_bits
         """Whether p(x|z) is a probability of pixel levels; only then are bits per dimension defined."""
+        self.n_classes = n_classes
+        """Classes that the model is conditional on: its sources are ``of_classes``; 0 for an unconditional model."""
 
     @abstractmethod
     def encode(self, x: Tensor) -> Features:
@@ -169,7 +192,13 @@ class Model(nn.Module, ABC):
         """Shape of each z without the batch dimension, top layer first."""
 
     def forward(self, x: Tensor | None, source: Source, n: int | None = None) -> Output:
-        """``decode(encode(x), source, n)``. One call, because DDP synchronises gradients only through ``forward``."""
+        """``decode(encode(x), source, n)``. One call, because DDP synchronises gradients only through ``forward``.
+
+        Raises:
+            ValueError: if the source has classes, and the model is not conditional on any.
+        """
+        if isinstance(source, OfClasses) and not self.n_classes:
+            raise ValueError("labels given to a model that is not class-conditional; leave them out.")
         return self.decode(None if x is None else self.encode(x), source, n)
 
     @property
@@ -186,16 +215,39 @@ class Model(nn.Module, ABC):
         """For ``Output``, from the network's output."""
         return None if self.training or self.published is None else partial(self.published, params)
 
+    def labels_from(self, source: Source, n: int) -> Tensor | None:
+        """The classes of the ``n`` images of a pass, int64 (n,); None in an unconditional model.
+
+        Raises:
+            ValueError: if the model is conditional, and the source has no classes or those of another number of images.
+        """
+        if not self.n_classes:
+            return None
+        if not isinstance(source, OfClasses):
+            raise ValueError(
+                f"a model conditional on {self.n_classes} classes needs labels: of_classes(source, labels)."
+            )
+        if source.labels.shape != (n,):
+            raise ValueError(f"labels of shape {tuple(source.labels.shape)} for {n} images; give one for each.")
+        return source.labels
+
+    def any_labels(self, n: int) -> Tensor | None:
+        """Labels of ``n`` images where any will do: all of class 0; None for an unconditional model."""
+        if not self.n_classes:
+            return None
+        return torch.zeros(n, dtype=torch.int64, device=next(self.parameters()).device)
+
     @property
     def starts_from_data(self) -> bool:
         """Whether ``initialize`` does anything."""
         return False
 
-    def initialize(self, x: Tensor, bound: float | None = None) -> None:
+    def initialize(self, x: Tensor, bound: float | None = None, labels: Tensor | None = None) -> None:
         """Data-dependent initialisation from one batch x, (B, C, H, W); does nothing by default.
 
         Args:
             bound: the most that a layer is scaled up or down; None for no bound.
+            labels: class of each image, (B,), of a class-conditional model.
         """
 
     def rematerialize(self) -> None:

@@ -1,6 +1,6 @@
 """The pictures of a report, drawn with the model: samples, reconstructions, and what the layers decide."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.order import spread
 from lvae_torch.distributed.seeding import seed_everything
-from lvae_torch.models.contract import Model, Source
+from lvae_torch.models.contract import Model, Source, of_classes
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.reporting.grids import SMALL
 from lvae_torch.synthesis.modes.layer_inspection import varying_only
@@ -43,13 +44,13 @@ class Painter:
     """Draws with a model; the same pictures at each call, up to what the weights changed.
 
     Args:
-        x: images to reconstruct, (N, C, H, W); None where the data are missing.
+        x: images to reconstruct, (N, C, H, W), with their classes; None where the data are missing.
         at_once: images of one pass.
         is_asked_to_stop: looked at between passes; what is not drawn by then is left out.
     """
 
     model: Model
-    x: Tensor | None
+    x: Labelled | None
     seed: int
     device: torch.device
     at_once: int = 64
@@ -85,7 +86,7 @@ class Painter:
         is_of_points = tuple(self.model.image_shape) == (2, 1, 1)
         n = POINTS if is_of_points else self._columns**2
         for temperature in TEMPERATURES if self._n_layers else (1.0,):
-            x = self._drawn(prior_sample([temperature] * self._n_layers), n, "samples")
+            x = self._drawn(prior_sample([temperature] * self._n_layers), range(n), "samples")
             yield Picture(
                 "Samples", f"temperature {temperature:g}", _png(partial(save_shown, x=x, columns=self._columns))
             )
@@ -93,20 +94,22 @@ class Painter:
     def _reconstructions(self) -> Iterator[Picture]:
         if self.x is None or not self._n_layers:
             return
-        n = POINTS if are_points(self.x) else self._columns**2 // 2
-        x = self.x[spread(len(self.x), n)]
+        n = POINTS if are_points(self.x.images) else self._columns**2 // 2
+        x = self.x.at(torch.from_numpy(spread(len(self.x), n)))
         shown = torch.cat([self._of(part, posterior_sample, "reconstructions") for part in x.split(self.at_once)])
-        pairs = partial(save_pairs, x=_reduced(x), shown=_reduced(shown), pairs_per_row=max(1, self._columns // 2))
+        pairs = partial(
+            save_pairs, x=_reduced(x.images), shown=_reduced(shown), pairs_per_row=max(1, self._columns // 2)
+        )
         yield Picture("Reconstructions", "each image with its reconstruction to the right", _png(pairs))
 
     def _progressive(self) -> Iterator[Picture]:
-        if self.x is None or self._n_layers < 2 or are_points(self.x):
+        if self.x is None or self._n_layers < 2 or are_points(self.x.images):
             return
         known = [int(k) + 1 for k in spread(self._n_layers, MOST_LAYERS)]
-        x = self.x[spread(len(self.x), max(2, self._columns // 2))]
+        x = self.x.at(torch.from_numpy(spread(len(self.x), max(2, self._columns // 2))))
         # The same noise for each k: only the layers differ.
         shown = [self._of(x, first_layers(k, self._n_layers, (1.0,) * self._n_layers), "progressive") for k in known]
-        rows = torch.stack([x, *shown], dim=1).flatten(0, 1)
+        rows = torch.stack([x.images, *shown], dim=1).flatten(0, 1)
         caption = (
             f"each image, then what its top {', '.join(map(str, known))} layers know; the rest drawn from the prior"
         )
@@ -119,20 +122,27 @@ class Painter:
         columns = max(2, self._columns // 2)
         for i in spread(self._n_layers, MOST_LAYERS).tolist():
             source = varying_only(i, self._n_layers, prior_sample([1.0] * self._n_layers))
-            rows = [self._drawn(source, columns, "layer", i, row) for row in range(columns)]
+            rows = [self._drawn(source, [row * self._columns] * columns, "layer", i, row) for row in range(columns)]
             caption = f"layer {i} ({'x'.join(map(str, self.model.latent_shapes()[i]))})"
             shown = partial(save_shown, x=torch.cat(rows), columns=columns)
             yield Picture("Layer inspection", caption, _png(shown))
 
-    def _drawn(self, source: Source, n: int, *key: int | str) -> Tensor:
-        """Means of p(x|z), (n, C, H, W)."""
+    def _drawn(self, source: Source, places: Sequence[int], *key: int | str) -> Tensor:
+        """Means of p(x|z), (n, C, H, W), at these places of a grid, each row of which has one class, if there are any."""
         seed_everything("report", *key, self.seed)
-        counts = [min(self.at_once, n - first) for first in range(0, n, self.at_once)]
-        return _reduced(torch.cat([self.model(None, source, n=count).likelihood.mean() for count in counts]))
+        parts = [places[first : first + self.at_once] for first in range(0, len(places), self.at_once)]
+        passes = (self.model(None, of_classes(source, self._classes(part)), n=len(part)) for part in parts)
+        return _reduced(torch.cat([out.likelihood.mean() for out in passes]))
 
-    def _of(self, x: Tensor, source: Source, *key: int | str) -> Tensor:
+    def _classes(self, places: Sequence[int]) -> Tensor | None:
+        n_classes = self.model.n_classes
+        labels = [place // self._columns % n_classes for place in places] if n_classes else None
+        return None if labels is None else torch.tensor(labels, device=self.device)
+
+    def _of(self, x: Labelled, source: Source, *key: int | str) -> Tensor:
         seed_everything("report", *key, self.seed)
-        return self.model(x.to(self.device), source).likelihood.mean()
+        x = x.to(self.device)
+        return self.model(x.images, of_classes(source, x.labels)).likelihood.mean()
 
 
 def _reduced(x: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.errors import DataError, UserError, say
 from lvae_torch.files import write_text
 from lvae_torch.hparams import Settings
@@ -38,18 +38,18 @@ def about_run(run: TrainedRun) -> dict[str, str]:
     return {**told, "programs": ", ".join(f"{program} {version}" for program, version in known.items())}
 
 
-def reported(run: TrainedRun, x: Tensor | None, why_not: str = "") -> Reported:
+def reported(run: TrainedRun, x: Labelled | None, why_not: str = "") -> Reported:
     """A trained run with its pictures."""
     section = run.settings.run
     painter = Painter(run.model, x, section.seed, run.device, run.settings.synthesis.batch_size)
     return Reported(Facts.of(run.settings, about_run(run)), painter.pictures(), why_not)
 
 
-def images_to_show(run: TrainedRun) -> tuple[Tensor | None, str]:
+def images_to_show(run: TrainedRun) -> tuple[Labelled | None, str]:
     """A few images of the validation split, spread evenly; or None, and why."""
     n = POINTS if prod(run.trained_on.image_shape[1:]) == 1 else MOST_IMAGES
     try:
-        return run.images(limit=n), ""
+        return Labelled(run.images(limit=n), run.labels(limit=n) if run.classes else None), ""
     except UserError as error:
         return None, f"There are no reconstructions, for the images cannot be read: {error}"
 
@@ -79,7 +79,7 @@ class ReportWriter:
         self,
         settings: Settings,
         looked_at: Callable[[int], TrainedRun],
-        x: Tensor | None,
+        x: Labelled | None,
         is_asked_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings, self._looked_at, self._x = settings, looked_at, x

@@ -80,7 +80,7 @@ def find_start(
     known = in_steps(known, old_order.steps_per_epoch)
     settings_ = in_steps(settings, order.steps_per_epoch, order.origin)
     check_unchanged(folder, settings_)
-    checkpoint.about.trained_on.check_same(data.dump.content_hash, data.dump.folder)
+    checkpoint.about.trained_on.check_same(data.dump.content_hash, data.dump.folder, data.classes.labels_hash)
     remedy = "Put back the right checkpoints, or remove the run with ./reset.sh to begin anew."
     check_same_model(settings.model, checkpoint.about, folder.checkpoints, remedy, DataError)
     # A run of 0.1.0 comes where 0.1.0 came with it, as far as that took no jump in a longer run.

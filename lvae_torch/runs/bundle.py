@@ -8,7 +8,7 @@ README.md             a model card for people
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -48,7 +48,7 @@ class Bundle:
             "format": FORMAT,
             "step": str(self.step),
             "averaged": json.dumps(self.is_averaged),
-            "trained_on": json.dumps(asdict(self.trained_on)),
+            "trained_on": json.dumps(self.trained_on.entries()),
             "versions": json.dumps(dict(self.versions)),
             "sha256": _checksum(weights),
         }
@@ -80,10 +80,8 @@ class Bundle:
             raise DataError(f"{path}: damaged (its weights have another checksum). Copy or download it again.")
         try:
             on = json.loads(about["trained_on"])
-            channels, height, width = on["image_shape"]
-            trained_on = TrainedOn(**{**on, "image_shape": (channels, height, width)})
-            versions = json.loads(about["versions"])
-            return cls(weights, int(about["step"]), bool(json.loads(about["averaged"])), trained_on, versions)
+            versions, is_averaged = json.loads(about["versions"]), bool(json.loads(about["averaged"]))
+            return cls(weights, int(about["step"]), is_averaged, TrainedOn.of_entries(on), versions)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: its metadata are no bundle's ({error!r}). Copy or download it again.") from error
 

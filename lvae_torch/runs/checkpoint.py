@@ -59,18 +59,41 @@ class TrainedOn:
     """Pixel levels after preprocessing; 0 for continuous values."""
     codes_of: Mapping[str, str] | None = None
     """If the images are codes, the identity of the run that made them."""
+    classes: Sequence[str] = ()
+    """Names of the classes that the model is conditional on; empty for an unconditional model."""
+    labels_hash: str = ""
+    """Tells which image had which class, for the same images could have other labels."""
 
     @property
     def told(self) -> str:
         """Dataset and first digits of the content hash, for reports and results."""
         return f"{self.dataset} {self.content_hash[:12]}"
 
-    def check_same(self, content_hash: str, where: Path) -> None:
-        """Check that the run continues on the same images.
+    def entries(self) -> dict[str, Any]:
+        """The record in plain types, for ``of_entries``; of an unconditional model without classes."""
+        plain = {**asdict(self), "image_shape": list(self.image_shape), "classes": list(self.classes)}
+        return {key: value for key, value in plain.items() if self.classes or key not in ("classes", "labels_hash")}
+
+    @classmethod
+    def of_entries(cls, entries: Mapping[str, Any]) -> "TrainedOn":
+        """
+        Raises:
+            KeyError, TypeError, ValueError: if these are no entries of a record.
+        """
+        channels, height, width = entries["image_shape"]
+        classes = tuple(map(str, entries.get("classes", ())))
+        return cls(**{**entries, "image_shape": (channels, height, width), "classes": classes})
+
+    def check_same(self, content_hash: str, where: Path, labels_hash: str = "") -> None:
+        """Check that the run continues on the same images, with the same classes.
 
         Raises:
-            DataError: naming the dump, if its content hash differs.
+            DataError: naming the dump, if a hash differs.
         """
+        if self.labels_hash != labels_hash:
+            raise DataError(
+                f"{where}: its labels are not those the run began with. Restore them, or start a run of another name."
+            )
         if self.content_hash not in (UNKNOWN, content_hash):
             raise DataError(
                 f"{where}: this dump is not the one the run began with ({self.dataset}, content hash "
@@ -139,7 +162,7 @@ class Checkpoint:
             "unfinished": self.unfinished,
             "meta": {
                 "settings": self.about.settings,
-                "data": {**asdict(on), "image_shape": list(on.image_shape)},
+                "data": on.entries(),
                 "versions": dict(self.about.versions),
                 "computed_on": dict(self.about.computed_on),
             },
@@ -154,9 +177,7 @@ class Checkpoint:
         """
         try:
             meta, data = content["meta"], content["meta"]["data"]
-            channels, height, width = data["image_shape"]
-            trained_on = TrainedOn(**{**data, "image_shape": (channels, height, width)})
-            about = About(meta["settings"], trained_on, meta["versions"], meta.get("computed_on", {}))
+            about = About(meta["settings"], TrainedOn.of_entries(data), meta["versions"], meta.get("computed_on", {}))
             tensors = {key: content[key] for key in ("model", "ema", "optimizer", "meter")}
             is_aged, unfinished = bool(content.get("ema_is_aged", False)), content.get("unfinished")
             state = State(**content["state"])

@@ -52,8 +52,11 @@ class SynthesisSection(Section):
     differ by about 0.1 nats, so those that are reported should be float32's."""
     seed: Int = 0
     """Seed of all noise in the mode."""
-    n_images: PositiveInt = 64
-    """generation: number of images."""
+    n_images: Count = 0
+    """generation: number of images; 0 draws 64, or of a class-conditional model a row of columns for each class."""
+    classes: TupleOf[Count | str] = ()
+    """generation, layer_inspection, analysis: classes of a class-conditional model to draw, by number or name, a row
+    of columns each in turn; an empty list takes all."""
     columns: PositiveInt = 8
     """Columns of picture grids, and rows in layer_inspection and progressive."""
     temperature: Temperature = 1.0

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from lvae_torch.data.classes import class_numbers
 from lvae_torch.data.images import Images
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.errors import CfgError
-from lvae_torch.models.contract import Likelihood, Model, Shape
+from lvae_torch.models.contract import Likelihood, Model, Output, Shape, Source, of_classes
 from lvae_torch.reporting.progress import shown
 from lvae_torch.synthesis.codes import CodePrior, CodeSource
 from lvae_torch.synthesis.identity import check_belongs
@@ -42,6 +44,8 @@ class Session:
     given_images: Images | None = None
     labels: np.ndarray | None = None
     """Class of each image of the split, where the dump has them."""
+    classes: Sequence[str] = ()
+    """Names of the classes that the model is conditional on; empty for an unconditional model."""
     label_names: Sequence[str] = ()
     """Of the classes, or of the columns where an image has several labels."""
     steps_per_epoch: int = 1
@@ -116,6 +120,46 @@ class Session:
         size = self.options.batch_size
         indices = self.images.indices[b * size : (b + 1) * size]
         return indices, self.x_at(indices, "posterior", b)
+
+    def passed(self, x: Tensor, indices: np.ndarray, source: Source) -> Output:
+        """The model's pass over images x of the split at ``indices``; a conditional model is told their classes."""
+        out: Output = self.model(x, self.of_images(source, indices))
+        return out
+
+    def of_images(self, source: Source, indices: np.ndarray) -> Source:
+        """The source for images of the split."""
+        return of_classes(source, self.labels_at(indices))
+
+    def labels_at(self, indices: np.ndarray) -> Tensor | None:
+        """The classes of images of the split, int64 (b,), on the device; None for an unconditional model."""
+        return self.images.labels_at(indices, self.processes.device)
+
+    def chosen(self, numbers: Sequence[int]) -> Tensor | None:
+        """The classes of generated images with these numbers, (n,): a row of ``columns`` for each chosen class in turn;
+        None for an unconditional model.
+
+        Raises:
+            CfgError: if ``[synthesis] classes`` names one that the model does not have.
+        """
+        if not (chosen := self.chosen_classes):
+            return None
+        labels = [chosen[number // self.options.columns % len(chosen)] for number in numbers]
+        return torch.tensor(labels, device=self.processes.device)
+
+    @cached_property
+    def chosen_classes(self) -> tuple[int, ...]:
+        """``[synthesis] classes`` as numbers, or all; empty for an unconditional model.
+
+        Raises:
+            CfgError: if there is no such class.
+        """
+        wanted, run = self.options.classes, self.identity["run"]
+        if wanted and not self.classes:
+            raise CfgError(f"[synthesis] classes: run {run} is not class-conditional; leave it out.")
+        try:
+            return tuple(class_numbers(wanted, self.classes)) or tuple(range(len(self.classes)))
+        except ValueError as error:
+            raise CfgError(f"[synthesis] classes: run {run} has {error}.") from error
 
     def x_at(self, indices: np.ndarray, *key: int | str) -> Tensor:
         """Images as x on the device; later draws depend only on the seed and ``key``."""

@@ -29,12 +29,14 @@ def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder) -> 
         ("parameters", f"{n_parameters:,}"),
         ("latents, top first", latents),
         ("images", f"{channels} x {height} x {width}, {levels}"),
+        *([("classes", ", ".join(map(str, on.classes)))] if on.classes else []),
         ("trained on", f"`{on.dataset}`, content hash `{on.content_hash}`"),
         ("training", f"{run.step:,} steps of {run.settings.train.batch_size} images, seed {run.settings.run.seed}"),
         ("weights", "moving average" if run.is_averaged else "as training left them"),
         ("licence", license_),
         ("written by", ", ".join(f"{program} {version}" for program, version in versions().items())),
     ]
+    labels = ", labels=0" if on.classes else ""
     table = "\n".join(f"| {key} | {value} |" for key, value in rows)
     return "\n\n".join(
         [
@@ -47,7 +49,7 @@ def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder) -> 
             "with the path of this folder in place of its name, or in Python:\n\n"
             "    import lvae_torch\n\n"
             f'    run = lvae_torch.load_run("{name}")\n'
-            "    samples = run.sample(16)\n",
+            f"    samples = run.sample(16{labels})\n",
         ]
     )
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from lvae_torch.data.classes import with_labels
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import make_preprocess, open_dump
 from lvae_torch.data.shapes import ImageShape
@@ -84,6 +85,7 @@ def build_model(
     family: str,
     image_shape: ImageShape,
     levels: int = 256,
+    classes: int = 0,
     section: Mapping[str, Any] | None = None,
     **keys: Any,
 ) -> Model:
@@ -92,12 +94,13 @@ def build_model(
     Args:
         image_shape: (C, H, W).
         levels: pixel levels: 2 for binary images, 256 for 8 bits; 0 for continuous values.
+        classes: how many there are, for ``class_embedding="top"`` or ``"every_layer"``.
         section: keys that share a name with an argument, such as ``{"levels": [8, 4, 4]}`` of a VQ-VAE.
     Raises:
         CfgError: listing all problems.
     """
     channels, height, width = image_shape
-    return model_section(family, {**keys, **(section or {})}).build((channels, height, width), levels)
+    return model_section(family, {**keys, **(section or {})}).build((channels, height, width), levels, classes)
 
 
 def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = "runs") -> tuple[Settings, Path]:
@@ -190,7 +193,7 @@ def open_run(settings: Settings, where: Path, processes: Processes) -> TrainedRu
     """
     bundle = _bundle_of(settings, where) if is_bundle(where) else _from_checkpoint(settings, where)
     on = bundle.trained_on
-    model = settings.model.build(on.image_shape, on.n_levels)
+    model = settings.model.build(on.image_shape, on.n_levels, len(on.classes))
     try:
         model.load_state_dict(bundle.weights)
     except RuntimeError as error:
@@ -244,7 +247,8 @@ def _take_statistics(run: TrainedRun, processes: Processes) -> None:
     data, train = run.settings.data, run.settings.train
     try:
         dump = open_dump(data)
-        training = Images(dump.split(data.train_split, limit=data.limit_train), make_preprocess(data, dump.n_levels))
+        split = dump.split(data.train_split, limit=data.limit_train)
+        training = Images(with_labels(split, dump, run.trained_on.classes), make_preprocess(data, dump.n_levels))
     except DataError as error:
         processes.say(f"{error}\nGoing on with the statistics that trailed the training.")
         return

@@ -16,18 +16,22 @@ MOST_ROWS = 40
 def take_fitting(model: Model, weights: Weights) -> str:
     """Load what ``model`` has under the same name and in the same shape; the rest stays.
 
+    Of a model of another depth, the layers nearest to the image are the same ones, wherever lists of layers begin.
+
     Returns:
         A table: what was taken, and of the rest why not.
     Raises:
         CfgError: if nothing fits.
     """
     own = model.state_dict()
+    weights, moved = _from_below(model, own, weights)
     fits = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
     if not fits:
         raise CfgError("[train] initial_partial: none of its weights has the name and shape of one here; leave it out.")
     model.load_state_dict(fits, strict=False)
     rows = [(name, _shape(own.get(name)), _shape(weights.get(name))) for name in {**own, **weights} if name not in fits]
     taken = f"  taken: {len(fits)} of {len(own)} tensors, {_count(fits):,} of {_count(own):,} numbers"
+    taken = "\n".join([taken, *moved])
     if not rows:
         return taken
     shown = [("not taken", "here", "there"), *rows[:MOST_ROWS]]
@@ -35,6 +39,31 @@ def take_fitting(model: Model, weights: Weights) -> str:
     lines = [f"  {name:<{widths[0]}}  {here:<{widths[1]}}  {there}" for name, here, there in shown]
     more = [f"  and {len(rows) - MOST_ROWS} more"] if len(rows) > MOST_ROWS else []
     return "\n".join([taken, *lines, *more])
+
+
+def _from_below(model: Model, own: Weights, weights: Weights) -> tuple[Weights, list[str]]:
+    """The weights under the names that layers have in ``model``, counted from the bottom; and what was renamed."""
+    told = []
+    for name in model.top_first:
+        here, there = _length(own, name), _length(weights, name)
+        if there and (shift := here - there):
+            weights = {_moved(key, name, shift): value for key, value in weights.items()}
+            told.append(
+                f"  layers are matched from the bottom: {name}.{max(0, -shift)} there is {name}.{max(0, shift)} here"
+            )
+    return weights, told
+
+
+def _length(weights: Weights, name: str) -> int:
+    """Entries of the list of modules ``name``."""
+    indices = {key.split(".")[1] for key in weights if key.startswith(f"{name}.")}
+    return len(indices) if all(map(str.isdecimal, indices)) else 0
+
+
+def _moved(key: str, name: str, shift: int) -> str:
+    first, _, rest = key.partition(".")
+    index, _, inside = rest.partition(".")
+    return f"{name}.{int(index) + shift}.{inside}" if first == name else key
 
 
 def freeze(model: Model, patterns: Sequence[str]) -> None:

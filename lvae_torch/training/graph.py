@@ -3,8 +3,8 @@
 from collections.abc import Callable, Hashable
 
 import torch
-from torch import Tensor
 
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.errors import say
 
 WARM_UP = 3
@@ -18,24 +18,24 @@ class GraphedStep:
     which computes nothing, and replayed. Random numbers are those of the seed at the replay.
     """
 
-    def __init__(self, step: Callable[[Tensor, int], None]) -> None:
+    def __init__(self, step: Callable[[Labelled, int], None]) -> None:
         self._step = step
         self._n_eager = 0
         self._is_able = True
-        self._captured: tuple[torch.cuda.CUDAGraph, Tensor, Hashable] | None = None
+        self._captured: tuple[torch.cuda.CUDAGraph, Labelled, Hashable] | None = None
 
     def forget(self) -> None:
         """Capture again: tensors of the step have moved."""
         self._captured, self._n_eager = None, 0
 
-    def __call__(self, raw: Tensor, step: int, key: Hashable) -> None:
+    def __call__(self, raw: Labelled, step: int, key: Hashable) -> None:
         """Take a step on ``raw``, which the graph gets a copy of.
 
         Args:
             key: what else the course of the step depends on, such as whether a term of the loss is switched on; where
                 it changes the step is captured anew.
         """
-        key = key, raw.shape, raw.dtype
+        key = key, raw.images.shape, raw.images.dtype
         if self._captured is not None and self._captured[2] != key:
             self.forget()
         if self._captured is None:
@@ -48,10 +48,12 @@ class GraphedStep:
                 self._step(raw, step)
                 return
         graph, static, _ = self._captured
-        static.copy_(raw, non_blocking=True)
+        static.take(raw)
         graph.replay()
 
-    def _capture(self, raw: Tensor, step: int, key: Hashable) -> tuple[torch.cuda.CUDAGraph, Tensor, Hashable] | None:
+    def _capture(
+        self, raw: Labelled, step: int, key: Hashable
+    ) -> tuple[torch.cuda.CUDAGraph, Labelled, Hashable] | None:
         graph, static = torch.cuda.CUDAGraph(), raw.clone()
         try:
             # Other threads go on: the watchdog of NCCL, and the loader, which copies the next batch.

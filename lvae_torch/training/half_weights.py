@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lvae_torch.models.contract import Model, Output
+from lvae_torch.models.contract import Model, Output, Source
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.training.flat import FlatParameters
 
@@ -27,11 +27,11 @@ class HalfWeights:
         self._flat = flat
         self._parts = [(names[id(p)] if id(p) in halved else "", p) for p in flat.parameters]
 
-    def __call__(self, model: nn.Module, x: Tensor) -> Output:
+    def __call__(self, model: nn.Module, x: Tensor, source: Source = posterior_sample) -> Output:
         """A pass of ``model``, inside autocast, over images x, (B, C, H, W)."""
         pieces = self._flat.vector.to(torch.bfloat16).split([p.numel() for _, p in self._parts])
         views = {name: _laid_out(piece, p) for piece, (name, p) in zip(pieces, self._parts, strict=True) if name}
-        out: Output = functional_call(model, views, (x, posterior_sample))
+        out: Output = functional_call(model, views, (x, source))
         return out
 
 

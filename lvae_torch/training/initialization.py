@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
-from torch import Tensor
 
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.run_data import RunData
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.errors import say
-from lvae_torch.models.contract import Model
+from lvae_torch.models.contract import Model, of_classes
 from lvae_torch.models.sources import posterior_sample
 
 LEAST_IMAGES = 16
@@ -41,20 +41,20 @@ def initialize(model: Model, data: RunData, seed: int, tell: Callable[[str], Non
     device = next(model.parameters()).device
     first = data.first_batch(device)
     if not model.starts_from_data:
-        model.initialize(first)
+        model.initialize(first.images, labels=first.labels)
         return
     telling = data.telling(max(LEAST_IMAGES, len(first)), device)
-    if bool((telling == telling.flatten()[0]).all()):
+    if bool((telling.images == telling.images.flatten()[0]).all()):
         tell("All images are alike, one value everywhere: the initial weights are not scaled to them.")
         return
     drawn = deepcopy(model.state_dict())
-    model.initialize(first)
+    model.initialize(first.images, labels=first.labels)
     guess, found = uniform_guess(model, data.levels), first_loss(model, telling, seed)
     if found <= FAR * guess:
         return
     model.load_state_dict(drawn)
     seed_everything("initialization", seed, "again")
-    model.initialize(telling, BOUND)
+    model.initialize(telling.images, BOUND, telling.labels)
     again = first_loss(model, telling, seed)
     how = f"the weights were scaled to {len(telling)} images spread over the set, by {BOUND:g} at most"
     if not again <= FAR * guess:
@@ -89,11 +89,12 @@ def uniform_guess(model: Model, n_levels: int) -> float:
 
 
 @torch.no_grad()
-def first_loss(model: Model, x: Tensor, seed: int) -> float:
+def first_loss(model: Model, batch: Labelled, seed: int) -> float:
     """Mean -ELBO of images x, (B, C, H, W), as in training, nats; changes nothing in the model."""
     seed_everything("first loss", seed)
+    x, source = batch.images, of_classes(posterior_sample, batch.labels)
     with _unchanged(model):
-        return float(elbo_terms(x, model.train()(x, posterior_sample)).nelbo.double().mean())
+        return float(elbo_terms(x, model.train()(x, source)).nelbo.double().mean())
 
 
 @contextmanager

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from lvae_torch.cfg.section import Section
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.elbo.bounds import bits_entry
 from lvae_torch.elbo.evaluation import Evaluation
 from lvae_torch.elbo.evaluator import TellPhase, silent
 from lvae_torch.errors import say
-from lvae_torch.models.contract import Model
+from lvae_torch.models.contract import Model, of_classes
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.reporting.console import ConsoleReporter
 from lvae_torch.reporting.grids import image_grid, pair_grid
@@ -36,7 +37,7 @@ class TrainingWatch:
     reporter: Reporter
     model: Model
     """The model that evaluation uses."""
-    pictures: Tensor | None
+    pictures: Labelled | None
     """Images to reconstruct, (B, C, H, W) in [0, 1]; None for no pictures."""
     seed: int
     skip_norm: float | None = None
@@ -89,18 +90,21 @@ class TrainingWatch:
         self._since += seconds + time.monotonic() - start  # leave evaluation out of the training speed
 
     @torch.no_grad()
-    def _show(self, step: int, x: Tensor) -> None:
+    def _show(self, step: int, pictures: Labelled) -> None:
+        """A conditional model draws an image of each one's class."""
         seed_everything("pictures", self.seed)  # the same noise at every step, for comparison
         was_training = self.model.training
         self.model.eval()  # looking changes no statistic
         at_full_width = prior_sample([1.0] * len(self.model.latent_shapes()))
         reconstructions, samples = list[Tensor](), list[Tensor]()
-        for part in x.split(self.at_once):
+        x = pictures.images
+        for part in pictures.split(self.at_once):
             if self.is_asked_to_stop():
                 break  # and leave after the next step; the pictures can wait
             self.tell("drawing pictures", sum(map(len, samples)), len(x))
-            reconstructions.append(self.model(part, posterior_sample).likelihood.mean())
-            samples.append(self.model(None, at_full_width, n=len(part)).likelihood.mean())
+            given, drawn = (of_classes(source, part.labels) for source in (posterior_sample, at_full_width))
+            reconstructions.append(self.model(part.images, given).likelihood.mean())
+            samples.append(self.model(None, drawn, n=len(part)).likelihood.mean())
         else:
             columns = max(1, int(x.shape[0] ** 0.5))
             self.reporter.image(step, "samples", image_grid(torch.cat(samples), columns))

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
-from torch import Tensor
-
 from lvae_torch.cfg.section import whole
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.distributed.stopping import StopRequest
@@ -99,7 +98,7 @@ class Run:
     """Whether no step was taken since the log line before the last, for no gradient was finite."""
 
 
-def fit(run: Run, batches: Iterable[Tensor]) -> None:
+def fit(run: Run, batches: Iterable[Labelled]) -> None:
     """Train from ``run.state.step`` to ``run.plan.steps``, or until patience runs out; ``batches`` is endless.
 
     Raises:
@@ -117,7 +116,7 @@ def fit(run: Run, batches: Iterable[Tensor]) -> None:
         raise
 
 
-def _fit(run: Run, images: Iterator[Tensor]) -> None:
+def _fit(run: Run, images: Iterator[Labelled]) -> None:
     state, plan = run.state, run.plan
     while True:
         evaluated_before = state.evaluated_at
@@ -134,14 +133,14 @@ def _fit(run: Run, images: Iterator[Tensor]) -> None:
             return
         state.chosen_step = 0  # a finished run continues, so its choice no longer holds
         run.stop.ask()
-        raw = next(images)
+        batch = next(images)
         # A resumed step draws the same noise; after a divergence it draws another, so that it does not come again.
         again = ("rollback", state.rollbacks) if state.rollbacks else ()
         seed_everything("train", plan.seed, run.processes.rank, state.step, *again)
-        run.train_step(raw, state.step)
+        run.train_step(batch.images, state.step, batch.labels)
         state.step += 1
         if state.step % plan.log_every == 0 or state.step == plan.steps:
-            _log(run, raw.shape[0] * run.processes.world)
+            _log(run, len(batch) * run.processes.world)
         if run.stop.agreed():
             raise Preempted(f"stopped at step {state.step} of {plan.steps} by {run.stop.reason}.")
 

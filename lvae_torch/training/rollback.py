@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-from torch import Tensor
-
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.errors import Diverged, NumericalError, say
 from lvae_torch.runs.checkpoint import load_chosen, with_known_best
 from lvae_torch.training.loop import Run, fit, restore, save
 
-Batches = Callable[[int], AbstractContextManager[Iterator[Tensor]]]
+Batches = Callable[[int], AbstractContextManager[Iterator[Labelled]]]
 """The first step -> endless batches from there on."""
 
 

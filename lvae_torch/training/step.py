@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.elbo.bounds import Terms
 from lvae_torch.elbo.objective import Objective
-from lvae_torch.models.contract import Model, Output
+from lvae_torch.models.contract import Model, Output, Source, of_classes
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.runs.checkpoint import About, Checkpoint, State, Weights
 from lvae_torch.training.ema import Ema
@@ -79,13 +80,13 @@ class TrainStep:
         self._graphed = GraphedStep(self._take) if self.is_graphed else None
         self._scalars = self.flat.vector.new_zeros(3)  # learning rate, beta and the share of the EMA, of this step
 
-    def __call__(self, raw: Tensor, step: int) -> None:
-        """Train on ``raw``, (b, H, W, C), this rank's share of the global batch of ``step``."""
+    def __call__(self, raw: Tensor, step: int, labels: Tensor | None = None) -> None:
+        """Train on ``raw``, (b, H, W, C), this rank's share of the global batch of ``step``, and its classes, (b,)."""
         self._set_scalars(step)
         if self._graphed is None:
-            self._take(raw, step)
+            self._take(Labelled(raw, labels), step)
         else:
-            self._graphed(raw, step, self.objective.is_balanced(step - self.origin))
+            self._graphed(Labelled(raw, labels), step, self.objective.is_balanced(step - self.origin))
 
     def _set_scalars(self, step: int) -> None:
         """Put what the schedules say of ``step`` where the device finds it, in one copy."""
@@ -97,7 +98,7 @@ class TrainStep:
         for group in self.optimizer.param_groups:  # on a CPU PyTorch computes with the rate in double precision
             group["lr"] = self._scalars[0] if self._scalars.is_cuda else rate
 
-    def _take(self, raw: Tensor, step: int) -> None:
+    def _take(self, raw: Labelled, step: int) -> None:
         """The step: a function of tensors alone, but for whether the objective balances layers at ``step``."""
         buffers = [vector.clone() for vector in self.flat.buffers]
         loss, terms = self._backward(raw, step)
@@ -171,22 +172,24 @@ class TrainStep:
             self.optimizer.load_state_dict({"state": checkpoint.optimizer["state"], "param_groups": groups})
         self.meter.load_state_dict(checkpoint.meter)
 
-    def _backward(self, raw: Tensor, step: int) -> tuple[Tensor, Terms]:
+    def _backward(self, raw: Labelled, step: int) -> tuple[Tensor, Terms]:
         self.flat.gradient.zero_()
         losses, parts = [], raw.chunk(self.accumulate)
         all_terms: list[Terms] = []
         for k, part in enumerate(parts):
             with self.autocast or nullcontext():
-                x = self.objective.repeated(self.preprocess(part))
-                loss, terms = self.objective(x, self._passed(x), step - self.origin, self._scalars[1])
+                x = self.objective.repeated(self.preprocess(part.images))
+                labels = None if part.labels is None else self.objective.repeated(part.labels)
+                out = self._passed(x, of_classes(posterior_sample, labels))
+                loss, terms = self.objective(x, out, step - self.origin, self._scalars[1])
             with self._reducing(is_last=k == len(parts) - 1):
                 (loss / len(parts)).backward()
             losses.append(loss.detach())
             all_terms.append(terms)
         return torch.stack(losses).mean(), Terms.joined(all_terms)
 
-    def _passed(self, x: Tensor) -> Output:
-        out: Output = self.model(x, posterior_sample) if self.half is None else self.half(self.model, x)
+    def _passed(self, x: Tensor, source: Source) -> Output:
+        out: Output = self.model(x, source) if self.half is None else self.half(self.model, x, source)
         return out
 
     def _reducing(self, is_last: bool) -> AbstractContextManager[object]:

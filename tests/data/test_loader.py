@@ -42,7 +42,7 @@ def no_thread_stays() -> Iterator[None]:
 def loaded(split: ImageSplit, n: int, first: int = 0, processes: Processes = ALONE, on_device: bool = False) -> Tensor:
     order = TrainingOrder(len(split), 12, seed=5)
     with training_batches(split, order, processes, first, on_device) as batches:
-        return torch.stack(list(islice(batches, n)))
+        return torch.stack([batch.images for batch in islice(batches, n)])
 
 
 @pytest.mark.parametrize("on_device", [False, True])

@@ -10,6 +10,7 @@ import pytest
 import small
 import torch
 
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.distributed import place
 from lvae_torch.distributed.memory import is_out_of_memory, memory_of
 from lvae_torch.distributed.place import Standing, choose_device, device_told, float64_device, n_cores
@@ -94,7 +95,7 @@ def test_apples_gpu_by_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_evaluation_makes_float64_only_where_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device without float64 is played by the CPU, with ``meta`` as the place where there is float64."""
     model, x = small.model().eval(), small.images(4)
-    whole = evaluate(model, [(0, x)], Processes(0, 1, torch.device("cpu")), seed=0, iw_samples=2)
+    whole = evaluate(model, [(0, Labelled(x))], Processes(0, 1, torch.device("cpu")), seed=0, iw_samples=2)
     asked: list[torch.device] = []
 
     def elsewhere(device: torch.device) -> torch.device:
@@ -103,7 +104,7 @@ def test_an_evaluation_makes_float64_only_where_it_is_known(monkeypatch: pytest.
 
     for name in ("evaluation", "units", "bounds"):
         monkeypatch.setattr(f"lvae_torch.elbo.{name}.float64_device", elsewhere)
-    again = evaluate(model, [(0, x)], Processes(0, 1, torch.device("cpu")), seed=0, iw_samples=2)
+    again = evaluate(model, [(0, Labelled(x))], Processes(0, 1, torch.device("cpu")), seed=0, iw_samples=2)
     assert again.scalars(64) == whole.scalars(64)
     assert len(asked) == 3, "sums, units and the bound ask for a place of their own"
 

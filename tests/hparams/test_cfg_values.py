@@ -17,6 +17,7 @@ from lvae_torch.errors import CfgError
         ("3", 3), ("-2.5", -2.5), ("1/2", 0.5), ("7 // 2", 3), ("7 % 4", 3), ("2 ** 10", 1024), ("1e-3", 1e-3),
         ("1_000", 1000), ("True", True), ("None", None), ("'text'", "text"), ("word", "word"), ("a-b.c", "a-b.c"),
         ("dumps/x", "dumps/x"), ("../x/y", "../x/y"), ("/tmp/x", "/tmp/x"), ("./x", "./x"),
+        ("my_run@12000", "my_run@12000"), ("a-b.c@best # the best one", "a-b.c@best"),
         ("[1] * 3 + [2]", [1, 1, 1, 2]), ("(1, 'linear')", (1, "linear")), ("()", ()), ("[]", []),
         ("max(3, 7)", 7), ("min([4, 2])", 2), ("sum([1, 2])", 3), ("len([1, 2])", 2), ("round(2.6)", 3), ("abs(-1)", 1),
         ("('linear', 0.7, 0.9)", ("linear", 0.7, 0.9)), ("[32] * 2 * 2", [32] * 4), ("[None, True]", [None, True]),
@@ -37,6 +38,7 @@ def test_values(text: str, value: Any) -> None:
         "1" * 20_000, "[1,", "1 2", "max()", "max(1, key=len)", "sum(['a'])", "b'bytes'", "{1: 2}", "{1}", "...", "1j",
         "(-1) ** 0.5", "max(*[1])", "1 < 2", "not 1", "[1][0]", "x := 1", "", "'a' + 1", "[1] ** 2", "'ab' * 99999",
         "not " * 2400 + "1", "lambda: " * 1200 + "1", "1 if 1 else " * 800 + "1", "1 + " * 2400 + "1",
+        "a @ b", "a@b@c", "1@2", "a@",
     ],
 )  # fmt: skip
 def test_everything_else_is_refused(text: str) -> None:

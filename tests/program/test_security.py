@@ -58,8 +58,8 @@ def test_nothing_listens(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While training, evaluating, reporting and using a run, with one process."""
     before, seen, call = listening(), [], TrainStep.__call__
 
-    def watched(self: TrainStep, raw: torch.Tensor, step: int) -> None:
-        call(self, raw, step)
+    def watched(self: TrainStep, raw: torch.Tensor, step: int, *labels: torch.Tensor) -> None:
+        call(self, raw, step, *labels)
         seen.append(listening() - before)
 
     monkeypatch.setattr(TrainStep, "__call__", watched)

@@ -118,7 +118,7 @@ def bad_batches(steps: list[int], value: float) -> None:
 
     call = TrainStep.__call__
 
-    def hurt(self: Any, raw: Any, step: int) -> None:
+    def hurt(self: Any, raw: Any, step: int, *labels: Any) -> None:
         preprocess = self.preprocess
         if step in steps:
 
@@ -128,7 +128,7 @@ def bad_batches(steps: list[int], value: float) -> None:
                 return x
 
             self.preprocess = damaged
-        call(self, raw, step)
+        call(self, raw, step, *labels)
         self.preprocess = preprocess
 
     TrainStep.__call__ = hurt  # type: ignore[method-assign]
@@ -177,8 +177,8 @@ def tell_resources(log: str, every: int) -> None:
 
     call = TrainStep.__call__
 
-    def watched(self: Any, raw: Any, step: int) -> None:
-        call(self, raw, step)
+    def watched(self: Any, raw: Any, step: int, *labels: Any) -> None:
+        call(self, raw, step, *labels)
         if step % every == every - 1:
             status = Path("/proc/self/status").read_text()
             numbers = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if len(line.split()) > 1}

@@ -18,6 +18,7 @@ from steps import HostReads, state_of, train_step
 from two_stages import CODES, IMAGES, settings, write_colours
 
 from lvae_torch.data.dump import Dump
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.bounds import code_usage
 from lvae_torch.elbo.evaluation import evaluate
@@ -301,7 +302,7 @@ def test_a_rank_without_batches_adds_nothing_under_the_same_names() -> None:
             summed[-1].append(tensor)
             return tensor
 
-    for batches in ([(0, x)], []):
+    for batches in ([(0, Labelled(x))], []):
         summed.append([])
         evaluate(model, batches, Watched(0, 1, torch.device("cpu")), seed=0)
     with_batch, without = summed

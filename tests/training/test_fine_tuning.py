@@ -33,6 +33,41 @@ def test_what_fits_nowhere_is_refused() -> None:
         take_fitting(small.model(), small.dense("ladder").state_dict())
 
 
+FEWER: dict[str, tuple[Any, Any, str]] = {
+    "spatial_lvae": (
+        small.model(z_channels=(2, 3)),
+        small.model(z_channels=(2, 3, 4), downsample=(1, 1, 0)),
+        "rungs",
+    ),
+    "efficient_vdvae": (
+        small.very_deep(scales=(1, 2), bottom_up=((2,), (1, 1)), top_down=((1, 2), (2,)), widths=(6, 8), kernels=(3, 3),
+                        z_channels=(2, (3, 2))),
+        small.very_deep(),
+        "down",
+    ),
+    "vdvae": (
+        small.residual(enc_blocks="8x1,8d2,4x1", dec_blocks="4x1,8m4,8x1", custom_width_str="4:8"),
+        small.residual(),
+        "top_down",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FEWER)
+def test_layers_of_another_depth_are_matched_from_the_image_up(family: str) -> None:
+    fewer, more, name = FEWER[family]
+    layers = [dict(getattr(model, name)[-1].state_dict()) for model in (fewer, more)]
+    layers[1] = {key: value.clone() for key, value in layers[1].items()}
+    assert not all(torch.equal(value, layers[0][key]) for key, value in layers[1].items() if value.ndim)
+    table = take_fitting(more, fewer.state_dict())
+    n_there, n_here = len(getattr(fewer, name)), len(getattr(more, name))
+    assert f"{name}.0 there is {name}.{n_here - n_there} here" in table
+    for key, value in getattr(more, name)[-1].state_dict().items():
+        assert torch.equal(value, layers[0][key]), key
+    back = take_fitting(fewer, more.state_dict())
+    assert f"{name}.{n_here - n_there} there is {name}.0 here" in back
+
+
 def test_another_image_size_and_depth_begin_with_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small.write_dump(tmp_path / "dumps")
     train(small.settings(tmp_path, train__steps=2, train__ema_decay=0.0))

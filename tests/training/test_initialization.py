@@ -9,6 +9,7 @@ import small
 import torch
 
 from lvae_torch.data.dump import Layout
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.run_data import RunData
 from lvae_torch.data.section import DataSection
 from lvae_torch.data.writing import DumpWriter
@@ -86,7 +87,10 @@ def test_where_the_first_batch_serves_weights_are_as_published(
     tmp_path: Path, batch_size: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, models = run_data(tmp_path, "noise", batch_size), []
-    for begin in (lambda m: m.initialize(data.first_batch(torch.device("cpu"))), lambda m: initialize(m, data, 0)):
+    for begin in (
+        lambda m: m.initialize(data.first_batch(torch.device("cpu")).images),
+        lambda m: initialize(m, data, 0),
+    ):
         seed_everything("initialization", 0)
         models.append(section("spatial_lvae", downsample=(1, 0)).build((1, SIDE, SIDE), 256))
         begin(models[-1])
@@ -99,7 +103,7 @@ def test_a_first_batch_that_tells_nothing_is_told(tmp_path: Path, capsys: pytest
     data = run_data(tmp_path, "one pixel", 4)
     seed_everything("initialization", 0)
     model = section("spatial_lvae", batch_norm=False, blocks_per_layer=4).build((1, SIDE, SIDE), 256)
-    model.initialize(data.first_batch(torch.device("cpu")))
+    model.initialize(data.first_batch(torch.device("cpu")).images)
     worst = data.telling(16, torch.device("cpu"))
     assert first_loss(model, worst, 0) > 1e3 * uniform_guess(model, 256), "the published way alone explodes"
     seed_everything("initialization", 0)
@@ -123,7 +127,7 @@ def test_blank_images_leave_the_weights_as_they_were_drawn(tmp_path: Path, capsy
 def test_images_that_tell_something_are_looked_at(tmp_path: Path) -> None:
     data = run_data(tmp_path, "one pixel", 4)
     telling = data.telling(6, torch.device("cpu"))
-    assert len(telling) == 6 and telling.max() == 1
+    assert len(telling) == 6 and telling.images.max() == 1
     assert len(data.telling(500, torch.device("cpu"))) == N
 
 
@@ -158,11 +162,11 @@ def test_batch_norm_of_a_single_value_is_known_before(family: str, more: dict[st
     assert chosen.least_images((1, SIDE, SIDE), 256) == least
     model, x = chosen.build((1, SIDE, SIDE), 256).train(), torch.rand(1, 1, SIDE, SIDE)
     if least == 1:
-        assert first_loss(model, x, 0) > 0
+        assert first_loss(model, Labelled(x), 0) > 0
     else:
         with pytest.raises(ValueError, match="more than 1 value"):
-            first_loss(model, x, 0)
-    assert first_loss(model, torch.rand(least, 1, SIDE, SIDE), 0) > 0
+            first_loss(model, Labelled(x), 0)
+    assert first_loss(model, Labelled(torch.rand(least, 1, SIDE, SIDE)), 0) > 0
 
 
 def test_parts_of_one_image_are_refused_when_the_cfg_is_read(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import small
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.elbo.evaluation import evaluate
@@ -116,13 +117,13 @@ def test_an_evaluation_halves_its_batch_once(capsys: pytest.CaptureFixture[str])
     x = small.images(8)
     alone = Processes(0, 1, CPU)
     passes: list[int] = []
-    whole = evaluate(model, [(0, x)], alone, seed=0, after_pass=lambda: passes.append(1))
-    halves = evaluate(Scarce(model, 4), [(0, x)], alone, seed=0, after_pass=lambda: passes.append(2))
+    whole = evaluate(model, [(0, Labelled(x))], alone, seed=0, after_pass=lambda: passes.append(1))
+    halves = evaluate(Scarce(model, 4), [(0, Labelled(x))], alone, seed=0, after_pass=lambda: passes.append(2))
     assert halves.n_images == 8 and halves.nelbo == pytest.approx(whole.nelbo, rel=0.05), "other noise, same images"
     assert passes == [1, 2], "other ranks count on as many rounds"
     assert "8 images at once need more memory than there is; going on with half of them" in capsys.readouterr().err
     with pytest.raises(RuntimeError, match="can't allocate"):
-        evaluate(Scarce(model, 3), [(0, x)], alone, seed=0)
+        evaluate(Scarce(model, 3), [(0, Labelled(x))], alone, seed=0)
 
 
 def test_what_is_told_where_training_finds_no_memory() -> None:

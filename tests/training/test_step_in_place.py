@@ -9,6 +9,7 @@ import steps
 import torch
 from torch import Tensor
 
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.graph import WARM_UP, GraphedStep
 
@@ -79,7 +80,7 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_each_step_is_taken_once_and_captured_after_a_warm_up(captures: list[Any]) -> None:
     graphed = GraphedStep(lambda raw, step: TAKEN.append(step))
     for step in range(WARM_UP + 2):
-        graphed(torch.full((2, 3), step), step, False)
+        graphed(Labelled(torch.full((2, 3), step)), step, False)
     assert TAKEN == [0, 1, 2, "capture", 3, "captured", ("replay", 1), ("replay", 1)]
 
 
@@ -87,36 +88,38 @@ def test_each_step_is_taken_once_and_captured_after_a_warm_up(captures: list[Any
 def test_another_course_of_the_step_is_captured_anew(captures: list[Any], change: str) -> None:
     graphed = GraphedStep(lambda raw, step: TAKEN.append(step))
     for step in range(WARM_UP + 1):
-        graphed(torch.zeros(2), step, True)
+        graphed(Labelled(torch.zeros(2)), step, True)
     TAKEN.clear()
     if change == "forget":
         graphed.forget()
-    raw = torch.zeros(3 if change == "shape" else 2)
+    raw = Labelled(torch.zeros(3 if change == "shape" else 2))
     for step in range(WARM_UP + 1):
         graphed(raw, step, change != "key")
     assert TAKEN == [0, 1, 2, "capture", 3, "captured", ("replay", 2)]
 
 
 def test_the_graph_reads_its_own_copy_of_the_batch(captures: list[Any]) -> None:
-    read: list[Tensor] = []
+    read: list[Labelled] = []
     graphed = GraphedStep(lambda raw, step: read.append(raw))
     for step in range(WARM_UP + 2):
-        graphed(torch.full((2,), step), step, None)
+        graphed(Labelled(torch.full((2,), step), torch.full((2,), -step)), step, None)
     gc.collect()
-    assert len(read) == WARM_UP + 1 and torch.equal(read[-1], torch.full((2,), WARM_UP + 1))
+    last = torch.full((2,), WARM_UP + 1)
+    assert len(read) == WARM_UP + 1 and torch.equal(read[-1].images, last)
+    assert read[-1].labels is not None and torch.equal(read[-1].labels, -last)
 
 
 def test_a_step_that_cannot_be_captured_is_taken_as_it_is(
     captures: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def step(raw: Tensor, k: int) -> None:
+    def step(raw: Labelled, k: int) -> None:
         if TAKEN and TAKEN[-1] == "capture":
             raise RuntimeError("operation not permitted when stream is capturing\nand so on")
         TAKEN.append(k)
 
     graphed = GraphedStep(step)
     for k in range(WARM_UP + 3):
-        graphed(torch.zeros(2), k, None)
+        graphed(Labelled(torch.zeros(2)), k, None)
     assert [taken for taken in TAKEN if isinstance(taken, int)] == list(range(WARM_UP + 3))
     assert len(captures) == 1, "tried once"
     assert capsys.readouterr().err.count("\n") == 1

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate, leaky_relu
 
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.gaussian import DiagonalGaussian, SmoothScale
+from lvae_torch.models.classes import UNCONDITIONAL, Classes
 from lvae_torch.models.contract import Features, Latent, Model, Output, Source, batch_size
 from lvae_torch.models.efficient_vdvae.bottleneck import Bottleneck, Kernel, SameConv2d
 from lvae_torch.models.efficient_vdvae.stages import Cells, DownStage, UpStage, check_towers
@@ -40,6 +41,7 @@ class Style:
     """Make each posterior a correction of its prior: means add, stds multiply."""
     stem_kernel: Kernel = 1
     head_kernel: Kernel = 1
+    classes: Classes = UNCONDITIONAL
 
 
 class Pool(nn.Module):
@@ -109,7 +111,9 @@ class BottomUpStage(nn.ModuleList):
 class TopDownBlock(nn.Module):
     """One latent layer: the prior from y, the posterior from y and the skip map; then z is added to y."""
 
-    def __init__(self, style: Style, stage: DownStage, gain: float, z_gain: float, unpool: nn.Module) -> None:
+    def __init__(
+        self, style: Style, stage: DownStage, gain: float, z_gain: float, unpool: nn.Module, is_top: bool
+    ) -> None:
         super().__init__()
         width, z_channels, cells = stage.width, stage.z_channels, stage.cells
         inner = cells.inner_width(width)
@@ -117,6 +121,7 @@ class TopDownBlock(nn.Module):
         self.latent_scale = style.latent_scale
         self.residual_posterior = style.residual_posterior
         self.unpool = unpool
+        self.class_embedding = style.classes.embedding(width, is_top)
         self.prior_net = Bottleneck((width, inner, 2 * width), *inside, last_gain=0.0 if style.zero_prior_init else 1.0)
         self.post_net = Bottleneck((2 * width, inner, width), *inside)
         self.prior_proj = SameConv2d(width, 2 * z_channels, 1)
@@ -124,8 +129,10 @@ class TopDownBlock(nn.Module):
         self.z_proj = SameConv2d(z_channels, width, 1, gain=z_gain)
         self.cell = residual_cells(style, width, cells, gain)
 
-    def forward(self, i: int, y: Tensor, skip: Tensor | None, source: Source) -> tuple[Tensor, Latent]:
-        y = self.unpool(y)
+    def forward(
+        self, i: int, y: Tensor, skip: Tensor | None, source: Source, labels: Tensor | None
+    ) -> tuple[Tensor, Latent]:
+        y = self.class_embedding(self.unpool(y), labels)
         residual, features = self.prior_net(y).chunk(2, dim=1)  #         each (B, W, h, w)
         p = self._gaussian(self.prior_proj(features))  #                  p(z_i | z_above)     (B, Z, h, w)
         q = None if skip is None else self._posterior(y, skip, p)  #      q(z_i | z_above, x)
@@ -145,17 +152,20 @@ class TopDownStage(nn.ModuleList):
     """Blocks of one width; if ``stage.stride`` > 1, the first unpools maps of ``width_above`` channels to ``size``."""
 
     def __init__(
-        self, style: Style, stage: DownStage, gain: float, z_gain: float, width_above: int, size: Size
+        self, style: Style, stage: DownStage, gain: float, z_gain: float, width_above: int, size: Size, is_top: bool
     ) -> None:
         unpool = Unpool(width_above, stage.width, size) if stage.stride > 1 else nn.Identity()
         unpools = [unpool, *(nn.Identity() for _ in range(stage.n_blocks - 1))]
-        super().__init__(TopDownBlock(style, stage, gain, z_gain, unpool) for unpool in unpools)
+        blocks = enumerate(unpools)
+        super().__init__(TopDownBlock(style, stage, gain, z_gain, unpool, is_top and k == 0) for k, unpool in blocks)
 
-    def forward(self, first: int, y: Tensor, skip: Tensor | None, source: Source) -> tuple[Tensor, list[Latent]]:
+    def forward(
+        self, first: int, y: Tensor, skip: Tensor | None, source: Source, labels: Tensor | None
+    ) -> tuple[Tensor, list[Latent]]:
         """``first`` is the number of latent layers above this stage."""
         latents: list[Latent] = []
         for i, block in enumerate(self, start=first):
-            y, latent = block(i, y, skip, source)
+            y, latent = block(i, y, skip, source, labels)
             latents.append(latent)
         return y, latents
 
@@ -171,6 +181,7 @@ class EfficientVDVAE(Model):
     """``up`` stages run from the image to the coarsest maps, ``down`` stages back; latents are listed top first."""
 
     blocks = (UpBlock, LinkBlock, TopDownBlock)
+    top_first = ("down",)
 
     def __init__(
         self,
@@ -188,7 +199,7 @@ class EfficientVDVAE(Model):
         Raises:
             CfgError: naming every stage that does not fit its neighbours, its partner or the image.
         """
-        super().__init__(image_shape, head.in_bits)
+        super().__init__(image_shape, head.in_bits, style.classes.count)
         check_towers(up, down)
         self.down_stages = tuple(down)
         self.coarsest = math.prod(stage.stride for stage in down)
@@ -206,8 +217,8 @@ class EfficientVDVAE(Model):
         self.top_h = nn.Parameter(torch.empty(1, down[0].width, *sizes[0]))
         nn.init.kaiming_uniform_(self.top_h, a=0, nonlinearity="linear")
         self.down = nn.ModuleList(
-            TopDownStage(style, stage, gain, z_gain, above.width, size)
-            for stage, above, size in zip(down, [down[0], *down[:-1]], sizes, strict=True)
+            TopDownStage(style, stage, gain, z_gain, above.width, size, is_top=k == 0)
+            for k, (stage, above, size) in enumerate(zip(down, [down[0], *down[:-1]], sizes, strict=True))
         )
         self.output_conv = SameConv2d(down[-1].width, head.n_params, style.head_kernel)
 
@@ -228,10 +239,12 @@ class EfficientVDVAE(Model):
 
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
         """The top-down pass; without features it generates ``n`` images."""
-        y = repeated(in_stream(self.top_h), batch_size(features, n))
+        n = batch_size(features, n)
+        labels = self.labels_from(source, n)
+        y = repeated(in_stream(self.top_h), n)
         latents: list[Latent] = []
         for k, stage in enumerate(self.down):
-            y, new = stage(len(latents), y, None if features is None else features[k], source)
+            y, new = stage(len(latents), y, None if features is None else features[k], source, labels)
             latents += new
         params = keeps_layout(crop_to(self.output_conv(y), self.image_shape[1:]))
         return Output(self._likelihood(params), tuple(latents), as_published=self.as_published(params))

@@ -12,9 +12,10 @@ from lvae_torch.cfg.section import Count, Float, Positive, PositiveInt, TupleOf
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions import SmoothScale
 from lvae_torch.distributions.logistic_mixture import Bins, eight_bit_span
+from lvae_torch.models.classes import UNCONDITIONAL, Classes, ConditionalSection
 from lvae_torch.models.efficient_vdvae.model import EfficientVDVAE, Style
 from lvae_torch.models.efficient_vdvae.stages import Cells, DownStage, UpStage
-from lvae_torch.models.likelihoods.heads import Head, LikelihoodName, LikelihoodSection, Options, likelihood_head
+from lvae_torch.models.likelihoods.heads import Head, LikelihoodName, Options, likelihood_head
 
 T = TypeVar("T")
 PerScale: TypeAlias = T | TupleOf[T]
@@ -25,7 +26,7 @@ Kernel = PositiveInt | tuple[PositiveInt, PositiveInt]
 MIXTURE = "discretized_logistic_mixture"
 
 
-class EfficientVDVAESection(LikelihoodSection):
+class EfficientVDVAESection(ConditionalSection):
     """[model]: Efficient-VDVAE, a very deep VAE. The defaults are the published CIFAR-10 baseline."""
 
     has_block_weights: ClassVar[bool] = True
@@ -134,7 +135,9 @@ class EfficientVDVAESection(LikelihoodSection):
                 "not divide; use None for as few zeros as it needs"
             )
 
-    def make(self, image_shape: ImageShape, n_levels: int, reference: bool = False) -> EfficientVDVAE:
+    def make(
+        self, image_shape: ImageShape, n_levels: int, classes: Classes = UNCONDITIONAL, reference: bool = False
+    ) -> EfficientVDVAE:
         """Make the model; ``reference`` keeps the original code's approximations in the likelihood."""
         style = Style(
             pointwise_ends=self.pointwise_ends,
@@ -144,6 +147,7 @@ class EfficientVDVAESection(LikelihoodSection):
             residual_posterior=self.residual_posterior,
             stem_kernel=self.stem_kernel,
             head_kernel=self.head_kernel,
+            classes=classes,
         )
         # The networks see binary images unchanged, and others on the axis of the likelihood.
         span = None if self.likelihood == "bernoulli" else _span(n_levels)

@@ -13,7 +13,8 @@ from torch.nn.functional import interpolate
 
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.gaussian import DiagonalGaussian
-from lvae_torch.models.contract import Features, Latent, Model, Output, Source, batch_size
+from lvae_torch.models.classes import UNCONDITIONAL, Classes
+from lvae_torch.models.contract import Features, Latent, Model, Output, Source, batch_size, of_classes
 from lvae_torch.models.geometry import crop_to, pad_to, padded_size
 from lvae_torch.models.layout import keeps_layout, repeated
 from lvae_torch.models.likelihoods.heads import Head
@@ -43,6 +44,7 @@ class Ladder:
     learn_top_prior: bool = False
     initial_halving: bool = True
     max_log_std: float | None = None
+    classes: Classes = UNCONDITIONAL
 
 
 class Rung(nn.Module):
@@ -51,6 +53,7 @@ class Rung(nn.Module):
     def __init__(self, ladder: Ladder, stage: Stage, top_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         style, z_channels = ladder.style, stage.z_channels
+        is_top, classes = top_size is not None, ladder.classes
         self.max_log_std = ladder.max_log_std
         self.posterior = nn.Conv2d(style.channels, 2 * z_channels, kernel_size=3, padding=1)
         self.z_proj = nn.Conv2d(z_channels, style.channels, kernel_size=3, padding=1)
@@ -58,21 +61,27 @@ class Rung(nn.Module):
         if top_size is not None:
             zeros = torch.zeros(1, 2 * z_channels, *top_size)  # a standard normal at first
             self.top_prior = nn.Parameter(zeros, requires_grad=ladder.learn_top_prior)
+            self.class_prior = (classes if ladder.learn_top_prior else UNCONDITIONAL).embedding(2 * z_channels, is_top)
         else:
             self.prior = nn.Conv2d(style.channels, 2 * z_channels, kernel_size=3, padding=1)
             self.merge = Merge(style, linear=ladder.linear_merge)
+        self.class_embedding = classes.embedding(style.channels, is_top)
         self.blocks = residual_tower(style, ladder.gated, ladder.blocks_per_layer, stage.halvings, up=True)
 
     def forward(
-        self, i: int, h: Tensor | None, feature: Tensor | None, source: Source, n: int
+        self, i: int, h: Tensor | None, feature: Tensor | None, source: Source, n: int, labels: Tensor | None
     ) -> tuple[Tensor, Latent]:
-        p = self._gaussian(repeated(self.top_prior, n) if h is None else self.prior(h))  # p(z_i | z_above)
-        q = None
-        if feature is not None:
-            both = feature if h is None else self.merge(feature, h)  #                              (B, C, H, W)
-            q = self._gaussian(self.posterior(both))  #                                          q(z_i | z_above, x)
-        z = source(i, p, q)  #                                                                      (B, Z, H, W)
-        out = self.z_proj(z.to(self.z_proj.weight.dtype))  #                                        (B, C, H, W)
+        if h is None:  # the top has no map from above: the class y enters its prior, its posterior and what it gives
+            p = self._gaussian(self.class_prior(repeated(self.top_prior, n), labels))  #                    p(z_L | y)
+            both = None if feature is None else self.class_embedding(feature, labels)
+        else:
+            h = self.class_embedding(h, labels)
+            p = self._gaussian(self.prior(h))  #                                                      p(z_i | z_above)
+            both = None if feature is None else self.merge(feature, h)  #                             (B, C, H, W)
+        q = None if both is None else self._gaussian(self.posterior(both))  #                      q(z_i | z_above, x)
+        z = source(i, p, q)  #                                                                        (B, Z, H, W)
+        out = self.z_proj(z.to(self.z_proj.weight.dtype))  #                                          (B, C, H, W)
+        out = self.class_embedding(out, labels) if h is None else out
         if self.skip is not None:
             out = self.skip(out, h)
         return self.blocks(out), Latent(z, p, q)
@@ -85,6 +94,7 @@ class SpatialLVAE(Model):
     """A ladder of latent maps. ``stages`` run bottom to top, as in papers; latents are listed top first."""
 
     blocks = (ResidualBlock,)
+    top_first = ("rungs",)
 
     def __init__(
         self,
@@ -94,7 +104,7 @@ class SpatialLVAE(Model):
         head: Head,
         data_dependent_init: bool = False,
     ) -> None:
-        super().__init__(image_shape, head.in_bits)
+        super().__init__(image_shape, head.in_bits, ladder.classes.count)
         self.data_dependent_init = data_dependent_init
         self.stages = stages
         self.ladder = ladder
@@ -133,10 +143,11 @@ class SpatialLVAE(Model):
     def decode(self, features: Features | None, source: Source, n: int | None = None) -> Output:
         """The top-down pass; without features it generates ``n`` images."""
         n = batch_size(features, n)
+        labels = self.labels_from(source, n)
         h: Tensor | None = None
         latents: list[Latent] = []
         for i, rung in enumerate(self.rungs):
-            h, latent = rung(i, h, None if features is None else features[i], source, n)
+            h, latent = rung(i, h, None if features is None else features[i], source, n, labels)
             latents.append(latent)
         assert h is not None, "a ladder has at least one rung"
         if self.ladder.initial_halving:
@@ -161,14 +172,14 @@ class SpatialLVAE(Model):
         """Whether the settings ask for data-dependent initialisation."""
         return self.data_dependent_init
 
-    def initialize(self, x: Tensor, bound: float | None = None) -> None:
+    def initialize(self, x: Tensor, bound: float | None = None, labels: Tensor | None = None) -> None:
         """Initialise from one batch x, (B, C, H, W), if ``data_dependent_init`` is set."""
         if not self.data_dependent_init:
             return
         was_training = self.training
         self.train()
         draw_kaiming(self)
-        rescale_to_data(self, lambda: self(x, posterior_sample), bound=bound)
+        rescale_to_data(self, lambda: self(x, of_classes(posterior_sample, labels)), bound=bound)
         self.train(was_training)
 
     @property

@@ -5,12 +5,13 @@ from typing import Literal
 
 from lvae_torch.cfg.section import Count, Fraction, Positive, PositiveInt, TupleOf
 from lvae_torch.data.shapes import ImageShape
-from lvae_torch.models.likelihoods.heads import LikelihoodName, LikelihoodSection, Options, likelihood_head
+from lvae_torch.models.classes import UNCONDITIONAL, Classes, ConditionalSection
+from lvae_torch.models.likelihoods.heads import LikelihoodName, Options, likelihood_head
 from lvae_torch.models.spatial_lvae.model import Ladder, SpatialLVAE, Stage
 from lvae_torch.models.spatial_lvae.residual import BlockStyle
 
 
-class SpatialLVAESection(LikelihoodSection):
+class SpatialLVAESection(ConditionalSection):
     """[model]: a spatial ladder VAE. The defaults are those that all published results share."""
 
     family: Literal["spatial_lvae"] = "spatial_lvae"
@@ -74,7 +75,7 @@ class SpatialLVAESection(LikelihoodSection):
                 "the top latent would be mostly padding. Take halvings out of downsample"
             )
 
-    def make(self, image_shape: ImageShape, n_levels: int) -> SpatialLVAE:
+    def make(self, image_shape: ImageShape, n_levels: int, classes: Classes = UNCONDITIONAL) -> SpatialLVAE:
         ladder = Ladder(
             BlockStyle(self.n_filters, self.nonlinearity, self.residual_type, self.batch_norm, self.dropout),
             blocks_per_layer=self.blocks_per_layer,
@@ -84,6 +85,7 @@ class SpatialLVAESection(LikelihoodSection):
             learn_top_prior=self.learn_top_prior,
             initial_halving=self.initial_halving,
             max_log_std=self.max_log_std,
+            classes=classes,
         )
         stages = tuple(Stage(z, d) for z, d in zip(self.z_channels, self.downsample, strict=True))
         head = likelihood_head(self.likelihood, image_shape[0], n_levels, Options(self.n_mixtures))

@@ -144,6 +144,7 @@ class VDVAE(Model):
     """Latents come out top-down, one for each block of ``plan.decoder``."""
 
     blocks = (BottomUpBlock, TopDownBlock)
+    top_first = ("top_down",)
 
     def __init__(self, image_shape: ImageShape, plan: Plan, head: Head, normalization: Normalization | None) -> None:
         """``normalization``: None shows images to the networks as they are."""

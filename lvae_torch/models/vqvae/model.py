@@ -116,7 +116,7 @@ class VQVAE(Model):
         """Whether the settings ask for codes that begin at the data."""
         return self.quantizer.starts_at_data
 
-    def initialize(self, x: Tensor, bound: float | None = None) -> None:
+    def initialize(self, x: Tensor, bound: float | None = None, labels: Tensor | None = None) -> None:
         """Put the codes at cluster centres of the encodings of one batch x, (B, C, H, W), if ``start = k_means``.
 
 

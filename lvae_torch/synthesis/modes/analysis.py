@@ -10,6 +10,7 @@ from torch import Tensor
 from lvae_torch.data.order import spread
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.elbo.units import Units, UnitStatistics
+from lvae_torch.models.contract import of_classes
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.reporting.figures import draw_bars, draw_clouds, draw_curves, draw_unit_history
 from lvae_torch.reporting.history import History
@@ -50,8 +51,8 @@ def _draw_layers(session: Session, units: Units) -> list[str]:
 
 def _units(session: Session) -> Units:
     statistics = UnitStatistics(session.model.latent_shapes(), session.processes.device)
-    for _, _, x in session.batches(session.options.batch_size, "analysis"):
-        statistics.update(session.model(x, posterior_sample).latents)
+    for _, indices, x in session.batches(session.options.batch_size, "analysis"):
+        statistics.update(session.passed(x, indices, posterior_sample).latents)
     return statistics.result(session.processes.sum_)
 
 
@@ -91,7 +92,7 @@ def _draw_classes(session: Session, labels: list[str]) -> list[str]:
     chosen = indices[spread(len(indices), N_POINTS)]
     drawn = []
     for j, part in enumerate(np.array_split(chosen, -(-len(chosen) // session.options.batch_size))):
-        latents = session.model(session.x_at(part, "classes", j), posterior_sample).latents
+        latents = session.passed(session.x_at(part, "classes", j), part, posterior_sample).latents
         drawn.append([latent.z.flatten(1).cpu() for latent in latents])
     clouds = {
         name: two_principal_components(torch.cat(layer))
@@ -134,12 +135,14 @@ def _draw_pictures(session: Session) -> None:
     at_full_width = prior_sample([1.0] * len(session.model.latent_shapes()))
     is_points = session.model.image_shape == POINT
     n_pictures = N_POINTS if is_points else N_PICTURES
-    likelihood = session.model(None, at_full_width, n=n_pictures).likelihood
+    drawn = of_classes(at_full_width, session.chosen(range(n_pictures)))
+    likelihood = session.model(None, drawn, n=n_pictures).likelihood
     indices = session.images.indices
-    x = session.x_at(indices[spread(len(indices), n_pictures)], "analysis pairs")
+    shown_first = indices[spread(len(indices), n_pictures)]
+    x = session.x_at(shown_first, "analysis pairs")
     if is_points:
         save_point_samples(session.out / "samples.png", x, likelihood.sample(), likelihood.mean())
     else:
         save_shown(session.out / "samples.png", session.picture_of(likelihood), 10)
-    shown = session.picture_of(session.model(x, posterior_sample).likelihood)
+    shown = session.picture_of(session.passed(x, shown_first, posterior_sample).likelihood)
     save_pairs(session.out / "reconstructions.png", x, shown, 10)

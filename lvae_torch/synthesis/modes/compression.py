@@ -37,15 +37,15 @@ def run(session: Session) -> dict[str, object]:
     """Compress, decompress, compare; one process does it, for the images are chained.
 
     Raises:
-        CfgError: if the model's likelihood is no probability of pixel levels.
+        CfgError: if the model's likelihood is no probability of pixel levels, or it is class-conditional.
         NumericalError: if an image came back changed.
     """
     if session.n_dims is None:
         raise CfgError(f"{session.identity['run']}: p(x|z) is no probability of pixel levels; nothing can be coded.")
-    if not session.processes.is_main:
-        return {}
     source = SplitLevels(session.images)
     compressor = Compressor(session.model, source.n_levels, str(session.identity["run"]))
+    if not session.processes.is_main:
+        return {}
     progress = Progress()
     batch = min(session.options.batch_size, most_in_a_batch(session.model.image_shape))
     with tempfile.TemporaryDirectory(dir=session.out) as folder:

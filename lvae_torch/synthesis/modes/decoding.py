@@ -12,8 +12,9 @@ from torch import Tensor
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import check_name, read_json
+from lvae_torch.models.contract import of_classes
 from lvae_torch.models.sources import filled, given_latents, prior_sample
-from lvae_torch.synthesis.modes.encoding import INDEX, NAMES
+from lvae_torch.synthesis.modes.encoding import INDEX, LABELS, NAMES
 from lvae_torch.synthesis.parts import Arrays, read_part
 from lvae_torch.synthesis.session import Session, n_rounds
 from lvae_torch.synthesis.showing import save_first, stored
@@ -97,17 +98,38 @@ def _decode(session: Session, encoded: Encoded, name: str, temperatures: tuple[f
     keep = encoded.kept.broadcastable(session.latent_shapes, device)
     arrays = read_part(encoded.folder / name)
     indices, latents = arrays["indices"], encoded.latents(arrays, name, session)
+    labels = _labels(session, encoded.folder / name, arrays)
     shown = []
     for first in range(0, len(indices), options.batch_size):
         numbers = indices[first : first + options.batch_size].tolist()
         z = [layer[first : first + options.batch_size].to(device) for layer in latents]
         seed_everything("decoding", options.seed, numbers[0])
         source = given_latents(z) if encoded.kept.everything else filled(z, keep, prior_sample(temperatures))
-        picture = session.picture_of(session.model(None, source, n=len(numbers)).likelihood, numbers[0])
+        told = None if labels is None else labels[first : first + options.batch_size]
+        out = session.model(None, of_classes(source, told), n=len(numbers))
+        picture = session.picture_of(out.likelihood, numbers[0])
         shown.append(stored(picture))
         if options.save_singles:
             save_singles(session.out / SINGLES, numbers, picture, encoded.single_names)
     return {"indices": indices, **{name: np.concatenate([piece[name] for piece in shown]) for name in shown[0]}}
+
+
+def _labels(session: Session, path: Path, arrays: Arrays) -> Tensor | None:
+    """The classes of the encoded images, (n,); None for an unconditional model.
+
+    Raises:
+        DataError: if a class-conditional model's encodings lack them.
+    """
+    if not session.classes:
+        return None
+    labels = arrays.get(LABELS)
+    if (
+        labels is None
+        or labels.shape != arrays["indices"].shape
+        or not np.isin(labels, range(len(session.classes))).all()
+    ):
+        raise DataError(f"{path}: holds no class for each image; encode again.")
+    return torch.from_numpy(labels).to(session.processes.device)
 
 
 def _single_names(path: Path) -> dict[int, str] | None:

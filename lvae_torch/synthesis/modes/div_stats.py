@@ -55,7 +55,7 @@ def _sums(session: Session, batches: Iterable[Batch]) -> Arrays:
     sums = [torch.zeros(shape[0], dtype=torch.float64) for shape in session.latent_shapes]
     n_images = 0
     for indices, x in batches:
-        for total, latent in zip(sums, session.model(x, posterior_sample).latents, strict=True):
+        for total, latent in zip(sums, session.passed(x, indices, posterior_sample).latents, strict=True):
             total += variate_kl(latent).sum(dim=0, dtype=torch.float64).cpu()
         n_images += len(indices)
     return {"n_images": np.array(n_images), **{f"nats.{i}": total.numpy() for i, total in enumerate(sums)}}

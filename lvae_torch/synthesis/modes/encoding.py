@@ -3,6 +3,7 @@
 arrays = numpy.load("part_00000.npz")          # or safetensors.numpy.load_file("part_00000.safetensors")
 arrays["z.0"]                                  # top layer: (n, Z, h, w); also posterior_mean.0, posterior_log_std.0
 arrays["indices"]                              # indices of these images in the split
+arrays["labels"]                               # their classes, where the model is class-conditional
 """
 
 import math
@@ -25,6 +26,7 @@ from lvae_torch.synthesis.variates import Kept, kept_variates
 STORED = ("z", "posterior_mean", "posterior_log_std")
 MOST_BYTES = 2**30  # size limit of a part, which is held in memory
 INDEX, NAMES = "index.json", "names.txt"
+LABELS = "labels"
 
 
 @torch.no_grad()
@@ -71,10 +73,20 @@ def run(session: Session) -> dict[str, object]:
 
 def _encode(session: Session, batches: Iterable[Batch], source: Source, kept: Kept) -> Arrays:
     pieces = [
-        {"indices": indices, **_arrays(session.model(x, source).latents, kept, session.options.shard_dtype)}
+        {
+            "indices": indices,
+            **_labels(session, indices),
+            **_arrays(session.passed(x, indices, source).latents, kept, session.options.shard_dtype),
+        }
         for indices, x in batches
     ]
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _labels(session: Session, indices: np.ndarray) -> dict[str, np.ndarray]:
+    """The classes that a class-conditional model was told, and must be told to decode."""
+    labels = session.labels_at(indices)
+    return {} if labels is None else {LABELS: labels.cpu().numpy()}
 
 
 def _arrays(latents: tuple[Latent, ...], kept: Kept, dtype: str) -> dict[str, np.ndarray]:

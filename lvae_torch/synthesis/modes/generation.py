@@ -7,14 +7,16 @@ import torch
 
 from lvae_torch.distributed.seeding import seed_of
 from lvae_torch.distributions.noise import image_streams
+from lvae_torch.models.contract import of_classes
 from lvae_torch.models.sources import prior_sample
 from lvae_torch.synthesis.codes import code_grid
 from lvae_torch.synthesis.session import Session, n_rounds
-from lvae_torch.synthesis.showing import save_first, stored
+from lvae_torch.synthesis.showing import MOST_ROWS, save_first, stored
 from lvae_torch.synthesis.singles import SINGLES, save_singles
 from lvae_torch.synthesis.temperatures import per_layer
 
 STEP = 8
+N_IMAGES = 64
 
 
 @torch.no_grad()
@@ -22,34 +24,49 @@ def run(session: Session) -> dict[str, object]:
     """Write images as parts, uint8 (n, H, W, C), and a grid of the first ones.
 
     Each entry of ``temperatures`` gets its own folder (``setting_0`` and so on) and its own noise. Image k has a stream
-    of noise of its own too: with another number of images the first ones are the same.
+    of noise of its own too: with another number of images the first ones are the same. A class-conditional model draws
+    rows of one class each, and its parts have ``labels``, (n,), too.
     """
     options, n_layers = session.options, len(session.model.latent_shapes())
     settings = [per_layer(given, n_layers, "temperatures") for given in options.temperatures]
     _remove_settings(session)
-    said: dict[str, object] = {"n_images": options.n_images, "draw": options.draw}
+    n_images = options.n_images or _default(session)
+    said: dict[str, object] = {"n_images": n_images, "draw": options.draw, **_classes_told(session)}
     said |= _prior_told(session)
     if not settings:
         temperatures = per_layer(options.temperature, n_layers)
-        _generate(session, temperatures)
+        _generate(session, n_images, temperatures)
         return {**said, "temperatures": list(temperatures)}
     for k, temperatures in enumerate(settings):
-        _generate(replace(session, out=session.out / f"setting_{k}"), temperatures, "setting", k)
+        _generate(replace(session, out=session.out / f"setting_{k}"), n_images, temperatures, "setting", k)
     return {**said, "settings": [{"folder": f"setting_{k}", "temperatures": list(t)} for k, t in enumerate(settings)]}
 
 
-def _generate(session: Session, temperatures: tuple[float, ...], *key: int | str) -> None:
+def _generate(session: Session, n_images: int, temperatures: tuple[float, ...], *key: int | str) -> None:
     options = session.options
     size = options.batch_size
     parts = session.parts(0, "n_images", "batch_size")  # quick, so always made anew
-    for j, count in n_rounds(session, options.n_images, size):
+    for j, count in n_rounds(session, n_images, size):
         shown = drawn(session, temperatures, j * size, count, *key)
-        parts.write(j, stored(shown))
+        labels = session.chosen(range(j * size, j * size + count))
+        classes = {} if labels is None else {"labels": labels.cpu().numpy()}
+        parts.write(j, {**stored(shown), **classes})
         if options.save_singles:
             save_singles(session.out / SINGLES, range(j * size, j * size + count), shown)
     session.processes.barrier()
     if session.processes.is_main:
-        save_first(session.out / "samples.png", parts, options.n_images, options.columns)
+        save_first(session.out / "samples.png", parts, n_images, options.columns)
+
+
+def _default(session: Session) -> int:
+    """64 images, or a row of each class, as far as the picture shows them."""
+    classes = session.chosen_classes
+    return session.options.columns * min(len(classes), MOST_ROWS) if classes else N_IMAGES
+
+
+def _classes_told(session: Session) -> dict[str, object]:
+    """The classes of the rows, in order; empty for an unconditional model."""
+    return {"classes": [session.classes[k] for k in session.chosen_classes]} if session.chosen_classes else {}
 
 
 def drawn(session: Session, temperatures: tuple[float, ...], first: int, count: int, *key: int | str) -> torch.Tensor:
@@ -58,7 +75,8 @@ def drawn(session: Session, temperatures: tuple[float, ...], first: int, count: 
     seeds = [seed_of("generation", session.options.seed, *key, first + i) for i in range(n)]
     with image_streams(seeds, session.processes.device):
         source = prior_sample(temperatures) if session.prior is None else session.prior.source(n, temperatures[0])
-        return session.picture_of(session.model(None, source, n=n).likelihood)[:count]
+        out = session.model(None, of_classes(source, session.chosen(range(first, first + n))), n=n)
+        return session.picture_of(out.likelihood)[:count]
 
 
 def in_step(count: int, size: int) -> int:

@@ -14,7 +14,8 @@ N_ROWS, N_STEPS = 10, 10
 def run(session: Session) -> dict[str, object]:
     """Write ``interpolation.png``: a row for each of 10 pairs of images, with 10 weights from 0 to 1.
 
-    Each row begins with the reconstruction of one image and ends with that of the other.
+    Each row begins with the reconstruction of one image and ends with that of the other. A class-conditional model is
+    told the class of the nearer one.
     """
     assert session.latent_shapes  # raises CfgError if there are none
     if not session.processes.is_main:
@@ -22,12 +23,14 @@ def run(session: Session) -> dict[str, object]:
     indices = session.images.indices
     chosen = indices[spread(len(indices), 2 * N_ROWS)]
     n = len(chosen) // 2
-    latents = session.model(session.x_at(chosen, "interpolation"), posterior_mean).latents
+    latents = session.passed(session.x_at(chosen, "interpolation"), chosen, posterior_mean).latents
     weights = torch.linspace(0, 1, N_STEPS).tolist()
     shown = []
     for weight in weights:
-        between = [between(latent.z[:n], latent.z[n : 2 * n], weight) for latent in latents]
-        shown.append(session.picture_of(session.model(None, given_latents(between), n=n).likelihood, "interpolation"))
+        mixed = [between(latent.z[:n], latent.z[n : 2 * n], weight) for latent in latents]
+        nearer = chosen[n : 2 * n] if weight > 0.5 else chosen[:n]  # as of codes: a class cannot be mixed
+        source = session.of_images(given_latents(mixed), nearer)
+        shown.append(session.picture_of(session.model(None, source, n=n).likelihood, "interpolation"))
     save_shown(session.out / "interpolation.png", torch.stack(shown, dim=1).flatten(0, 1), N_STEPS)
     pairs = zip(chosen[:n].tolist(), chosen[n : 2 * n].tolist(), strict=True)
     return {"pairs": [list(pair) for pair in pairs], "weights": weights}

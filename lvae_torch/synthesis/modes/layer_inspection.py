@@ -1,13 +1,14 @@
 """Layer inspection: shows what each latent layer decides, in one picture per layer.
 
 In a row, all columns share one draw of the layers above, the layer itself is drawn anew for each column, and the
-layers below stay at their prior mean. So only this layer makes the columns differ.
+layers below stay at their prior mean. So only this layer makes the columns differ. Each row of a class-conditional
+model is of one class, as in generation.
 """
 
 import torch
 
 from lvae_torch.distributed.seeding import seed_everything
-from lvae_torch.models.contract import Source
+from lvae_torch.models.contract import Source, of_classes
 from lvae_torch.models.sources import by_layer, prior_mean, prior_sample, shared
 from lvae_torch.synthesis.session import Session, n_rounds
 from lvae_torch.synthesis.showing import save_shown
@@ -24,7 +25,9 @@ def run(session: Session) -> dict[str, object]:
         for row in range(options.columns):
             seed_everything("layer_inspection", options.seed, i, row)
             source = varying_only(i, len(shapes), prior_sample(temperatures))
-            rows.append(session.picture_of(session.model(None, source, n=options.columns).likelihood))
+            first = row * options.columns
+            told = of_classes(source, session.chosen(range(first, first + options.columns)))
+            rows.append(session.picture_of(session.model(None, told, n=options.columns).likelihood))
         save_shown(session.out / f"layer_{i:02d}.png", torch.cat(rows), options.columns)
     return {
         "layers": [{"picture": f"layer_{i:02d}.png", "latent_shape": list(shape)} for i, shape in enumerate(shapes)]

@@ -28,7 +28,8 @@ def run(session: Session) -> dict[str, object]:
                 if session.processes.is_main:
                     progress(f"likelihood, passes of batch {j + 1} of {count}:", next(done), passes)
 
-            bound = iw_bound(session.model, x, options.iw_samples, options.chunk, after_pass=after_pass)
+            told, labels = (options.iw_samples, options.chunk), session.labels_at(indices)
+            bound = iw_bound(session.model, x, *told, after_pass=after_pass, labels=labels)
             parts.write(j, {"indices": indices, "log_p": bound.cpu().numpy()})
     session.processes.barrier()
     if not session.processes.is_main:

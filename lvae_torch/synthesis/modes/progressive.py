@@ -56,5 +56,5 @@ def _row(session: Session, row: int, sources: list[Source]) -> tuple[torch.Tenso
     shown = []
     for source in sources:
         x = session.x_at(np.array([row]), "progressive", row)
-        shown.append(session.picture_of(session.model(x, source).likelihood, row))
+        shown.append(session.picture_of(session.passed(x, np.array([row]), source).likelihood, row))
     return x, shown

@@ -50,7 +50,7 @@ def run(session: Session) -> dict[str, object]:
 def _reconstruct(session: Session, batch: Batch, source: Source, kept: Kept) -> Arrays:
     """Numbers of each image, (b,) or (b, L); also saves single pictures if asked for."""
     indices, x = batch
-    out = session.model(x, source)
+    out = session.passed(x, indices, source)
     kl = [variate_kl(latent) for latent in out.latents]  # (b, Z) each
     masks = [torch.from_numpy(mask).to(x.device) for mask in kept.masks]
     shown = session.picture_of(out.likelihood, int(indices[0]))
@@ -132,6 +132,6 @@ def _save_pairs(session: Session, source: Source) -> None:
     pairs = []
     for piece in np.split(chosen, range(session.options.batch_size, len(chosen), session.options.batch_size)):
         x = session.x_at(piece, "pairs", int(piece[0]))
-        pairs.append((x, session.picture_of(session.model(x, source).likelihood)))
+        pairs.append((x, session.picture_of(session.passed(x, piece, source).likelihood)))
     x, shown = (torch.cat(images) for images in zip(*pairs, strict=True))
     save_pairs(session.out / "reconstructions.png", x, shown, max(1, session.options.columns // 2))

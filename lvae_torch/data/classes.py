@@ -1,0 +1,95 @@
+"""The classes of a dump as a class-conditional model needs them: one label an image, counted from 0."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lvae_torch.data.dump import Dump, ImageSplit
+from lvae_torch.errors import DataError
+
+REMEDY = "Make the dump again with a class for each image (lvae data images --labels FILE --label-column NAME)"
+
+MOST_TOLD = 20
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Of the training images: names, and a hash that tells them from other labels of the same images."""
+
+    names: tuple[str, ...] = ()
+    """Of the classes 0, 1, ...: what the dump calls them, else their numbers; empty for an unconditional model."""
+    labels_hash: str = ""
+
+    @classmethod
+    def of(cls, dump: Dump, split: str) -> "Classes":
+        """Those of the training split.
+
+        Raises:
+            DataError: if the dump has no labels, several an image, or values that are no classes.
+        """
+        labels = _one_each(dump, split)
+        named = dump.label_names
+        count = max(len(named), int(labels.max()) + 1)
+        if count > max(len(labels), len(named)):
+            raise DataError(
+                f"{dump.folder}: labels up to {labels.max():,} of {len(labels):,} images are no classes. {REMEDY}."
+            )
+        names = (*named, *map(str, range(len(named), count)))
+        _check_range(dump, split, labels, len(named) or count)
+        digests = "".join(shard.labels_sha256 for shard in dump.shards[split])
+        return cls(names, hashlib.sha256(digests.encode()).hexdigest())
+
+
+NO_CLASSES = Classes()
+
+
+def with_labels(split: ImageSplit, dump: Dump, classes: Sequence[str]) -> ImageSplit:
+    """The split with the class of each image; unchanged where there are no ``classes``.
+
+    Raises:
+        DataError: if an image has no class, or one that is not among them.
+    """
+    if not classes:
+        return split
+    labels = _one_each(dump, split.name)
+    _check_range(dump, split.name, labels, len(classes))
+    return replace(split, labels=labels)
+
+
+def class_numbers(wanted: Iterable[int | str], names: Sequence[str]) -> list[int]:
+    """The numbers of classes, each given by its number or by its name.
+
+    Raises:
+        ValueError: if there is no such class.
+    """
+    chosen = list(wanted)
+    numbers = [names.index(one) if one in names else one for one in chosen]
+    if unknown := [one for one in numbers if not (isinstance(one, int) and 0 <= one < len(names))]:
+        told = ", ".join(names[:MOST_TOLD]) + (", ..." if len(names) > MOST_TOLD else "")
+        raise ValueError(f"no class {unknown[0]!r}; there are {len(names)}, counted from 0: {told}")
+    return [one for one in numbers if isinstance(one, int)]
+
+
+def _one_each(dump: Dump, split: str) -> np.ndarray:
+    labels = dump.labels(split)
+    if labels is None:
+        raise DataError(f"{dump.folder}: the images of {split} have no labels. {REMEDY}.")
+    if labels.ndim != 1:
+        named = f" ({', '.join(dump.label_names[:3])}, ...)" if dump.label_names else ""
+        raise DataError(
+            f"{dump.folder}: the images of {split} have {labels.shape[1]} labels each{named}; a model can be "
+            f"conditional on one. {REMEDY}, and name one column."
+        )
+    return labels
+
+
+def _check_range(dump: Dump, split: str, labels: np.ndarray, n_classes: int) -> None:
+    outside = np.flatnonzero((labels < 0) | (labels >= n_classes))
+    if len(outside):
+        first = int(outside[0])
+        raise DataError(
+            f"{dump.folder}: image {first} of {split} has label {labels[first]}, and there are {n_classes} classes, "
+            f"counted from 0 ({len(outside):,} images like that). {REMEDY}, or choose another split."
+        )
