@@ -128,7 +128,7 @@ class Painter:
             yield Picture("Layer inspection", caption, _png(shown))
 
     def _drawn(self, source: Source, places: Sequence[int], *key: int | str) -> Tensor:
-        """Means of p(x|z), (n, C, H, W), at these places of a grid, each row of which has one class, if there are any."""
+        """Means of p(x|z), (n, C, H, W), at these places of a grid, a row of which has one class, if any."""
         seed_everything("report", *key, self.seed)
         parts = [places[first : first + self.at_once] for first in range(0, len(places), self.at_once)]
         passes = (self.model(None, of_classes(source, self._classes(part)), n=len(part)) for part in parts)

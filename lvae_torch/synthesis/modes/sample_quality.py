@@ -68,8 +68,9 @@ def _made(session: Session, extractor: Extractor) -> dict[str, Collection]:
     chosen = indices[spread(len(indices), options.quality_images)]
 
     def reconstructions(first: int, count: int) -> Tensor:
-        x = session.x_at(chosen[first : first + count], "posterior", first)
-        return session.picture_of(session.model(x, posterior_sample).likelihood, first)
+        at = chosen[first : first + count]
+        x = session.x_at(at, "posterior", first)
+        return session.picture_of(session.passed(x, at, posterior_sample).likelihood, first)
 
     prior = {} if session.prior is None else dict(session.prior.identity)
     said = {**shown, "temperatures": list(temperatures), **prior}
