@@ -21,8 +21,9 @@ class Block(nn.Sequential):
         super().__init__(layer, nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        layer, activation = self
-        out: Tensor = activation(layer(laid_out_as(layer.weight, x)))
+        weight = self[0].weight
+        assert isinstance(weight, Tensor)
+        out: Tensor = super().forward(laid_out_as(weight, x))
         return out
 
 
