@@ -18,6 +18,12 @@ def keeps_layout(x: Tensor) -> Tensor:
     return y
 
 
+def laid_out_as(weight: Tensor, x: Tensor) -> Tensor:
+    """x, (B, C, H, W), channels-last if the kernel ``weight`` is; vectors, (B, D), as they are."""
+    is_map = x.dim() == weight.dim() == 4
+    return x.contiguous(memory_format=torch.channels_last) if is_map and is_channels_last(weight) else x
+
+
 def in_stream(x: Tensor) -> Tensor:
     """A learned map as the maps that it joins are: under autocast in half precision.
 

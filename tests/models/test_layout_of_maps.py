@@ -25,7 +25,7 @@ FAMILIES = {
     "efficient_vdvae": (lambda: small.very_deep(COLOUR, 256, widths=(48, 56, 64), n_mixtures=1), COLOUR, 256),
     "vdvae": (lambda: small.residual(width=64, custom_width_str="", n_mixtures=1), COLOUR, 256),
     "vae": (
-        lambda: small.one_latent("vae", COLOUR, 256, widths=(32, 32, 32), likelihood="discretized_logistic"),
+        lambda: small.one_latent("vae", COLOUR, 256, widths=(32, 32, 32), likelihood="recon_sse"),
         COLOUR,
         256,
     ),
@@ -45,7 +45,7 @@ def test_maps_and_gradients_have_one_layout(name: str, precision: str) -> None:
 def test_the_count_sees_mixed_layouts() -> None:
     model = spatial(COLOUR, 256).to(memory_format=torch.channels_last).train()
     model.final.register_forward_hook(lambda module, args, y: y[..., 1:].repeat(1, 1, 1, 2)[..., :8])  # slices
-    assert counts_of_step(model, images(2, COLOUR, 256)).mixed_share > 0.1
+    assert counts_of_step(model, images(2, COLOUR, 256)).mixed_share > 0.05
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

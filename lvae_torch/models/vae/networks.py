@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.models.geometry import crop_to, pad_to, padded_size
-from lvae_torch.models.layout import keeps_layout
+from lvae_torch.models.layout import keeps_layout, laid_out_as
 
 
 class Block(nn.Sequential):
@@ -19,6 +19,12 @@ class Block(nn.Sequential):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer, nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self[0].weight
+        assert isinstance(weight, Tensor)
+        out: Tensor = super().forward(laid_out_as(weight, x))
+        return out
 
 
 class Centred(nn.Module):
