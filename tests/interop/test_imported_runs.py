@@ -77,6 +77,7 @@ def write_noise(dumps: Path, name: str, layout: Layout) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("source", "dump", "layout"), RECORDED)
 def test_the_whole_way_of_a_recorded_run(
     tmp_path: Path, source: Path, dump: str, layout: Layout, monkeypatch: pytest.MonkeyPatch
