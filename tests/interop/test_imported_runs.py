@@ -107,7 +107,7 @@ def test_the_whole_way_of_a_recorded_run(
 def check_compression(folder: Path, run: Path, dump: str) -> None:
     """Also by the bundle alone."""
     compress([str(run), "test", "test.lvz", "--limit", "3"])
-    decompress(["bundle", "test.lvz", "dumps/again", "--dump"])
+    decompress(["--run", "bundle", "test.lvz", "dumps/again", "--dump"])
     wanted = Dump.open(folder / "dumps", dump).split("test").gather(spread(8, 3))
     again = Dump.open(folder / "dumps", "again").split("decompressed").gather(np.arange(3))
     assert torch.equal(
