@@ -26,14 +26,17 @@ def trained_model(settings: Settings, device: torch.device = CPU) -> Model:
     return model.to(memory_format=torch.channels_last).train()
 
 
-def whole_step(settings: Settings, model: Model) -> TrainStep:
-    """Adamax, EMA, skip guard and meter; the learning rate is 0, so that no step changes the next one."""
+def whole_step(settings: Settings, model: Model, section: OptimizerSection | None = None) -> TrainStep:
+    """Optimizer (Adamax unless ``section`` says another), EMA, skip guard and meter.
+
+    The learning rate is 0, so that no step changes the next one.
+    """
     train, device = settings.train, next(model.parameters()).device
     model.train()
     if train.activation_checkpointing:
         model.rematerialize()
     flat = FlatParameters(model)
-    section = OptimizerSection()
+    section = section or OptimizerSection()
     return TrainStep(
         section=section,
         model=model,

@@ -65,7 +65,7 @@ def peak_gib() -> float:
 
 
 def _ours(settings: Settings) -> Callable[[Tensor], None]:
-    step = whole_step(settings, trained_model(settings))
+    step = whole_step(settings, trained_model(settings), settings.optimizer)
     return lambda raw: step(raw, 0)
 
 

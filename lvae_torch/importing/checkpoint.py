@@ -54,8 +54,12 @@ def _meta_model(settings: Settings, on: TrainedOn) -> Model:
 
 def _weights(expected: Mapping[str, Tensor], part: Part, what: str) -> Weights:
     """The tensors of a part, held against the model."""
-    found = {name: _plain(tensor, name, what) for name, tensor in part()}
-    check_shapes(_shapes(expected.items()), _shapes(found.items()), f"the {what} do not fit the settings")
+    found, shapes = dict[str, Tensor](), dict[str, tuple[int, ...]]()
+    for name, tensor in part():
+        shapes[name] = tuple(tensor.shape)
+        if name in expected and tensor.shape == expected[name].shape:  # nothing is made of what does not fit
+            found[name] = _plain(tensor, name, what)
+    check_shapes(_shapes(expected.items()), shapes, f"the {what} do not fit the settings")
     return found
 
 
@@ -85,9 +89,8 @@ def _optimizer(settings: Settings, model: Model, moments: Moments | None) -> dic
         for name, tensor in part():
             if name not in pieces:
                 raise DataError(f"{key} of {name}: this model has no such weight.")
-            value = _plain(tensor, name, key)
-            check_shapes({name: tuple(pieces[name].shape)}, {name: tuple(value.shape)}, f"{key} does not fit")
-            pieces[name].copy_(value)
+            check_shapes({name: tuple(pieces[name].shape)}, {name: tuple(tensor.shape)}, f"{key} does not fit")
+            pieces[name].copy_(_plain(tensor, name, key))
             seen.add(name)
         if missing := pieces.keys() - seen:
             raise DataError(f"{key} of {min(missing)} is missing; the optimizer's state is not of these weights.")

@@ -13,7 +13,7 @@ from lvae_torch.errors import DataError
 from lvae_torch.interop.recognition import Found, Kind, UnknownFileError, recognise
 from lvae_torch.interop.torch_files import is_torch_zip
 
-MOST_FILES, DEEPEST = 2000, 6
+MOST_FILES, DEEPEST, LONGEST_NAME = 2000, 6, 255
 USELESS = {".png", ".jpg", ".jpeg", ".txt", ".md", ".py", ".npy", ".npz"}
 """Pictures, logs for people and arrays, of which no run is made."""
 SETTINGS = {Kind.VDVAE_LOG, Kind.VDVAE_HPARAMS, Kind.EFFICIENT_CFG, Kind.LADDER_FLAGS}
@@ -79,47 +79,56 @@ def _known(source: Path, files: list[Path]) -> list[Found]:
             found.append(recognise(path))
         except UnknownFileError as error:
             unknown.append(str(error))
-    if not found:
+    if not found or (unknown and not any(file.kind in SETTINGS_BESIDE for file in found)):
         told = "\n  ".join(unknown[:5]) or "it has no files of weights or settings"
+        what = "no weights" if found else "nothing"
         raise DataError(
-            f"{source}: nothing of openai/vdvae, Efficient-VDVAE or ladder-vae-pytorch lies there:\n  {told}"
+            f"{source}: {what} of openai/vdvae, Efficient-VDVAE or ladder-vae-pytorch can be read there:\n  {told}"
         )
     return found
 
 
 @contextmanager
 def _unpacked(archive_path: Path, scratch: Path) -> Iterator[Path]:
-    """The members of an archive as files, under names that cannot leave the folder.
+    """The members of an archive as files in a folder that goes away again.
 
     Raises:
         DataError: if the archive is damaged, or its files do not fit on the disk.
     """
-    try:
-        with zipfile.ZipFile(archive_path) as archive, TemporaryDirectory(dir=scratch, prefix="unpacked.") as folder:
-            members = [m for m in archive.infolist() if not m.is_dir() and m.file_size and _is_plain(m)]
-            members = [m for m in members if PurePosixPath(m.filename).suffix.lower() not in USELESS]
-            needed = sum(member.file_size for member in members)
-            if len(members) > MOST_FILES or needed > shutil.disk_usage(folder).free:
-                raise DataError(
-                    f"{archive_path}: unpacked it is {len(members):,} files of {needed:,} bytes; too many, or too "
-                    f"large for {scratch}. Unpack it elsewhere, and give the folder of one run."
-                )
-            for i, member in enumerate(members):
-                target = Path(folder) / str(i) / PurePosixPath(member.filename).name
-                target.parent.mkdir()
-                with archive.open(member) as source, open(target, "wb") as copy:
-                    shutil.copyfileobj(source, copy, 1 << 20)
-            yield Path(folder)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise DataError(f"{archive_path}: refused: a damaged zip archive ({error}); fetch it again.") from error
-    except RuntimeError as error:
-        if "password" not in str(error):
+    with TemporaryDirectory(dir=scratch, prefix="unpacked.") as folder:
+        try:
+            _unpack(archive_path, Path(folder))
+        except DataError:
             raise
-        raise DataError(f"{archive_path}: refused: it is locked with a password.") from error
+        except RuntimeError as error:
+            told = "it is locked with a password" if "password" in str(error) else f"a damaged zip archive ({error})"
+            raise DataError(f"{archive_path}: refused: {told}.") from error
+        except Exception as error:  # each way of compressing has errors of its own
+            raise DataError(f"{archive_path}: refused: a damaged zip archive ({error}); fetch it again.") from error
+        yield Path(folder)
+
+
+def _unpack(archive_path: Path, folder: Path) -> None:
+    """Under names that cannot leave the folder."""
+    with zipfile.ZipFile(archive_path) as archive:
+        members = [m for m in archive.infolist() if not m.is_dir() and m.file_size and _is_plain(m)]
+        members = [m for m in members if PurePosixPath(m.filename).suffix.lower() not in USELESS]
+        needed = sum(member.file_size for member in members)
+        if len(members) > MOST_FILES or needed > shutil.disk_usage(folder).free:
+            raise DataError(
+                f"{archive_path}: unpacked it is {len(members):,} files of {needed:,} bytes; too many, or too large "
+                f"for {folder.parent}. Unpack it elsewhere, and give the folder of one run."
+            )
+        for i, member in enumerate(members):
+            target = folder / str(i) / PurePosixPath(member.filename).name
+            target.parent.mkdir()
+            with archive.open(member) as source, open(target, "wb") as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
 
 
 def _is_plain(member: zipfile.ZipInfo) -> bool:
     """Whether it is a file with a name of its own: no link, no way out of its folder."""
     name = PurePosixPath(member.filename)
     kind = member.external_attr >> 28  # of a member made under Unix: 0o10 a file, 0o12 a link, 0 unknown
-    return kind in (0, 0o10) and name.name not in ("", ".", "..") and not name.name.startswith("._")
+    is_name = name.name not in ("", ".", "..") and len(name.name.encode()) <= LONGEST_NAME
+    return kind in (0, 0o10) and is_name and not name.name.startswith("._")

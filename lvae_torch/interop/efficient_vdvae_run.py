@@ -18,7 +18,7 @@ from lvae_torch.interop.efficient_vdvae_jax import tensors
 from lvae_torch.interop.flax_state import FlaxState
 from lvae_torch.interop.recognition import Found, Kind
 from lvae_torch.interop.taken import Moments, Part, Taken
-from lvae_torch.interop.torch_files import are_tensors, check_sums
+from lvae_torch.interop.torch_files import MOST_UPDATES, are_tensors, check_sums, is_plain, states_of, updates_of
 from lvae_torch.models.efficient_vdvae.section import EfficientVDVAESection
 
 PROGRAM = "Rayhane-mamah/Efficient-VDVAE"
@@ -135,10 +135,10 @@ def _settings(found: Sequence[Found], checkpoint: Path, cfg: Path | None) -> _Cf
 def _step(file: Found) -> int:
     """Updates, where the checkpoint says so."""
     if file.kind is Kind.EFFICIENT_JAX:
-        return int(file.content.number("step") or 0)
+        return file.content.count("step")
     step = file.content["global_step"]
-    if not isinstance(step, int):
-        raise DataError(f"{file.path}: its global_step is {step!r}; it needs a whole number.")
+    if type(step) is not int or not -1 <= step <= MOST_UPDATES:
+        raise DataError(f"{file.path}: its global_step is no whole number of steps.")
     return step + 1  # theirs is the number of the last step, counted from 0
 
 
@@ -153,7 +153,7 @@ def _of_jax(state: FlaxState, cfg: _Cfg, only_average: bool) -> Taken:
     if kept and all(kept.values()):
         keys = MOMENTS.get(cfg.optimizer, MOMENTS["Adamax"])
         parts = {key: theirs for key, theirs in zip(keys, kept.values(), strict=True) if theirs is not None}
-        moments = Moments(int(state.number("opt_state/0/count") or 0), parts)
+        moments = Moments(state.count("opt_state/0/count"), parts)
     exact, decay = cfg.exact(is_jax=True), state.number("ema_decay")
     if decay is not None and cfg.is_original and not np.isclose(decay, float(cfg["train", "ema_decay"])):
         exact = (*exact, f"train.ema_decay={decay!r}")
@@ -167,7 +167,7 @@ def _of_jax(state: FlaxState, cfg: _Cfg, only_average: bool) -> Taken:
         cfg_name=cfg.name,
         files=(state.path,),
         images=cfg.images,
-        step=int(state.number("step") or 0),
+        step=state.count("step"),
         raw=raw,
         averaged=averaged,
         moments=moments,
@@ -207,8 +207,8 @@ def _renamed(values: Mapping[str, Tensor], blocks: Sequence[int]) -> dict[str, T
 
 def _moments(theirs: Mapping[str, Any], cfg: _Cfg) -> Moments | None:
     """Where all are kept as PyTorch keeps them, one of each a parameter; otherwise none."""
-    weights, state = theirs["model_state_dict"], (theirs.get("optimizer_state_dict") or {}).get("state") or {}
-    pairs = {name: state.get(i) or {} for i, name in enumerate(weights)}
+    weights, state = theirs["model_state_dict"], states_of(theirs.get("optimizer_state_dict"))
+    pairs = {name: state.get(i, {}) for i, name in enumerate(weights)}
     keys = next((keys for keys in MOMENTS.values() if _have(pairs, weights, keys)), None)
     if keys is None:
         return None
@@ -216,9 +216,9 @@ def _moments(theirs: Mapping[str, Any], cfg: _Cfg) -> Moments | None:
     def part(key: str) -> Iterable[tuple[str, Tensor]]:
         return _renamed({name: pair[key] for name, pair in pairs.items()}, cfg.blocks).items()
 
-    updates = max(int(pair.get("step", 0)) for pair in pairs.values())
-    return Moments(updates, {key: (lambda key=key: part(key)) for key in keys})  # type: ignore[misc]
+    return Moments(updates_of(pairs.values()), {key: (lambda key=key: part(key)) for key in keys})  # type: ignore[misc]
 
 
 def _have(pairs: Mapping[str, Any], weights: Mapping[str, Tensor], keys: Sequence[str]) -> bool:
-    return all(getattr(pairs[name].get(key), "shape", None) == w.shape for name, w in weights.items() for key in keys)
+    found = [(pairs[name].get(key), w.shape) for name, w in weights.items() for key in keys]
+    return all(is_plain(value) and value.shape == shape for value, shape in found)

@@ -18,6 +18,8 @@ from lvae_torch.errors import DataError
 
 ARRAY, SCALAR = 1, 3  # extension types; 2 is a complex number, which no such state has
 DTYPES = {"float32": np.dtype("<f4"), "int32": np.dtype("<i4")}
+PLAIN = "plain"  # stands for the dtype of a number that is no array; it is kept in place of a shape
+MOST_STEPS = 2**31
 DEEPEST, MOST_ARRAYS, LONGEST_KEY, MOST_DIMS, HEAD = 24, 100_000, 256, 8, 256
 CHUNKED = "__msgpack_chunked_array__"  # marks a map that stands for an array of more than 2^30 bytes
 
@@ -51,6 +53,8 @@ class FlaxState:
 
     def read(self, array: StoredArray) -> np.ndarray:
         """Its numbers, in an array of their own."""
+        if array.dtype not in DTYPES:
+            raise DataError(f"{self.path}: refused as a state of flax: a plain number stands where an array belongs.")
         values = np.empty(array.shape, DTYPES[array.dtype])
         buffer, filled = values.reshape(-1).view(np.uint8).data, 0
         with open(self.path, "rb", buffering=0) as file:
@@ -69,9 +73,22 @@ class FlaxState:
         """
         if (array := self.arrays.get(name)) is None:
             return None
+        if array.dtype == PLAIN:
+            return float(array.shape[0])
         if math.prod(array.shape) != 1:
             raise DataError(f"{self.path}: {name} has shape {array.shape}; it needs a single number.")
         return float(self.read(array).item())
+
+    def count(self, name: str) -> int:
+        """A number of steps; 0 if the state has none of that name.
+
+        Raises:
+            DataError: if it cannot be one.
+        """
+        number = self.number(name) or 0.0
+        if not 0 <= number <= MOST_STEPS or number != int(number):
+            raise DataError(f"{self.path}: refused as a state of flax: {name} is {number}, no number of steps.")
+        return int(number)
 
 
 def looks_like_state(head: bytes) -> bool:
@@ -87,10 +104,11 @@ class _Index:
         self._file = file
         self._path = path
         self._size = path.stat().st_size
+        self._n_entries = 0
         self.arrays: dict[str, StoredArray] = {}
         try:
             end = self._walk(0, "", 0)
-        except (msgpack.UnpackException, ValueError, UnicodeError, OverflowError) as error:
+        except (msgpack.UnpackException, ValueError, TypeError, OverflowError) as error:
             if isinstance(error, DataError):
                 raise
             raise self._refused(f"it is damaged or no msgpack ({type(error).__name__})") from error
@@ -132,6 +150,9 @@ class _Index:
         position += unpacker.tell()
         if 2 * n > self._size - position:
             raise self._refused(f"{path or 'it'} promises {n:,} entries, more than the file is long")
+        self._n_entries += n
+        if self._n_entries > 4 * MOST_ARRAYS:
+            raise self._refused(f"it has more than {4 * MOST_ARRAYS:,} entries")
         for _ in range(n):
             if not _is_text(self._bytes(position, 1)[0]):
                 raise self._refused(f"{path or 'it'} has a key that is no text")
@@ -191,12 +212,12 @@ class _Index:
         unpacker = self._at(position)
         value = unpacker.unpack()
         if isinstance(value, int):
-            self._note(path, StoredArray("plain", (int(value),), ()))
+            self._note(path, StoredArray(PLAIN, (int(value),), ()))
         return position + int(unpacker.tell())
 
     def _join(self, path: str) -> None:
         """One array in place of the map that stands for it."""
-        shape = [array.shape[0] for array in self._taken(f"{path}/shape", "plain")]
+        shape = [array.shape[0] for array in self._taken(f"{path}/shape", PLAIN)]
         chunks = list(self._taken(f"{path}/chunks", "float32"))
         sizes = [math.prod(chunk.shape) for chunk in chunks]
         if not _is_shape(shape) or sum(sizes) != math.prod(shape):

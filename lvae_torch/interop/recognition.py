@@ -12,9 +12,11 @@ from typing import Any
 from lvae_torch.errors import DataError
 from lvae_torch.interop import spatial_lvae_names, vdvae
 from lvae_torch.interop.flax_state import FlaxState, looks_like_state
-from lvae_torch.interop.torch_files import are_tensors, is_legacy, is_torch_zip, read_torch_file
+from lvae_torch.interop.torch_files import MOST_UPDATES, are_tensors, is_legacy, is_torch_zip, read_torch_file
 
-MOST_TEXT, MOST_FLAGS = 2**28, 2**20  # bytes of a log, and of pickled flags
+MOST_TEXT, MOST_LOG, MOST_LINE, MOST_FLAGS = 2**22, 2**30, 2**16, 2**20
+"""Bytes of settings, of a log and of a line in it, and of pickled flags; read text takes many times its size."""
+MOST_HPARAMS = 1000
 KNOWN = {
     b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"\x1f\x8b": "a gzip archive; unpack it first",
     b"%PDF": "a PDF", b"\x89HDF": "an HDF5 file", b"\x93NUMPY": "a NumPy array", b"<": "a web page, perhaps of a "
@@ -144,23 +146,24 @@ def _of_text(path: Path, head: bytes) -> Found:
             text = path.read_text(encoding="utf-8")
         except (UnicodeDecodeError, OSError):
             text = ""
-        if text.lstrip().startswith("{") and (found := _of_json(path, text)) is not None:
-            return found
+        if text.lstrip().startswith("{") and (hparams := _json_of_hparams(text)) is not None:
+            return Found(path, Kind.VDVAE_HPARAMS, hparams)
         if re.search(r"(?m)^\s*up_strides\s*=", text):
             return Found(path, Kind.EFFICIENT_CFG, text)
+    if head.startswith(b"{") and path.stat().st_size <= MOST_LOG and "enc_blocks" in (log := vdvae_log(path)).hparams:
+        return Found(path, Kind.VDVAE_LOG, log)
     raise UnknownFileError(
         f"{path}: {told or 'bytes that we do not know'}; no file of openai/vdvae, Efficient-VDVAE or "
         "ladder-vae-pytorch."
     )
 
 
-def _of_json(path: Path, text: str) -> Found | None:
+def _json_of_hparams(text: str) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        log = vdvae_log(text)
-        return Found(path, Kind.VDVAE_LOG, log) if "enc_blocks" in log.hparams else None
-    return Found(path, Kind.VDVAE_HPARAMS, value) if isinstance(value, dict) and "enc_blocks" in value else None
+        return None
+    return value if isinstance(value, dict) and "enc_blocks" in value else None
 
 
 @dataclass
@@ -172,18 +175,19 @@ class Log:
     """Of its training lines; an ``iter-N`` checkpoint may be later."""
 
 
-def vdvae_log(text: str) -> Log:
-    """Read line by line; lines that are damaged or say other things are passed over."""
+def vdvae_log(path: Path) -> Log:
+    """Read line by line; lines that are damaged, too long or say other things are passed over."""
     log = Log()
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if not isinstance(entry, dict):
-            continue
-        if entry.get("type") == "hparam" and isinstance(entry.get("key"), str):
-            log.hparams[entry["key"]] = entry.get("value")
-        elif entry.get("type") == "train_loss" and isinstance(entry.get("step"), int):
-            log.last_step = max(log.last_step, entry["step"])
+    with open(path, "rb") as file:
+        while line := file.readline(MOST_LINE):
+            try:
+                entry = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if not isinstance(entry, dict):
+                continue
+            if entry.get("type") == "hparam" and isinstance(entry.get("key"), str) and len(log.hparams) < MOST_HPARAMS:
+                log.hparams[entry["key"]] = entry.get("value")
+            elif entry.get("type") == "train_loss" and type(entry.get("step")) is int and entry["step"] <= MOST_UPDATES:
+                log.last_step = max(log.last_step, entry["step"])
     return log

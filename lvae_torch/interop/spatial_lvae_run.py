@@ -29,7 +29,7 @@ DUMPS = {
     "multi_mnist_binary": ("multi_mnist", (1, 64, 64), "bernoulli"),
 }
 """Its data sets: our dump, the shape of an image, and the likelihood where the flags name none."""
-STEP = re.compile(r"model_(\d+)\.pt")
+STEP = re.compile(r"model_(\d{1,12})\.pt")
 Sections = dict[str, dict[str, Any]]
 
 

@@ -57,7 +57,9 @@ def from_reference(hparams: Values, weights: Values) -> VDVAE:
 
 def image_shape_of(hparams: Values) -> ImageShape:
     """(C, H, W) of the images."""
-    side = int(hparams.get("image_size") or dataset_of(hparams).side)
+    side = hparams.get("image_size") or dataset_of(hparams).side
+    if type(side) is not int or side < 1:
+        raise CfgError(f"image_size = {side!r} of openai/vdvae is no side of an image.")
     return COLOURS, side, side
 
 
@@ -68,7 +70,7 @@ def dataset_of(hparams: Values) -> Dataset:
         CfgError: if there is none of that name.
     """
     name = hparams.get("dataset")
-    if name not in DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         raise CfgError(f"dataset = {name!r} is no data set of openai/vdvae; it has {', '.join(DATASETS)}.")
     return DATASETS[name]
 

@@ -27,6 +27,13 @@ def native_sections(hparams: Values, processes: int = 1, is_exact: bool = False)
     """
     if missing := [key for key in MEANT if key not in hparams]:
         raise CfgError(f"the hyper-parameters of openai/vdvae have no {', '.join(missing)}.")
+    try:
+        return _sections(hparams, processes, is_exact)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CfgError(f"a hyper-parameter of openai/vdvae has a value of another kind ({error}).") from error
+
+
+def _sections(hparams: Values, processes: int, is_exact: bool) -> Sections:
     dataset = dataset_of(hparams)
     sections: Sections = {
         "run": {"seed": int(hparams["seed"])},

@@ -15,14 +15,14 @@ from lvae_torch.interop.cfg_text import cfg_text
 from lvae_torch.interop.recognition import Found, Kind
 from lvae_torch.interop.shapes import Shapes, check_shapes, first_difference
 from lvae_torch.interop.taken import Moments, Part, Taken
-from lvae_torch.interop.torch_files import check_sums
+from lvae_torch.interop.torch_files import check_sums, is_plain, states_of, updates_of
 from lvae_torch.interop.vdvae import LEVELS, image_shape_of, renamed, section_from_reference
 from lvae_torch.interop.vdvae_cfg import native_sections
 from lvae_torch.interop.vdvae_presets import DEFAULTS, PRESETS
 
 PROGRAM = "openai/vdvae"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-ITERATION = re.compile(r"iter-(\d+)")
+ITERATION = re.compile(r"iter-(\d{1,12})")
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,12 @@ def preset_shapes(name: str) -> Shapes:
 
 def model_shapes(hparams: Mapping[str, Any]) -> Shapes:
     """The same for any hyper-parameters; takes no memory for weights."""
-    with torch.device("meta"):
-        model = section_from_reference(hparams).build(image_shape_of(hparams), LEVELS)
+    section, image_shape = section_from_reference(hparams), image_shape_of(hparams)
+    try:
+        with torch.device("meta"):
+            model = section.build(image_shape, LEVELS)
+    except (RuntimeError, OverflowError) as error:
+        raise CfgError(f"these hyper-parameters make no model of {PROGRAM}: {error}.") from error
     shapes = shapes_of(dict(model.named_parameters()))
     last = {name: shapes.pop(name) for name in ("gain", "bias")}  # as the pass has them
     return {**shapes, **last}
@@ -182,20 +186,19 @@ def _moments(file: Found, weights: Found) -> Moments:
     Raises:
         DataError: if they are not those of these weights.
     """
-    state, groups = file.content["state"], file.content["param_groups"]
-    names = [name for name, _ in renamed(weights.content).items()]
-    if not isinstance(state, dict) or not isinstance(groups, list) or set(state) - set(range(len(names))):
+    state, groups = states_of(file.content), file.content["param_groups"]
+    names = list(renamed(weights.content))
+    if not isinstance(groups, list) or set(state) - set(range(len(names))):
         raise DataError(f"{file.path}: its state is not of these {len(names)} weights.")
     shapes = shapes_of(renamed(weights.content))
     parts: dict[str, Part] = {}
     for key in MOMENTS:
-        values: dict[str, Any] = {name: (state.get(i) or {}).get(key) for i, name in enumerate(names)}
-        if wrong := [name for name, value in values.items() if getattr(value, "shape", None) != shapes[name]]:
+        values: dict[str, Any] = {name: state.get(i, {}).get(key) for i, name in enumerate(names)}
+        if wrong := [n for n, value in values.items() if not is_plain(value) or value.shape != shapes[n]]:
             raise DataError(f"{file.path}: {key} of {wrong[0]} is missing, or has another shape than the weight.")
         parts[key] = values.items
-    steps = [groups[0].get("step") if groups and isinstance(groups[0], dict) else None]
-    steps += [pair.get("step") for pair in state.values()]
-    return Moments(max([0, *(int(step) for step in steps if step is not None)]), parts)
+    counting = [*(group for group in groups if isinstance(group, dict)), *state.values()]  # apex has one count for all
+    return Moments(updates_of(counting), parts)
 
 
 def _step(files: Mapping[Kind, Found], moments: Moments | None) -> tuple[int, list[str]]:

@@ -77,6 +77,7 @@ def write_noise(dumps: Path, name: str, layout: Layout) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("source", "dump", "layout"), RECORDED)
 def test_the_whole_way_of_a_recorded_run(
     tmp_path: Path, source: Path, dump: str, layout: Layout, monkeypatch: pytest.MonkeyPatch
@@ -106,7 +107,7 @@ def test_the_whole_way_of_a_recorded_run(
 def check_compression(folder: Path, run: Path, dump: str) -> None:
     """Also by the bundle alone."""
     compress([str(run), "test", "test.lvz", "--limit", "3"])
-    decompress(["bundle", "test.lvz", "dumps/again", "--dump"])
+    decompress(["--run", "bundle", "test.lvz", "dumps/again", "--dump"])
     wanted = Dump.open(folder / "dumps", dump).split("test").gather(spread(8, 3))
     again = Dump.open(folder / "dumps", "again").split("decompressed").gather(np.arange(3))
     assert torch.equal(
