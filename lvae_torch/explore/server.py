@@ -104,7 +104,7 @@ async def _worked(queue: Newest, asker: str, work: Callable[[], T]) -> T:
         if is_out_of_memory(error):
             raise HTTPException(503, "There is not enough memory for this; ask for fewer images.") from error
         say(f"explore: {asker.split()[0]}: {error!r}")
-        raise HTTPException(500, f"This failed: {error!r:.300}") from error
+        raise HTTPException(500, "This failed; the terminal of lvae explore says why.") from error
 
 
 def _parsed(kind: type[Ask], body: bytes) -> Ask:

@@ -174,7 +174,7 @@ class Stage:
             case OfPoint(point=(a, b)):
                 if not self.are_points:
                     raise RefusedError("This run's images are no points of the plane; choose an image.")
-                line = f"torch.tensor([{a!r}, {b!r}]).view(1, 2, 1, 1)"
+                line = f"torch.tensor([{a!r}, {b!r}]).view(1, 2, 1, 1).to(run.device)"
                 x = torch.tensor([a, b]).view(1, 2, 1, 1).to(self.run.device)
                 return Chosen(x, line, f"the point ({a:g}, {b:g})")
 

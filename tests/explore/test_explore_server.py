@@ -3,6 +3,7 @@
 import asyncio
 import io
 import socket
+import subprocess
 import threading
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lvae_torch.data.pictures import PictureFit
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.trained.run import TrainedRun
 
@@ -300,6 +302,42 @@ def test_the_command_says_what_cannot_be(tmp_path: Path) -> None:
         command([str(tmp_path / "nothing")])
     with pytest.raises(CfgError, match="--port is 70000"):
         command(["nothing", "--port", "70000"])
+
+
+def test_without_its_dataset_a_run_shows_samples_and_says_why(tmp_path: Path) -> None:
+    run = explore_cases.run_of("spatial_lvae", tmp_path)
+    (tmp_path / "dumps").rename(tmp_path / "elsewhere")
+    with TestClient(make_app(Stage(run, "run")), base_url=f"http://{HOST}") as client:
+        told = client.get("/api/run").json()
+        assert told["splits"] == {} and "no dump of that name" in told["remarks"][-1]
+        assert client.post("/api/reconstruction", json={"image": {"seed": 1}}).status_code == 200
+        answer = client.post("/api/reconstruction", json={"image": IMAGE})
+        assert answer.status_code == 422 and "The dataset is not here" in answer.json()["error"]
+        dropped = client.post("/api/pictures", content=png(20, 20)).json()
+        assert "the run's dump is not here to say how it was made" in dropped["told"]
+
+
+def test_pictures_are_cropped_and_scaled_as_the_dump_was() -> None:
+    """Held against Pillow by hand; a box that does not fit gives way to the middle."""
+    data = png(30, 20, "RGB")
+    whole = Image.open(io.BytesIO(data))
+    nearest, bilinear = Image.Resampling.NEAREST, Image.Resampling.BILINEAR
+    said: list[tuple[dict[str, Any], Any]] = [
+        ({"crop": "none", "resize": "Pillow nearest, anti-aliased"}, whole.resize((8, 8), nearest)),
+        ({"crop": "centre", "resize": "Pillow bilinear"}, whole.crop((5, 0, 25, 20)).resize((8, 8), bilinear)),
+        ({"crop": [2, 1, 18, 17]}, whole.crop((2, 1, 18, 17)).resize((8, 8), bilinear)),
+        ({"crop": [15, 40, 163, 188]}, whole.crop((5, 0, 25, 20)).resize((8, 8), bilinear)),
+        ({}, whole.crop((5, 0, 25, 20)).resize((8, 8), bilinear)),
+    ]
+    for provenance, expected in said:
+        pixels, _ = PictureFit.of((3, 8, 8), provenance)(data)
+        assert np.array_equal(pixels, np.asarray(expected)), provenance
+
+
+def test_a_missing_browser_is_told(repository: Path, tmp_path: Path) -> None:
+    script = ["/bin/bash", str(repository / "build" / "browser.sh")]
+    result = subprocess.run(script, env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=20)
+    assert (result.returncode, result.stdout) == (3, "") and "there is no Chromium" in result.stderr
 
 
 def test_the_lines_open_the_run_as_the_command_did(run: TrainedRun) -> None:
