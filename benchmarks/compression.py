@@ -1,4 +1,6 @@
-"""How much of the time of compression is the networks', and how much the coding: ``python -m benchmarks.compression``.
+"""How much of the processor time of compression is the networks', and how much the coding.
+
+``python -m benchmarks.compression``; processor time, so that other work on the machine changes little.
 
 With a run or bundle as argument, of its test images; else small models of random weights.
 """
@@ -28,20 +30,20 @@ def measured(model: Model, n_levels: int, levels: np.ndarray, batch: int) -> tup
     words.push(np.random.default_rng(0).integers(1, 2**32, 2_000_000, dtype=np.uint32))
     stack = Stack(words, spills=True)
     starts = range(0, len(levels), batch)
-    begun = time.perf_counter()
+    begun = time.process_time()
     for first in starts:
         codec.encode(levels[first : first + batch], stack, first)
-    encoded = time.perf_counter()
+    encoded = time.process_time()
     for first in reversed(starts):
         assert np.array_equal(codec.decode(len(levels[first : first + batch]), stack, first), levels[first:][:batch])
-    decoded = time.perf_counter()
+    decoded = time.process_time()
     with torch.no_grad():
         for first in starts:
             part = x[first : first + batch]
             out = model.decode(model.encode(part), lambda i, prior, posterior: posterior.mean)  # type: ignore[union-attr]
             drawn = [latent.z for latent in out.latents]
             model.decode(None, lambda i, prior, posterior, drawn=drawn: drawn[i], len(part))  # type: ignore[misc]
-    networks = time.perf_counter() - decoded
+    networks = time.process_time() - decoded
     n = len(levels)
     return n / (encoded - begun), n / (decoded - encoded), 1 - 2 * networks / (decoded - begun)
 
