@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "info": "Show a model's layers, sizes and costs without training it.",
     "doctor": "Look at this machine: driver, cards, memory, file systems; and say what to mend.",
     "show": "Draw a contact sheet of a dataset's dump, or tell what a run is doing.",
+    "report": "Write what is known of a run as one HTML file, with curves and pictures.",
     "export": "Write a trained run as a bundle that others can load.",
     "compress": "Compress images without loss, with a trained run.",
     "decompress": "Get the images of an archive back, as they were.",

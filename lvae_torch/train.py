@@ -29,6 +29,7 @@ from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.hparams import Settings, check_same_model, in_steps, keep_settings, load_in_place, shared_by_all, to_cfg
 from lvae_torch.hparams.checks import part_misfits
 from lvae_torch.models.contract import Model
+from lvae_torch.report.writing import ReportWriter
 from lvae_torch.reporting.grids import how_shown
 from lvae_torch.reporting.progress import Progress
 from lvae_torch.reporting.reporter import Reporter, Reporters
@@ -37,6 +38,7 @@ from lvae_torch.runs.checkpoint import About, State, TrainedOn, load_chosen, sto
 from lvae_torch.runs.checkpoints import CheckpointStore, Which
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.status import RunStatus, kept_status
+from lvae_torch.trained.run import TrainedRun
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.fine_tuning import freeze, take_fitting
 from lvae_torch.training.flat import FlatParameters
@@ -98,12 +100,16 @@ def train(settings: Settings, wanted: Which = "last") -> None:
         reporters = stack.enter_context(closing(Reporters()))
         run = assemble(settings, data, model, processes, stop, folder, reporters, tell, start.state.origin)
         _begin(run, start, settings, folder)
+        report = _report(run, settings, folder) if processes.is_main and settings.run.report else None
+        if report is not None:
+            stack.callback(report.finish)  # when the status tells how the run ended
         status.steps, status.step = settings.train.total_steps, lambda: run.state.step
         with kept_status(status, processes, run.store.wait), _memory_explained(run, settings):
 
             def report_from(step: int) -> None:
                 if processes.is_main:
-                    reporters.restart([status, *_reporters(settings, folder, step)])
+                    shown = [] if report is None else [report]  # after those whose files it reads
+                    reporters.restart([status, *_reporters(settings, folder, step), *shown])
 
             def batches(step: int) -> AbstractContextManager[Iterator[Tensor]]:
                 return training_batches(data.split, data.order, processes, step, settings.data.on_device)
@@ -246,6 +252,19 @@ def assemble(
         stop=stop,
         tell=tell,
     )
+
+
+def _report(run: Run, settings: Settings, folder: RunFolder) -> ReportWriter:
+    """The writer of the run's report."""
+    step, trained_on = run.train_step, run.about.trained_on
+
+    def looked_at(at: int) -> TrainedRun:
+        is_averaged, device = step.ema is not None, run.processes.device
+        versions = run.about.versions
+        return TrainedRun(settings, step.evaluated, at, is_averaged, trained_on, folder.path, device, versions)
+
+    pictures = run.watcher.pictures if isinstance(run.watcher, TrainingWatch) else None
+    return ReportWriter(settings, looked_at, pictures, lambda: bool(run.stop.signal_name))
 
 
 def _reporters(settings: Settings, folder: RunFolder, start_step: int) -> list[Reporter]:

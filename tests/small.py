@@ -45,6 +45,7 @@ CFG = f"""
 [run]
 name = small
 device = cpu
+report = False
 [data]
 dataset = small
 [model]

@@ -1,6 +1,7 @@
 """Reads cfg files: sections of ``key = value``, comment lines with ``#`` or ``;``, and an optional base file."""
 
 import configparser
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from lvae_torch.errors import CfgError
 from lvae_torch.files import expanded
 
 SECTION_LINE = re.compile(r"\[([^\]]+)\]")
+EXPECT_LINE = re.compile(r"#\s*Expect:\s*(\S.{0,998})")
 KEY_LINE = re.compile(r"([^\s#=][^=]*?)\s*=")
 
 
@@ -52,6 +54,21 @@ def read_file(path: Path, chain: Sequence[Path] = ()) -> Entries:
     except ValueError as error:
         raise CfgError(f"{path}: [base] file: {error}.") from error
     return read_file(path.parent / named, [*chain, path]) | entries
+
+
+def expectation_of(path: Path) -> Entries:
+    """The comment ``# Expect: ...`` above the first section of a cfg, as ``[run] expect``; empty if there is none.
+
+    What a base expects is expected of the base alone.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}  # ``read_file`` tells why
+    for number, line in enumerate(itertools.takewhile(lambda line: not line.startswith("["), lines), start=1):
+        if match := EXPECT_LINE.fullmatch(line):
+            return {("run", "expect"): Entry(repr(match[1]), f"{path}:{number}")}
+    return {}
 
 
 def parse(text: str, name: str) -> Entries:

@@ -1,5 +1,6 @@
 """The likelihood of a whole split; any number of ranks together evaluate every image exactly once."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,6 +45,8 @@ class Evaluation:
     """-log p(x|z) with the approximations of the family's original program; None if not asked for, or it has none."""
     extras: Mapping[str, float] = field(default_factory=dict)
     """Numbers of some families: mean penalties, and usage of the codes over the whole split."""
+    nelbo_error: float | None = None
+    """Standard error of -ELBO over the images; None for one image."""
 
     @property
     def nelbo(self) -> float:
@@ -60,6 +63,8 @@ class Evaluation:
         values |= {f"kl/{i:02d}": kl for i, kl in enumerate(self.kl)} | dict(self.extras)
         for name, counts in (("active_units", self.units.active()), ("informative_units", self.units.informative())):
             values |= {name: float(sum(counts)), **{f"{name}/{i:02d}": float(n) for i, n in enumerate(counts)}}
+        if self.nelbo_error is not None:
+            values["nelbo_error"] = self.nelbo_error
         if self.iw_bound is not None:
             values |= {"iw_bound": self.iw_bound, **bits_entry("iw_bpd", self.iw_bound, n_dims)}
         if self.published_nelbo is not None:
@@ -83,7 +88,9 @@ class Sums:
     def add(self, parts: Sequence[Part]) -> None:
         """One batch, in one or several parts."""
         for sums, latents in parts:
-            self.totals = {name: self.totals[name] + value for name, value in sums.items()} if self.totals else sums
+            known = self.totals or {name: torch.zeros_like(value) for name, value in sums.items()}
+            # An evaluation that an older version began has fewer sums.
+            self.totals = {name: total + sums[name] for name, total in known.items()}
             self.units.update(latents)
         self.n_batches += 1
 
@@ -147,7 +154,7 @@ def evaluate(
     usage = {int(name.split("/")[1]): totals.pop(name) for name in tuple(totals) if name.startswith("usage/")}
     means = {name: value / count for name, value in totals.items()}
     bound_mean, nll, kl = (means.pop(name) for name in ("bound", "nll", "kl"))
-    published = means.pop("published", None)
+    published, square = means.pop("published", None), means.pop("square", None)
     means |= code_usage(usage)
     return Evaluation(
         n_images=int(count),
@@ -158,7 +165,13 @@ def evaluate(
         iw_bound=float(bound_mean) if iw_samples else None,
         published_nll=None if published is None else float(published),
         extras={name: float(number) for name, number in means.items()},
+        nelbo_error=None if square is None else _error(float(square), float(nll + kl.sum()), int(count)),
     )
+
+
+def _error(square: float, mean: float, n: int) -> float | None:
+    """The standard error of the mean of ``n`` numbers, from the means of their squares and of themselves."""
+    return math.sqrt(max(0.0, square - mean**2) / (n - 1)) if n > 1 else None
 
 
 def n_passes(n_images: int, iw_samples: int, chunk: int) -> int:
@@ -224,9 +237,11 @@ def published_nll(x: Tensor, out: Output) -> Tensor | None:
 def _sums(terms: Terms, bound: Tensor, published: Tensor | None = None) -> dict[str, Tensor]:
     """Sums over a batch, float64."""
     per_image = {"nll": terms.nll, "kl": terms.kl, "bound": -bound, "count": torch.ones_like(terms.nll)}
+    home = float64_device(terms.nll.device)
+    nll, kl = (term.to(home, torch.float64) for term in (terms.nll, terms.kl))
+    per_image["square"] = (nll + kl.sum(dim=1)) ** 2  # of exactly what is added up above
     per_image |= {f"penalty/{name}": penalty for name, penalty in terms.penalties.items()}
     per_image |= {} if published is None else {"published": published}
-    home = float64_device(terms.nll.device)
     sums = {name: values.to(home).sum(dim=0, dtype=torch.float64) for name, values in per_image.items()}
     return sums | {f"usage/{i}": counts.to(home, torch.float64) for i, counts in terms.usage.items()}
 

@@ -20,8 +20,8 @@ REFUSED_KEYS = {("run", "seed"), ("optimizer", "name"), ("train", "channels_last
 """Further keys that must not change: the order of the data and the meaning of the moments depend on them."""
 
 
-WHERE_IT_LIES = {("run", "name"), ("run", "runs"), ("run", "device")}
-"""Keys that do not tell one run from another: it may be moved, copied, or go on elsewhere."""
+WHERE_IT_LIES = {("run", key) for key in ("name", "runs", "device", "trackers", "report", "expect")}
+"""Keys that do not tell one run from another: it may be moved, copied, go on elsewhere, or be watched by others."""
 PLACES = {("run", "runs"), ("run", "device"), ("data", "dumps")}
 """Keys that may differ between the nodes of one run."""
 

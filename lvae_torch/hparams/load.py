@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lvae_torch.cfg.expressions import evaluate, without_comment
-from lvae_torch.cfg.reader import Entries, parse, parse_overrides, read_file
+from lvae_torch.cfg.reader import Entries, expectation_of, parse, parse_overrides, read_file
 from lvae_torch.cfg.section import KeysError, Section
 from lvae_torch.errors import CfgError, say
 from lvae_torch.files import NAME
@@ -40,7 +40,7 @@ def load(path: Path, overrides: Sequence[str] = (), with_images: bool = False) -
     Raises:
         CfgError: listing every problem with its line.
     """
-    return _checked(read_file(Path(path)), str(path), overrides, with_images)
+    return _checked(expectation_of(Path(path)) | read_file(Path(path)), str(path), overrides, with_images)
 
 
 def load_in_place(path: Path, overrides: Sequence[str] = (), with_images: bool = False) -> Settings:

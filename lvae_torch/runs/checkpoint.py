@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lvae_torch.errors import DataError
 from lvae_torch.runs.checkpoints import CheckpointStore, Which
+from lvae_torch.runs.commit import commit
 from lvae_torch.runs.version import VERSION
 
 Weights = dict[str, Tensor]
@@ -78,8 +79,9 @@ class TrainedOn:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this program and of PyTorch."""
-    return {"lvae_torch": VERSION, "torch": str(torch.__version__)}
+    """Versions of this program and of PyTorch, and the commit where this program is a checkout."""
+    of_checkout = {"commit": known} if (known := commit()) else {}
+    return {"lvae_torch": VERSION, "torch": str(torch.__version__), **of_checkout}
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
 """The [run] section."""
 
-from pydantic import field_validator
+from typing import Annotated
 
-from lvae_torch.cfg.section import Int, PathText, Section
+from pydantic import AfterValidator, field_validator
+
+from lvae_torch.cfg.section import Int, PathText, Section, TupleOf, one_of
 from lvae_torch.distributed.place import Device
 from lvae_torch.files import check_name
+from lvae_torch.runs.trackers import TRACKERS
+
+TrackerName = Annotated[str, AfterValidator(one_of(TRACKERS))]
 
 
 class RunSection(Section):
@@ -18,6 +23,14 @@ class RunSection(Section):
     """Seed of everything random: initial weights, order of the data, noise."""
     device: Device = "auto"
     """Device to compute on; auto uses an NVIDIA GPU if there is one. mps, Apple's GPU, was only tested without one."""
+    trackers: TupleOf[TrackerName] = ("tensorboard",)
+    """Where numbers and pictures go beside metrics.jsonl: a list of tensorboard, wandb and mlflow. The last two write
+    to the disk alone, unless the environment names a server. docs/tracking.md tells more."""
+    report: bool = True
+    """Write report.html, one file to look at, at each evaluation and at the end."""
+    expect: str = ""
+    """What the run should come to; by default the line '# Expect: ...' of the .cfg file. The report shows it beside
+    what was measured."""
 
     @field_validator("name")
     @classmethod

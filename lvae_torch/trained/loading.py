@@ -184,7 +184,9 @@ def open_run(settings: Settings, where: Path, processes: Processes) -> TrainedRu
             f"{where}: its weights are not those of its {SETTINGS} ({' '.join(first).strip()}). Copy both anew."
         ) from error
     place(settings.train, model, processes.device)
-    run = TrainedRun(settings, model.eval(), bundle.step, bundle.is_averaged, on, where, processes.device)
+    run = TrainedRun(
+        settings, model.eval(), bundle.step, bundle.is_averaged, on, where, processes.device, bundle.versions
+    )
     if settings.val.batch_norm != "running":
         _take_statistics(run, processes)
     return run

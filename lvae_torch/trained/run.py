@@ -7,9 +7,9 @@ again, samples = run.decode(z), run.sample(16, temperature=0.8)
 log_p = run.log_likelihood(x, samples=100)     # nats, (16,)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,8 @@ class TrainedRun:
     device: torch.device
     prior: CodePrior | None = None
     """The trained prior over the codes of a VQ-VAE, of ``[synthesis] prior_run``; codes are uniform without it."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the programs that trained it, and the commit of ours, where they are known."""
 
     @property
     def name(self) -> str:

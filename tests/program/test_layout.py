@@ -51,6 +51,21 @@ ROOMS: dict[str, list[str]] = {
     # where a run goes on, and what changed since
     "resuming": [*GROUND, "data", "hparams", "runs", "training.optimization", "training.section"],
     "doctor": ["cli", "distributed", "errors", "runs.version"],
+    # a run as a page to look at
+    "report": [
+        *(
+            *GROUND,
+            "cli",
+            "data",
+            "hparams",
+            "importing.published",
+            *CONTRACT,
+            "reporting",
+            "runs",
+            "synthesis",
+            "trained",
+        ),
+    ],
     # the commands read the cfg and put the rooms together
     "train": ["*"],
     "synthesize": ["*"],
@@ -61,7 +76,7 @@ ROOMS: dict[str, list[str]] = {
     "import_run": ["*"],
 }
 DATA_SCRIPTS = ["errors", "files", "distributed", "data", "cli"]  # recipes make dumps and know nothing of models
-KNOW_ALL_SECTIONS = {"hparams", "trained", "importing", "resuming"} | {
+KNOW_ALL_SECTIONS = {"hparams", "trained", "importing", "resuming", "report"} | {
     room for room, allowed in ROOMS.items() if allowed == ["*"]
 }
 LOOSE_FILES = {"__init__", "__main__", "cli", "errors", "files"} | {

@@ -80,8 +80,11 @@ def _by_layer(kl: list[Tensor], like: Tensor) -> Tensor:
 def _means(parts: Parts, count: int) -> dict[str, np.ndarray]:
     """Means over all images, added in a fixed order for any number of processes."""
     read = [parts.read(b) for b in range(count)]
-    means = {name: np.concatenate([part[name] for part in read]).mean(axis=0) for name in read[0] if name != "indices"}
-    return {**means, "n_images": np.array(sum(len(part["indices"]) for part in read))}
+    values = {name: np.concatenate([part[name] for part in read]) for name in read[0] if name != "indices"}
+    nelbo, n = values["nll"] + values["kl"].sum(axis=1), len(values["nll"])
+    error = nelbo.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+    means = {name: value.mean(axis=0) for name, value in values.items()}
+    return {**means, "n_images": np.array(n), "standard_error": np.array(error)}
 
 
 def _summary(session: Session, means: dict[str, np.ndarray]) -> dict[str, object]:
@@ -90,6 +93,7 @@ def _summary(session: Session, means: dict[str, np.ndarray]) -> dict[str, object
     return {
         "n_images": int(means["n_images"]),
         "nelbo": nll + sum(kl),
+        "standard_error": float(means["standard_error"]),
         **bits_entry("bits_per_dim", nll + sum(kl), session.n_dims),
         **_as_published(session, means, sum(kl)),
         "nll": nll,

@@ -1,0 +1,1 @@
+"""The report of a run: one HTML file with numbers, curves and pictures, which needs no server and no script."""

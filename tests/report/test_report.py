@@ -1,0 +1,234 @@
+"""The report of a run: what stands in it is what was measured, and it never gets in the way."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+import torch
+
+from lvae_torch.distributed.processes import Processes
+from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.elbo.bounds import elbo_terms
+from lvae_torch.elbo.evaluation import evaluate
+from lvae_torch.hparams import Settings, load
+from lvae_torch.models.sources import posterior_sample
+from lvae_torch.report import writing
+from lvae_torch.report.__main__ import command
+from lvae_torch.report.charts import Line, Scale, layers_chart, line_chart
+from lvae_torch.reporting.history import History
+from lvae_torch.train import train
+
+VOID = {"meta", "img", "link", "br"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order, and collects texts, tags and addresses."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.texts: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action", "data")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.texts)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A run whose training wrote its report."""
+    folder = tmp_path_factory.mktemp("reported")
+    small.write_dump(folder / "dumps")
+    settings = small.settings(folder, run__report=True, run__expect="-ELBO <b>40</b> nats as published")
+    train(settings)
+    yield settings
+
+
+def report_of(settings: Settings) -> Path:
+    return Path(settings.run.runs) / settings.run.name / "report.html"
+
+
+def last_evaluation(settings: Settings) -> dict[str, float]:
+    lines = (report_of(settings).parent / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines if "val/nelbo" in line][-1]
+
+
+def test_training_leaves_a_report_with_its_numbers(trained: Settings) -> None:
+    text = report_of(trained).read_text()
+    page, last = Page(text), last_evaluation(trained)
+    assert f"{last['val/nelbo']:.2f} ± {last['val/nelbo_error']:.2f}" in page.text
+    assert f"{last['val/bpd']:.4f}" in page.text and "finished" in page.text
+    assert "-ELBO <b>40</b> nats as published" in page.text, "what the cfg expects stands beside it, escaped"
+    for heading in (
+        *("Samples", "Reconstructions", "Progressive reconstruction", "Layer inspection", "Curves", "Likelihood"),
+        *("Layers", "Speed and memory", "Settings that differ from the defaults"),
+    ):
+        assert heading in page.text, heading
+    assert page.tags.count("img") == 3 + 1 + 1 + 2, "three temperatures, pairs, progressive, two layers"
+    assert "optimizer.learning_rate" in page.text and "small, content" in page.text
+
+
+def test_the_report_needs_nothing_else(trained: Settings) -> None:
+    text = report_of(trained).read_text()
+    page = Page(text)
+    assert not {"script", "iframe", "link", "object", "form"} & set(page.tags)
+    assert page.addresses and all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert "http" not in re.sub(r"http-equiv", "", text) and "url(#" in text and "@import" not in text
+
+
+def test_the_command_writes_the_same_numbers_later(trained: Settings, tmp_path: Path) -> None:
+    folder = report_of(trained).parent
+    command([str(folder), "--out", str(tmp_path / "new" / "again.html"), f"--set=data.dumps={trained.data.dumps!r}"])
+    page = Page((tmp_path / "new" / "again.html").read_text())
+    assert f"{last_evaluation(trained)['val/nelbo']:.2f}" in page.text and page.tags.count("img") == 7
+
+
+def test_reports_compare_runs_and_say_where_they_do_not_compare(trained: Settings, tmp_path: Path) -> None:
+    small.write_dump(tmp_path / "dumps", "other", n_levels=2, n_train=40)
+    other = small.settings(tmp_path, run__name="other", data__dataset="other", optimizer__learning_rate=2e-3)
+    train(other)
+    out = tmp_path / "both.html"
+    command([str(report_of(trained).parent), "--compare", str(report_of(other).parent), "--out", str(out)])
+    page = Page(out.read_text())
+    assert "do not compare" in page.text and "small: -ELBO" in page.text and "other: -ELBO" in page.text
+    assert "0.001" in page.text and "0.002" in page.text
+    assert f"{last_evaluation(other)['val/nelbo']:.2f}" in page.text
+
+
+def test_a_run_without_evaluations_reports_what_there_is(trained: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "begun"
+    folder.mkdir(parents=True)
+    (folder / "hparams.cfg").write_bytes((report_of(trained).parent / "hparams.cfg").read_bytes())
+    command([str(folder)])
+    page = Page((folder / "report.html").read_text())
+    assert "Nothing has been evaluated yet" not in page.text, "there is what the cfg expects"
+    assert "not measured yet" in page.text and "model.z_channels" in page.text and "cannot be loaded" in page.text
+    (folder / "metrics.jsonl").write_text("no JSON\n")
+    (folder / "status.json").write_text("[1]")
+    command([str(folder)])
+    assert "model.z_channels" in (folder / "report.html").read_text()
+
+
+def test_names_are_escaped(trained: Settings) -> None:
+    page = writing.page([writing.Reported(writing.Facts.of(trained, {"data": "<script>alert(1)</script>&\"'"}))])
+    assert "<script" not in page and "&lt;script&gt;alert(1)" in page
+
+
+def test_a_report_that_fails_stops_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> str:
+        raise RuntimeError("no page today")
+
+    monkeypatch.setattr(writing, "page", broken)
+    small.write_dump(tmp_path / "dumps")
+    train(small.settings(tmp_path, run__report=True))
+    assert json.loads((tmp_path / "runs" / "small" / "status.json").read_text())["state"] == "finished"
+    assert capsys.readouterr().err.count("report.html could not be written") == 1, "told once"
+
+
+def test_reports_change_no_number_of_the_training(trained: Settings, tmp_path: Path) -> None:
+    small.write_dump(tmp_path / "dumps")
+    settings = small.settings(tmp_path)
+    train(settings)
+    assert not report_of(settings).exists()
+    plain, reported = (History.read(report_of(s).parent / "metrics.jsonl").records for s in (settings, trained))
+    for one, other in zip(plain, reported, strict=True):
+        ignored = {"time", "crc32", "speed/images_per_second", "speed/peak_memory_gib"}
+        assert {k: v for k, v in one.items() if k not in ignored} == {
+            k: v for k, v in other.items() if k not in ignored
+        }
+
+
+def test_the_error_is_that_of_the_images() -> None:
+    model, x = small.model().eval(), small.images(11)
+    found = evaluate(model, [(0, x[:6]), (1, x[6:])], Processes(0, 1, torch.device("cpu")), seed=3)
+    nelbo = []
+    with torch.no_grad():
+        for j, part in enumerate((x[:6], x[6:])):
+            seed_everything("evaluation", 3, j)
+            nelbo.append(elbo_terms(part, model(part, posterior_sample)).nelbo)
+    values = torch.cat(nelbo).double().numpy()
+    assert found.nelbo_error == pytest.approx(values.std(ddof=1) / np.sqrt(11), rel=1e-5)
+    assert found.nelbo == pytest.approx(values.mean(), rel=1e-6)
+
+
+def test_a_curve_lies_where_its_numbers_are() -> None:
+    x, y = np.array([1.0, 2.0, 4.0]), np.array([3.0, 7.0, 5.0])
+    drawn = line_chart("t", [Line("a & b", x, y)], "unit")
+    points = np.array([list(map(float, p.split(","))) for p in re.search(r'points="([^"]+)"', drawn)[1].split()])  # type: ignore[index]
+    labels = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(?:middle|end)">([\d.]+)</text>', drawn)
+    heights = {float(value): float(at) - 4 for left, at, value in labels if float(left) < 50}
+    assert len(heights) >= 2
+    (low, at_low), *_, (high, at_high) = sorted(heights.items())
+    read = low + (points[:, 1] - at_low) / (at_high - at_low) * (high - low)
+    assert read == pytest.approx(y, abs=0.05)
+    assert np.diff(points[:, 0]) == pytest.approx(
+        [(points[2, 0] - points[0, 0]) / 3, 2 * (points[2, 0] - points[0, 0]) / 3], abs=0.2
+    )
+
+
+def test_layers_are_stacked_to_their_sum() -> None:
+    x = np.array([0.0, 10.0])
+    layers = [Line("layer 0", x, np.array([1.0, 2.0])), Line("layer 1", x, np.array([3.0, 6.0]))]
+    polygons = re.findall(r'<polygon[^>]*points="([^"]+)"', layers_chart("t", layers, "nats"))
+    first, second = (np.array([list(map(float, p.split(","))) for p in polygon.split()]) for polygon in polygons)
+    assert first[:2, 1] == pytest.approx(second[:1:-1, 1]), "the second begins where the first ends"
+    zero, top = first[2, 1], second[1, 1]
+    assert (zero - first[1, 1]) / (zero - top) == pytest.approx(2 / 8, abs=0.01)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (86.2, 97.9), (-3, 1e6), (1e-5, 3e-5), (5, 5.001)])
+def test_ticks_are_round_and_inside(low: float, high: float) -> None:
+    ticks = Scale(low, high, 0, 1).ticks()
+    assert 2 <= len(ticks) <= 6 and all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
+    assert np.diff(ticks) == pytest.approx(np.diff(ticks)[0])
+
+
+def test_a_curve_without_a_number_is_no_curve() -> None:
+    history = History(({"step": 1, "a": None}, {"step": 2, "a": float("nan")}))
+    assert line_chart("t", [Line.of(history, "a", ""), Line.of(history, "b", "")], "") == ""
+
+
+def test_the_example_tells_what_to_expect(repository: Path) -> None:
+    assert load(repository / "egs" / "quickstart.cfg").run.expect.startswith("test -ELBO about 58 nats")
+    own = load(repository / "egs" / "quickstart.cfg", ["run.expect='mine'"])
+    assert own.run.expect == "mine"
+    assert load(repository / "egs" / "own_images_128.cfg").run.expect.startswith("a GPU is needed"), (
+        "not that of its base"
+    )
+
+
+def test_help_answers_without_pytorch() -> None:
+    script = (
+        "import sys, runpy\nsys.argv = ['x', '--help']\n"
+        "try: runpy.run_module('lvae_torch.report', run_name='__main__')\nfinally: assert 'torch' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0 and "--compare" in result.stdout, result.stderr
