@@ -36,6 +36,9 @@ from lvae_torch.synthesis.session import Session
 from lvae_torch.trained.loading import find_run, load_prior, open_run
 from lvae_torch.trained.run import TrainedRun
 
+STATISTICS = ".statistics"
+"""Folder beside the dumps for what modes keep of their images."""
+
 
 def command(argv: Sequence[str]) -> None:
     """Run the modes that the arguments or the settings name."""
@@ -149,6 +152,7 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
         label_names=dump.label_names,
         names=dump.names(split),
         steps_per_epoch=n_training // settings.train.batch_size or 1,
+        cache=Path(settings.data.dumps) / STATISTICS / dump.dataset,
         code_source=_code_source(settings, dump, preprocess) if settings.synthesis.codes_to else None,
     )
 
@@ -204,7 +208,9 @@ def _rows(metrics: dict[str, object]) -> list[tuple[str, str]]:
         return str(value)
 
     records = [
-        name for name, value in metrics.items() if isinstance(value, list) and value and isinstance(value[0], dict)
+        name
+        for name, value in metrics.items()
+        if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict))
     ]
     return [(name, text(value)) for name, value in metrics.items() if name not in records]
 

@@ -1,6 +1,9 @@
 """What tests of whole runs share: looking at what a run left, and stopping it."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +49,16 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         return len(asked) == step + 1
 
     monkeypatch.setattr(StopRequest, "agreed", agreed)
+
+
+def under_torchrun(module: str, *arguments: str, ranks: int = 2, **environment: str) -> str:
+    """Run a command with so many processes; what it told on standard error."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", f"--nproc_per_node={ranks}"]
+    root = str(Path(__file__).resolve().parents[1])
+    result = subprocess.run(
+        [sys.executable, *torchrun, "-m", module, *arguments],
+        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True, text=True, timeout=250,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result.stderr

@@ -42,7 +42,7 @@ class SynthesisSection(Section):
     use_ema: bool = True
     """Use the averaged weights, if the run has them."""
     split: str | None = None
-    """Split to read; None uses [data] val_split, or train_split in div_stats."""
+    """Split to read; None uses [data] val_split, or train_split in div_stats and sample_quality."""
     limit: Count | Fraction = 0
     """Read only N images, or this fraction of the split, spread evenly; 0 reads all."""
     batch_size: Count = 0
@@ -84,6 +84,11 @@ class SynthesisSection(Section):
     """encoding, div_stats: images per file, in whole batches; an interrupted mode resumes after the last whole file."""
     shard_dtype: Literal["float32", "float16"] = "float32"
     """encoding: type of latents and posteriors; float16 halves the size of the files."""
+    quality_images: PositiveInt = 10_000
+    """sample_quality: samples, and at most so many reconstructions, that are compared with the split."""
+    extractor: PathText | None = None
+    """sample_quality: file of the feature extractor: the published weights of Inception, or any TorchScript file; None
+    uses the former from the library's cache."""
     source: PathText | None = None
     """decoding: folder of encodings; None uses those of this run."""
     codes_to: str | None = None

@@ -51,6 +51,8 @@ class Session:
     """The prior over codes from ``[synthesis] prior_run``."""
     code_source: CodeSource | None = None
     """The images to encode for ``[synthesis] codes_to``."""
+    cache: Path | None = None
+    """Folder for what depends on the images alone, which all runs share."""
 
     @property
     def images(self) -> Images:

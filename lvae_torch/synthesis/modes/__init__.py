@@ -28,6 +28,7 @@ MODES: dict[str, Mode] = {
     "div_stats": Mode(reads_images=True, of_training=True),
     "progressive": Mode(reads_images=True),
     "compression": Mode(reads_images=True),
+    "sample_quality": Mode(reads_images=True, of_training=True, draws_codes=True),
 }
 
 

@@ -43,17 +43,22 @@ def _generate(session: Session, temperatures: tuple[float, ...], *key: int | str
     size = options.batch_size
     parts = session.parts(0, "n_images", "batch_size")  # quick, so always made anew
     for j, count in n_rounds(session, options.n_images, size):
-        n = in_step(count, size)
-        seeds = [seed_of("generation", options.seed, *key, j * size + i) for i in range(n)]
-        with image_streams(seeds, session.processes.device):
-            source = prior_sample(temperatures) if session.prior is None else session.prior.source(n, temperatures[0])
-            shown = session.picture_of(session.model(None, source, n=n).likelihood)[:count]
+        shown = drawn(session, temperatures, j * size, count, *key)
         parts.write(j, stored(shown))
         if options.save_singles:
             save_singles(session.out / SINGLES, range(j * size, j * size + count), shown)
     session.processes.barrier()
     if session.processes.is_main:
         save_first(session.out / "samples.png", parts, options.n_images, options.columns)
+
+
+def drawn(session: Session, temperatures: tuple[float, ...], first: int, count: int, *key: int | str) -> torch.Tensor:
+    """Images ``first`` and so on, (count, C, H, W); which batch they are drawn in changes no more than rounding."""
+    n = in_step(count, session.options.batch_size)
+    seeds = [seed_of("generation", session.options.seed, *key, first + i) for i in range(n)]
+    with image_streams(seeds, session.processes.device):
+        source = prior_sample(temperatures) if session.prior is None else session.prior.source(n, temperatures[0])
+        return session.picture_of(session.model(None, source, n=n).likelihood)[:count]
 
 
 def in_step(count: int, size: int) -> int:
