@@ -1,5 +1,9 @@
-"""``python -m lvae_torch.export RUN FOLDER``: write a trained run as a bundle, which loads without its run or data."""
+"""``python -m lvae_torch.export RUN FOLDER``: write a trained run as a bundle, which loads without its run or data.
 
+``--to hf://user/name`` puts it on the hub too.
+"""
+
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +12,8 @@ from lvae_torch.cli import add_overrides, begin, main, new_parser
 
 PARSER = new_parser("export")
 PARSER.add_argument("run", help="a run's name or folder")
-PARSER.add_argument("folder", type=Path, help="folder to write; it must be new or empty")
+PARSER.add_argument("folder", type=Path, nargs="?", help="folder to write, new or empty; or a .zip file")
+PARSER.add_argument("--to", metavar="hf://USER/NAME[@REVISION]", help="upload it there; nothing is uploaded without")
 PARSER.add_argument("--license", default="not stated", help="under which licence the weights may be used")
 PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
 add_overrides(PARSER)
@@ -17,21 +22,39 @@ if __name__ == "__main__":
 
 from lvae_torch.distributed.place import choose_device
 from lvae_torch.distributed.processes import Processes
-from lvae_torch.files import check_name
+from lvae_torch.errors import CfgError, DataError
+from lvae_torch.files import check_name, make_folder
 from lvae_torch.hparams import Settings, sealed_cfg
 from lvae_torch.runs.bundle import Bundle
+from lvae_torch.runs.bundle_zip import zip_bundle
 from lvae_torch.runs.checkpoint import versions
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.trained.card import model_card
+from lvae_torch.trained.hub import Address, upload
 from lvae_torch.trained.loading import find_run, open_run
 
 
 def command(argv: Sequence[str]) -> None:
     """Write the bundle that the arguments describe."""
     options = PARSER.parse_args(argv)
+    address = Address.of(options.to) if options.to else None
+    if options.folder is None and address is None:
+        raise CfgError("export: name a folder to write, or where to upload it: --to hf://user/name.")
     settings, where = find_run(options.run, options.overrides, options.runs)
-    export(settings, where, options.folder, options.license)
-    print(f"{options.folder}: written. Use it: python -m lvae_torch.synthesize {options.folder} --mode generation")
+    with tempfile.TemporaryDirectory() as place:
+        target = options.folder or Path(place) / (address.name if address else "bundle")
+        is_zip = target.suffix == ".zip"
+        folder = Path(place) / target.stem if is_zip else target
+        if is_zip and target.exists():
+            raise DataError(f"{target}: there is something already; name a new file.")
+        export(settings, where, folder, options.license)
+        if is_zip:
+            make_folder(target.resolve().parent)
+            zip_bundle(folder, target)
+        if options.folder is not None:
+            print(f"{target}: written. Use it: python -m lvae_torch.synthesize {target} --mode generation")
+        if address is not None:
+            print(f"{address}: uploaded ({upload(folder, address)}).")
 
 
 def export(settings: Settings, where: Path, folder: Path, license_: str = "not stated") -> None:

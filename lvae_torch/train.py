@@ -109,7 +109,7 @@ def train(settings: Settings, wanted: Which = "last") -> None:
             def report_from(step: int) -> None:
                 if processes.is_main:
                     shown = [] if report is None else [report]  # after those whose files it reads
-                    reporters.restart([status, *_reporters(settings, folder, step), *shown])
+                    reporters.restart([status, *_reporters(settings, step), *shown])
 
             def batches(step: int) -> AbstractContextManager[Iterator[Tensor]]:
                 return training_batches(data.split, data.order, processes, step, settings.data.on_device)
@@ -267,10 +267,10 @@ def _report(run: Run, settings: Settings, folder: RunFolder) -> ReportWriter:
     return ReportWriter(settings, looked_at, pictures, lambda: bool(run.stop.signal_name))
 
 
-def _reporters(settings: Settings, folder: RunFolder, start_step: int) -> list[Reporter]:
+def _reporters(settings: Settings, start_step: int) -> list[Reporter]:
     s = settings
     values = listed(model=s.model, data=s.data, loss=s.loss, optimizer=s.optimizer, train=s.train)
-    return training_reporters(folder, start_step, s.train.total_steps, to_cfg(s), values)
+    return training_reporters(s.run, start_step, s.train.total_steps, to_cfg(s), values)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from lvae_torch.data.shapes import ImageShape
 from lvae_torch.elbo.section import LossSection
 from lvae_torch.models.section import ModelSection
 from lvae_torch.runs.section import RunSection
+from lvae_torch.runs.trackers import TRACKERS, is_installed
 from lvae_torch.training.section import OptimizerSection, TrainSection
 
 
@@ -55,6 +56,15 @@ def _images_fit(data: DataSection, model: ModelSection) -> Iterator[str]:
         yield from (f"[model] {problem}." for problem in model.misfits(image_shape, levels_after))
 
 
+def _trackers_are_there(run: RunSection) -> Iterator[str]:
+    for name in run.trackers:
+        if not is_installed(tracker := TRACKERS[name]):
+            yield (
+                f"[run] trackers: {name} needs the package {tracker.package}; pip install "
+                f"'lvae_torch[{tracker.extra}]', or leave it out."
+            )
+
+
 def _parts_are_large_enough(
     data: DataSection, model: ModelSection, loss: LossSection, train: TrainSection
 ) -> Iterator[str]:
@@ -90,15 +100,16 @@ CHECKS: dict[Check, tuple[str, ...]] = {
 ON_IMAGES: dict[Check, tuple[str, ...]] = {
     _images_fit: ("data", "model"),
     _parts_are_large_enough: ("data", "model", "loss", "train"),
+    _trackers_are_there: ("run",),
 }
-"""Those that look at the dataset too."""
+"""Those that look at what is there too, the dataset or packages: for the start of a training."""
 
 
 def cross_problems(sections: Mapping[str, Section | None], with_images: bool = False) -> Iterator[str]:
     """Yield each problem as ``[section] key ...``; sections that could not be read are left out.
 
     Args:
-        with_images: also check the sections against the dataset, if it is known.
+        with_images: also check the sections against the dataset, if it is known, and against what is installed.
     """
     checks = CHECKS | (ON_IMAGES if with_images else {})
     for check, names in checks.items():

@@ -1,6 +1,7 @@
 """The table of trackers: one line each, and one file of reporting/trackers/ with the same name."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,8 @@ TRACKERS: dict[str, Tracker] = {
     "wandb": Tracker("wandb", extra="wandb"),
     "mlflow": Tracker("mlflow", extra="mlflow"),
 }
+
+
+def is_installed(tracker: Tracker) -> bool:
+    """Whether its package can be imported."""
+    return find_spec(tracker.package) is not None

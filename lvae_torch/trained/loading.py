@@ -16,11 +16,13 @@ from lvae_torch.files import NAME, expanded
 from lvae_torch.hparams import Settings, check_same_model, load, load_in_place, load_text, model_section, to_cfg
 from lvae_torch.models.contract import Model
 from lvae_torch.runs.bundle import SETTINGS, WEIGHTS, Bundle, is_bundle
+from lvae_torch.runs.bundle_zip import unzipped
 from lvae_torch.runs.checkpoint import About, Checkpoint, load_chosen, store_of
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.state_file import read_safely
 from lvae_torch.synthesis.codes import CodePrior, check_prior
 from lvae_torch.synthesis.identity import check_belongs
+from lvae_torch.trained.hub import SCHEME, Address, fetched
 from lvae_torch.trained.run import TrainedRun
 from lvae_torch.training.wrapping import place
 
@@ -38,7 +40,8 @@ def load_run(
     """Load a trained run for use.
 
     Args:
-        run: a run's name, its folder, one of its checkpoints (.pt), or the folder of a bundle (``lvae export``).
+        run: a run's name, its folder, one of its checkpoints (.pt), or a bundle (``lvae export``): a folder, a .zip, or
+            ``hf://user/name[@revision]``.
         checkpoint: ``last`` is the best one of a run that was finished with patience; ``best``; ``good``, the last one
             before training went wrong; or the number of a step.
         weights: the averaged ones, where the run has them, or those that training left.
@@ -101,11 +104,16 @@ def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = 
     """The settings that a run was trained with, with overrides applied, and the folder of its weights.
 
     Args:
-        run: a run's name or folder, a bundle, one checkpoint (.pt), or the .cfg file of a run; with ``@best``,
-            ``@good``, ``@last`` or ``@STEP`` behind it, that checkpoint.
+        run: a run's name or folder, a bundle (a folder, a .zip, or ``hf://user/name[@revision]``), one checkpoint
+            (.pt), or the .cfg file of a run; with ``@best``, ``@good``, ``@last`` or ``@STEP`` behind it, that
+            checkpoint.
     Raises:
         CfgError: if none of these exists, or its settings are wrong.
+        DataError: if a bundle is damaged or cannot be had.
     """
+    if str(run).startswith(SCHEME):
+        address = Address.of(str(run))
+        return _of_bundle(fetched(address), address.name, overrides, runs)
     try:
         path = Path(expanded(str(run)))
     except ValueError as error:
@@ -118,17 +126,24 @@ def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = 
         return settings, RunFolder.of(settings.run).path
     if path.name == WEIGHTS and path.is_file():
         path = path.parent
+    if path.suffix == ".zip" and path.is_file():
+        path = unzipped(path)
     if path.is_file():
         return _of_file(path, overrides, runs)
     if is_bundle(path):
-        name = [f"run.name={path.resolve().name}"] if NAME.fullmatch(path.resolve().name) else []
-        return load(_settings_in(path), [*name, f"run.runs={str(runs)!r}", *overrides]), path
+        return _of_bundle(path, path.resolve().name, overrides, runs)
     named = RunFolder(Path(runs), str(run)).path if NAME.fullmatch(str(run)) else path
     folder = path if (path / SETTINGS).is_file() else named
     if not (folder / SETTINGS).is_file():
         raise CfgError(f"{run}: {_why_not(folder, Path(runs))}")
     # The folder may have been moved since: what is asked for by its place is found at its place.
     return load(folder / SETTINGS, [*_at(folder), *overrides]), folder
+
+
+def _of_bundle(folder: Path, name: str, overrides: Sequence[str], runs: str | Path) -> tuple[Settings, Path]:
+    """A bundle: results go to the folder of all runs, under its name."""
+    named = [f"run.name={name}"] if NAME.fullmatch(name) else []
+    return load(_settings_in(folder), [*named, f"run.runs={str(runs)!r}", *overrides]), folder
 
 
 def _at(folder: Path) -> list[str]:

@@ -23,8 +23,9 @@ from lvae_torch.reporting.console import ConsoleReporter
 from lvae_torch.reporting.grids import image_grid, pair_grid
 from lvae_torch.reporting.jsonl import JsonlReporter
 from lvae_torch.reporting.reporter import Reporter
-from lvae_torch.reporting.tensorboard import TensorBoardReporter
+from lvae_torch.reporting.trackers import Tracked, trackers
 from lvae_torch.runs.folder import RunFolder
+from lvae_torch.runs.section import RunSection
 from lvae_torch.training.meter import Reading
 
 
@@ -141,19 +142,18 @@ def warn_of_skip_norm(skip_norm: float, reading: Reading) -> bool:
 
 
 def training_reporters(
-    folder: RunFolder, start_step: int, total_steps: int, settings_text: str, hparams: Mapping[str, str | float]
+    section: RunSection, start_step: int, total_steps: int, settings_text: str, hparams: Mapping[str, str | float]
 ) -> list[Reporter]:
-    """Reporters to TensorBoard, ``metrics.jsonl`` and the console, which continue from ``start_step``.
+    """Reporters to ``metrics.jsonl``, the console and ``[run] trackers``, which continue from ``start_step``.
 
     Args:
-        hparams: hyperparameters that TensorBoard lists beside the run, by ``section.key``.
+        hparams: hyperparameters that trackers list beside the run, by ``section.key``.
     """
-    tensorboard = TensorBoardReporter(folder.tensorboard, start_step, total_steps)
-    tensorboard.hparams(settings_text, hparams)
+    folder = RunFolder.of(section)
     return [
-        tensorboard,
         JsonlReporter(folder.metrics_jsonl, start_step),
         ConsoleReporter(total_steps, start_step),
+        *trackers(section.trackers, Tracked(folder, start_step, total_steps, settings_text, hparams)),
     ]
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lvae_torch.reporting import tensorboard
-from lvae_torch.reporting.tensorboard import TensorBoardReporter, reduced
+from lvae_torch.reporting.trackers import tensorboard
+from lvae_torch.reporting.trackers.tensorboard import TensorBoardReporter, reduced
 
 
 def noise(side: int, seed: int = 0) -> np.ndarray:

@@ -20,7 +20,7 @@ from lvae_torch.reporting import console
 from lvae_torch.reporting.console import ConsoleReporter, table
 from lvae_torch.reporting.jsonl import JsonlReporter
 from lvae_torch.reporting.reporter import Reporter, Reporters
-from lvae_torch.reporting.tensorboard import TensorBoardReporter
+from lvae_torch.reporting.trackers.tensorboard import TensorBoardReporter
 
 GRID = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from test_reporting import GRID, full_disk
 
 from lvae_torch.errors import DataError
-from lvae_torch.reporting.tensorboard import TensorBoardReporter
+from lvae_torch.reporting.trackers.tensorboard import TensorBoardReporter
 
 # TensorBoard
 
@@ -90,7 +90,7 @@ def test_the_later_file_is_shown_also_if_the_clock_was_set_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for clock, start, value in ((2e9, 0, 1.0), (1.9e9, 3, 2.0)):
-        monkeypatch.setattr("lvae_torch.reporting.tensorboard.time.time", lambda clock=clock: clock)
+        monkeypatch.setattr("lvae_torch.reporting.trackers.tensorboard.time.time", lambda clock=clock: clock)
         reporter = TensorBoardReporter(tmp_path, start)
         for step in range(start + 1, 6):
             reporter.scalars(step, {"a": value})

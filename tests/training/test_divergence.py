@@ -16,7 +16,7 @@ from lvae_torch.elbo.objective import Objective
 from lvae_torch.errors import CfgError, DataError, NumericalError
 from lvae_torch.files import read_json
 from lvae_torch.reporting.console import ConsoleReporter
-from lvae_torch.reporting.tensorboard import TensorBoardReporter
+from lvae_torch.reporting.trackers.tensorboard import TensorBoardReporter
 from lvae_torch.runs.checkpoint import State
 from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.train import train

@@ -12,6 +12,7 @@ import numpy as np
 
 from lvae_torch.errors import say
 from lvae_torch.reporting.reporter import writing_to
+from lvae_torch.reporting.trackers import Tracked
 
 MOST_PIXELS = 1536
 MOST_BYTES = 64 * 2**20
@@ -94,6 +95,13 @@ class TensorBoardReporter:
                 record = Event(wall_time=time.time(), **event).SerializeToString()
                 RecordWriter(file).write(record)
                 self._written += len(record)
+
+
+def reporter(run: Tracked) -> TensorBoardReporter:
+    """The reporter of a run, which has its settings."""
+    tensorboard = TensorBoardReporter(run.folder.tensorboard, run.start_step, run.total_steps)
+    tensorboard.hparams(run.settings, run.values)
+    return tensorboard
 
 
 def reduced(grid: np.ndarray) -> np.ndarray:
