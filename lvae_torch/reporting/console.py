@@ -1,16 +1,13 @@
 """Progress and results as text, for a terminal or a log file."""
 
 import math
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
-from tqdm import tqdm
 
 from lvae_torch.errors import say
-from lvae_torch.reporting.progress import duration
+from lvae_torch.reporting.progress import Course, duration
 
 
 class ConsoleReporter:
@@ -18,8 +15,7 @@ class ConsoleReporter:
 
     def __init__(self, total_steps: int, start_step: int = 0) -> None:
         self.total = total_steps
-        self._started, self._start_step = time.monotonic(), start_step
-        self._bar = tqdm(total=total_steps, initial=start_step, unit="step") if sys.stderr.isatty() else None
+        self._course = Course(total_steps, start_step, unit="step", stays=True)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         with suppress(OSError):  # a closed terminal must not end the run
@@ -27,7 +23,7 @@ class ConsoleReporter:
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
         if "val/nelbo" in values:
-            self._say(f"step {step:,}: validation {_numbers(values, 'val')}")
+            self._course.say(f"step {step:,}: validation {_numbers(values, 'val')}")
             return
         numbers = _numbers(values, "train")
         if "train/skipped_now" in values:
@@ -36,21 +32,11 @@ class ConsoleReporter:
             )  # fmt: skip
         if "speed/images_per_second" in values:
             numbers += f"  {values['speed/images_per_second']:,.0f} images/s"
-        if self._bar is None:
-            self._say(f"step {step:,}/{self.total:,} ({step / self.total:.0%})  {numbers}  {self._to_go(step)} to go")
+        if self._course.has_bar:
+            self._course.reached(step, numbers)
         else:
-            self._bar.set_postfix_str(numbers, refresh=False)
-            self._bar.update(step - self._bar.n)
-
-    def _to_go(self, step: int) -> str:
-        done = max(1, step - self._start_step)
-        return duration((time.monotonic() - self._started) / done * (self.total - step))
-
-    def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
-        else:
-            say(line)
+            left = self._course.to_go(step) or duration(0)
+            say(f"step {step:,}/{self.total:,} ({step / self.total:.0%})  {numbers}  {left} to go")
 
     def image(self, step: int, tag: str, grid: np.ndarray) -> None:
         """Does nothing: a terminal shows no pictures."""
@@ -59,9 +45,7 @@ class ConsoleReporter:
         """Does nothing: a terminal shows no histograms."""
 
     def close(self) -> None:
-        if self._bar is not None:
-            with suppress(OSError):
-                self._bar.close()
+        self._course.close()
 
 
 def _numbers(values: Mapping[str, float], prefix: str) -> str:

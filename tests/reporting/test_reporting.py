@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from lvae_torch.errors import DataError
-from lvae_torch.reporting import console
+from lvae_torch.reporting import progress
 from lvae_torch.reporting.console import ConsoleReporter, table
 from lvae_torch.reporting.jsonl import JsonlReporter
 from lvae_torch.reporting.reporter import Reporter, Reporters
@@ -210,7 +210,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """What ``time.monotonic`` says: its only entry."""
     now = [100.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     yield now
 
 

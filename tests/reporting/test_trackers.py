@@ -229,7 +229,7 @@ def test_wandb_offline_holds_the_same_curves(resumed: Path) -> None:
                 (item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in record.history.item
             }
             for key, value in items.items():
-                if isinstance(value, float):
+                if isinstance(value, int | float):
                     found[key][items["step"]] = value
                 elif value == "image-file":  # .../_type
                     pictures.add(key.rpartition("/")[0])

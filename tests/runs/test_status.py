@@ -1,17 +1,22 @@
 """What a run says of itself while it lives: ``status.json``, progress in a log, and ``lvae show RUN``."""
 
+import io
 import json
 import os
+import re
 import socket
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import small
 import torch
 
+from lvae_torch.compression.sources import ToldOf, counted
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
 from lvae_torch.files import read_json
@@ -184,6 +189,42 @@ def test_work_shows_its_items_and_how_many_are_done(clock: Clock, capsys: pytest
         "decoding 10 of 18 (56%)  0:00:32 to go",
         "decoding 15 of 18 (83%)  0:00:12 to go",
     ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_sees_rate_and_time_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    course = progress.Course(400, name="likelihood", stays=True)
+    time.sleep(0.15)  # the bar is drawn anew every tenth of a second
+    course.reached(100)
+    course.close()
+    last = terminal.getvalue().split("\r")[-1]
+    assert "likelihood:  25%" in last and "100/400" in last
+    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, +[\d.]+/s\]", last), last
+
+
+def test_compression_tells_how_many_images_are_in(tmp_path: Path) -> None:
+    """The chain takes the last images first; what it looks at besides, and takes again, moves nothing forward."""
+    told: list[int] = []
+
+    class Source:
+        def __len__(self) -> int:
+            return 10
+
+        def levels(self, first: int, n: int) -> np.ndarray:
+            return np.zeros((n, 1, 1, 1), dtype=np.int64)
+
+    source = ToldOf(Source(), told.append)
+    for first, n in ((0, 1), (4, 1), (6, 4), (8, 2), (5, 3), (0, 5)):
+        source.levels(first, n)
+    assert told == [4, 2, 5, 10]
+    assert sum(len(group) for group in counted(iter([np.zeros((3, 1)), np.zeros((2, 1))]), told.append)) == 5
+    assert told[4:] == [3, 5]
 
 
 def test_durations() -> None:

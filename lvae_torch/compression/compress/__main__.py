@@ -23,13 +23,14 @@ from lvae_torch.compression.chain import LevelSource
 from lvae_torch.compression.compressor import Compressor, Contents
 from lvae_torch.compression.index import packed_index
 from lvae_torch.compression.pictures import PictureFiles
-from lvae_torch.compression.sources import SplitLevels
+from lvae_torch.compression.sources import SplitLevels, ToldOf
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import open_dump
 from lvae_torch.distributed.place import choose_device
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.reporting.console import table
+from lvae_torch.reporting.progress import Progress
 from lvae_torch.trained.loading import find_run, open_run
 from lvae_torch.trained.run import TrainedRun
 
@@ -44,7 +45,10 @@ def command(argv: Sequence[str]) -> None:
     settings, where = find_run(options.run, options.overrides, options.runs)
     run = open_run(settings, where, Processes(0, 1, choose_device(settings.run.device)))
     source, contents = _input(run, options)
-    written = compressor_of(run).compress(source, options.output, contents, options.batch, options.robust)
+    progress = Progress()
+    told = ToldOf(source, lambda done: progress("compressing", done, len(source)))
+    written = compressor_of(run).compress(told, options.output, contents, options.batch, options.robust)
+    progress.close()
     n_values = len(source) * prod(run.model.image_shape)
     raw = n_values * (run.trained_on.n_levels - 1).bit_length()
     rows = [

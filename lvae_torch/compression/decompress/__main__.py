@@ -21,10 +21,12 @@ from lvae_torch.compression.archive import open_archive
 from lvae_torch.compression.compress.__main__ import compressor_of
 from lvae_torch.compression.index import read_index
 from lvae_torch.compression.outputs import numbered, write_dump, write_pictures
+from lvae_torch.compression.sources import counted
 from lvae_torch.distributed.place import choose_device
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
 from lvae_torch.files import check_name
+from lvae_torch.reporting.progress import Progress
 from lvae_torch.trained.loading import find_run, open_run
 from lvae_torch.trained.run import TrainedRun
 
@@ -38,6 +40,8 @@ def command(argv: Sequence[str]) -> None:
     compressor = compressor_of(run)
     shape, n_levels = run.model.image_shape, run.trained_on.n_levels
     with compressor.opened(options.archive, options.anyway) as (archive, groups):
+        progress, total = Progress(), archive.header.n_images
+        groups = counted(groups, lambda done: progress("decompressing", done, total))
         is_tiled = archive.header.contents == "pictures"
         if options.dump:
             if is_tiled:

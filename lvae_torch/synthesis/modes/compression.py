@@ -15,12 +15,13 @@ from lvae_torch.compression.chain import most_in_a_batch
 from lvae_torch.compression.compressor import Compressor, Contents
 from lvae_torch.compression.pictures import Levels
 from lvae_torch.compression.pixels import proper
-from lvae_torch.compression.sources import SplitLevels
+from lvae_torch.compression.sources import SplitLevels, ToldOf
 from lvae_torch.elbo.bounds import bits_per_dim, elbo_terms
 from lvae_torch.errors import CfgError, NumericalError
 from lvae_torch.models.contract import Output
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.reporting.figures import figure
+from lvae_torch.reporting.progress import Progress
 from lvae_torch.synthesis.session import Session
 
 
@@ -45,13 +46,16 @@ def run(session: Session) -> dict[str, object]:
         return {}
     source = SplitLevels(session.images)
     compressor = Compressor(session.model, source.n_levels, str(session.identity["run"]))
+    progress = Progress()
     batch = min(session.options.batch_size, most_in_a_batch(session.model.image_shape))
     with tempfile.TemporaryDirectory(dir=session.out) as folder:
         path = Path(folder) / "images.lvz"
         start = time.perf_counter()
-        written = compressor.compress(source, path, Contents(str(session.identity["split"])), batch)
+        told = ToldOf(source, lambda done: progress("compressing", done, len(source)))
+        written = compressor.compress(told, path, Contents(str(session.identity["split"])), batch)
         to_compress = time.perf_counter() - start
-        to_decompress = _decompressed(compressor, path, source)
+        to_decompress = _decompressed(compressor, path, source, progress)
+    progress.close()
     rates = {
         "images_per_s_compressed": len(source) / to_compress,
         "images_per_s_decompressed": len(source) / to_decompress,
@@ -75,7 +79,7 @@ def _draw(session: Session, written: Written, bound: _Bound) -> None:
         axes.set_title("KL of each layer (top first), pixels given z, and what the archive adds")
 
 
-def _decompressed(compressor: Compressor, path: Path, source: SplitLevels) -> float:
+def _decompressed(compressor: Compressor, path: Path, source: SplitLevels, progress: Progress) -> float:
     """Seconds that decompression takes, after every image was found to be the same."""
     first, seconds, start = 0, 0.0, time.perf_counter()
     with compressor.opened(path) as (_, groups):
@@ -84,6 +88,7 @@ def _decompressed(compressor: Compressor, path: Path, source: SplitLevels) -> fl
             if not np.array_equal(levels, source.levels(first, len(levels))):
                 raise NumericalError(f"images from number {first} on came back changed: this is a defect, tell us.")
             first += len(levels)
+            progress("decompressing", first, len(source))
             start = time.perf_counter()
     return seconds
 
