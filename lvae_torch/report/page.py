@@ -1,20 +1,18 @@
 """The page of a report: one run, or several side by side, as HTML that needs nothing else."""
 
 import base64
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from lvae_torch.report.charts import Line, layer_colour, layers_chart, line_chart
 from lvae_torch.report.facts import Facts
 from lvae_torch.report.likelihoods import likelihood_rows
 from lvae_torch.report.pictures import Picture
-from lvae_torch.reporting.progress import duration
+from lvae_torch.report.tables import costs, number, results_of_modes, settings_that_differ, table
 from lvae_torch.runs.version import VERSION
 
 STYLE = Path(__file__).with_name("style.css")
@@ -24,8 +22,6 @@ NOTES = {
     "Layer inspection": "In a row, all layers above are shared, this one is drawn anew for each image, and those below "
     "are at their mean: what changes in a row is what the layer decides. Layer 0 is the top.",
 }
-MODES_SHOWN = ("sample_quality", "compression")
-"""Modes whose numbers have a section of their own; those of likelihoods are in their table."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +39,10 @@ def page(runs: Sequence[Reported]) -> str:
     Args:
         runs: the run reported of, and those that it is compared with.
     """
-    parts = (_header, _what, _likelihoods, _curves, _layers, _pictures, _results, _costs, _settings)
-    body = "\n".join("".join(part(runs)) for part in parts)
+    facts = [run.facts for run in runs]
+    upper = (part(runs) for part in (_header, _what, _likelihoods, _curves, _layers, _pictures))
+    lower = (part(facts) for part in (results_of_modes, costs, settings_that_differ))
+    body = "\n".join("".join(part) for part in (*upper, *lower))
     title = escape(" · ".join(run.facts.name for run in runs))
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
@@ -56,22 +54,6 @@ def page(runs: Sequence[Reported]) -> str:
         f"<footer>Written by lvae_torch {escape(VERSION)} on {now}. Likelihoods are in nats per image, lower is "
         "better; layers count from the top.</footer></main></body></html>\n"
     )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[int] = ()) -> str:
-    """A table of texts, which are escaped here; the first cell of a row is its header."""
-    if not rows:
-        return ""
-    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    lines = [
-        f'<tr{" class=differs" if i in marked else ""}><th scope="row">{escape(first)}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in rest)
-        + "</tr>"
-        for i, (first, *rest) in enumerate(rows)
-    ]
-    wide = " class=wide" if len(rows[0]) > 4 else ""
-    titles = f"<thead><tr>{top}</tr></thead>" if any(head) else ""
-    return f'<div class="scroll"><table{wide}>{titles}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _header(runs: Sequence[Reported]) -> Iterator[str]:
@@ -100,16 +82,16 @@ def _header(runs: Sequence[Reported]) -> Iterator[str]:
 def _tiles(facts: Facts) -> str:
     evaluation, shown = facts.evaluation, list[tuple[str, str]]()
     if evaluation:
-        shown.append((_number(evaluation["nelbo"]), f"-ELBO, nats, {facts.settings.data.val_split}"))
+        shown.append((number(evaluation["nelbo"]), f"-ELBO, nats, {facts.settings.data.val_split}"))
         if "bpd" in evaluation:
-            shown.append((_number(evaluation["bpd"], 4), "bits per dimension"))
-        shown.append((_number(evaluation.get("kl")), "of it KL, nats"))
+            shown.append((number(evaluation["bpd"], 4), "bits per dimension"))
+        shown.append((number(evaluation.get("kl")), "of it KL, nats"))
     bound = facts.results.get("likelihood", {})
     if bound and facts.is_current("likelihood"):
-        shown.append((_number(bound.get("nll_bound")), f"-log p(x), {bound.get('iw_samples')} samples"))
+        shown.append((number(bound.get("nll_bound")), f"-log p(x), {bound.get('iw_samples')} samples"))
     last = facts.history.last("speed/")
     if "images_per_second" in last:
-        shown.append((_number(last["images_per_second"], 0), "images per second"))
+        shown.append((number(last["images_per_second"], 0), "images per second"))
     tiles = "".join(
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(what)}</span></div>' for value, what in shown
     )
@@ -226,77 +208,3 @@ def _picture(run: Reported, picture: Picture) -> str:
         f'<figure class="picture"><figcaption>{escape(picture.caption)}</figcaption>'
         f'<img alt="{told}" src="data:image/png;base64,{data}"></figure>'
     )
-
-
-def _results(runs: Sequence[Reported]) -> Iterator[str]:
-    """Modes that measured something else than a likelihood."""
-    for mode in MODES_SHOWN:
-        having = [run.facts for run in runs if mode in run.facts.results]
-        if having:
-            yield f"<h2>{escape(mode.replace('_', ' ').capitalize())}</h2>"
-            flat = [dict(_flat(facts.results[mode])) for facts in having]
-            keys = list(dict.fromkeys(key for one in flat for key in one))
-            rows = [[key, *(one.get(key, "–") for one in flat)] for key in keys]
-            yield table(["", *(facts.name for facts in having)], rows)
-
-
-def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        name = f"{prefix}{key}".replace("_", " ")
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}: ")
-        elif isinstance(value, float):
-            yield name, f"{value:.5g}"
-        else:
-            yield name, "  ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _costs(runs: Sequence[Reported]) -> Iterator[str]:
-    costs = [_costs_of(run.facts) for run in runs]
-    keys = list(dict.fromkeys(key for one in costs for key in one))
-    if keys:
-        yield "<h2>Speed and memory</h2>"
-        rows = [[key, *(one.get(key, "–") for one in costs)] for key in keys]
-        yield table(["", *(run.facts.name for run in runs)] if len(runs) > 1 else [], rows)
-
-
-def _costs_of(facts: Facts) -> dict[str, str]:
-    costs = {}
-    _, speeds = facts.history.curve("speed/images_per_second")
-    if len(speeds):
-        middle = sorted(speeds)[len(speeds) // 2]
-        costs["images per second"] = f"{middle:,.0f} (median of {len(speeds)} log lines)"
-    _, memory = facts.history.curve("speed/peak_memory_gib")
-    if len(memory):
-        costs["peak memory of rank 0"] = f"{max(memory):.2f} GiB"
-    if (seconds := facts.seconds) is not None:
-        costs["from the first report to the last"] = duration(seconds)
-    costs |= {key: str(facts.status[key]) for key in ("device", "host") if key in facts.status}
-    _, skipped = facts.history.curve("train/skipped_steps")
-    if len(skipped) and max(skipped):
-        costs["skipped steps"] = f"{max(skipped):,.0f}"
-    return costs
-
-
-def _settings(runs: Sequence[Reported]) -> Iterator[str]:
-    changed = [run.facts.changed_settings() for run in runs]
-    keys = list(dict.fromkeys(key for one in changed for key in one))
-    defaults = {key: default for one in changed for key, (_, default) in one.items()}
-    rows = [
-        [key, *(_value(one[key][0] if key in one else defaults[key]) for one in changed), _value(defaults[key])]
-        for key in sorted(keys, key=lambda key: key.partition(".")[0] != "model")
-    ]
-    differing = [i for i, row in enumerate(rows) if len(set(row[1:-1])) > 1]
-    told = "<small>Coloured rows differ between the runs.</small>" if differing else ""
-    yield f"<h2>Settings that differ from the defaults{told}</h2>"
-    names = [run.facts.name for run in runs] if len(runs) > 1 else ["value"]
-    yield table(["key", *names, "default"], rows, differing)
-
-
-def _value(value: Any) -> str:
-    return value if value == "(no default)" else repr(value)
-
-
-def _number(value: Any, digits: int = 2) -> str:
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    return f"{value:,.{digits}f}" if is_number else "not finite"

@@ -1,5 +1,6 @@
 """What CONTRIBUTING.md says of adding things is true: a copy of the program does as it says, and uses what it added."""
 
+import csv
 import json
 import os
 import re
@@ -55,8 +56,9 @@ def test_each_addition_is_as_small_as_its_title_says() -> None:
     counts = {
         section.split(":")[0]: [(m[1], m[2]) for m in BLOCK.finditer(section)] for section in sections if ":" in section
     }
-    mode, dataset, likelihood, optimizer, family = counts.values()
-    assert [kind for kind, _ in mode] == ["file", "line-in"]
+    mode, tracker, dataset, likelihood, optimizer, family = counts.values()
+    for small in (mode, tracker):
+        assert [kind for kind, _ in small] == ["file", "line-in"]
     assert [kind for kind, _ in dataset].count("file") == 1 and {p for k, p in dataset if k == "line-in"} == {
         "data_scripts/recipes.py"
     }
@@ -73,7 +75,7 @@ def test_what_was_added_is_used(copy: Path) -> None:
     run(copy, "-m", "data_scripts", "checkerboards")
     sets = {
         "model.likelihood": "laplace", "optimizer.name": "adam", "optimizer.amsgrad": "True", "run.device": "cpu",
-        "optimizer.learning_rate": "2e-2", "val.images": "4", "train.steps": "60",
+        "optimizer.learning_rate": "2e-2", "val.images": "4", "train.steps": "60", "run.trackers": "['tensorboard', 'csv_file']",
     }  # fmt: skip
     run(copy, "-m", "lvae_torch.train", "egs/linear_vae.cfg", *(f"--set={k}={v}" for k, v in sets.items()))
     run(copy, "-m", "lvae_torch.synthesize", "linear_vae", "--mode", "mean_image", "--mode", "reconstruction")
@@ -82,6 +84,10 @@ def test_what_was_added_is_used(copy: Path) -> None:
     assert (results / "mean_image" / "mean.png").is_file()
     metrics = json.loads((results / "reconstruction" / "metrics.json").read_text())
     assert metrics["nelbo"] < 64, "a width of 1/2 at the location 1/2 everywhere costs 64 nats"
+    lines = [json.loads(line) for line in (copy / "runs/linear_vae/metrics.jsonl").read_text().splitlines()]
+    rows = list(csv.reader((copy / "runs/linear_vae/numbers.csv").read_text().splitlines()))
+    ours = {(r["step"], k): v for r in lines for k, v in r.items() if isinstance(v, float) and k != "time"}
+    assert {(int(step), name): float(value) for step, name, value in rows} == ours, "the tracker heard every number"
     settings = (copy / "runs" / "linear_vae" / "hparams.cfg").read_text()
     assert "amsgrad = True" in settings and "likelihood = 'laplace'" in settings
 
