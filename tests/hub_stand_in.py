@@ -72,7 +72,8 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         match parts:
             case ["api", "repos", "create"]:
-                return self._json({"url": f"{self.hub.url}/{json.loads(body)['name']}"})
+                asked = json.loads(body)
+                return self._json({"url": f"{self.hub.url}/{asked.get('organization', 'me')}/{asked['name']}"})
             case ["api", "models", _, _, "preupload", _]:
                 files = [file["path"] for file in json.loads(body)["files"]]
                 modes = ["lfs" if file.endswith(LARGE) else "regular" for file in files]

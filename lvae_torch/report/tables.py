@@ -98,5 +98,5 @@ def _value(value: Any) -> str:
 
 
 def number(value: Any, digits: int = 2) -> str:
-    isnumber = isinstance(value, int | float) and math.isfinite(value)
-    return f"{value:,.{digits}f}" if isnumber else "not finite"
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    return f"{value:,.{digits}f}" if is_number else "not finite"

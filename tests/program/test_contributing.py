@@ -75,7 +75,8 @@ def test_what_was_added_is_used(copy: Path) -> None:
     run(copy, "-m", "data_scripts", "checkerboards")
     sets = {
         "model.likelihood": "laplace", "optimizer.name": "adam", "optimizer.amsgrad": "True", "run.device": "cpu",
-        "optimizer.learning_rate": "2e-2", "val.images": "4", "train.steps": "60", "run.trackers": "['tensorboard', 'csv_file']",
+        "optimizer.learning_rate": "2e-2", "val.images": "4", "train.steps": "60",
+        "run.trackers": "['tensorboard', 'csv_file']",
     }  # fmt: skip
     run(copy, "-m", "lvae_torch.train", "egs/linear_vae.cfg", *(f"--set={k}={v}" for k, v in sets.items()))
     run(copy, "-m", "lvae_torch.synthesize", "linear_vae", "--mode", "mean_image", "--mode", "reconstruction")

@@ -9,6 +9,8 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +52,7 @@ def sampled(run: str, env: dict[str, str], folder: Path) -> subprocess.Completed
     return lvae("synthesize", run, "--mode", "generation", *sets, env=env, folder=folder)
 
 
+@pytest.mark.slow
 def test_a_bundle_is_used_from_the_hub_and_from_its_cache(hub: Hub, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
     commit = hub.put("lab/digits", {**FILES, "extra.bin": b"not asked for"})
@@ -67,25 +70,54 @@ def test_a_bundle_is_used_from_the_hub_and_from_its_cache(hub: Hub, tmp_path: Pa
     assert result.returncode == 3 and "hf://lab/others: it is not in the cache" in result.stderr
 
 
-@pytest.mark.slow
-def test_revisions_and_refusals(hub: Hub, tmp_path: Path) -> None:
-    pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
-    hub.put("lab/digits", {"README.md": b"nothing here"})
-    old = hub.put("lab/digits", FILES, branch="v1")
-    env = environment(hub, tmp_path / "home")
-    result = sampled("hf://lab/digits@v1", env, tmp_path)
-    assert result.returncode == 0 and old in result.stderr, result.stderr
-    result = sampled("hf://lab/digits", env, tmp_path)
-    assert result.returncode == 3 and "no bundle of this program" in result.stderr
-    result = sampled("hf://lab/digits@v7", env, tmp_path)
-    assert result.returncode == 3 and "no such revision" in result.stderr
-    result = sampled("hf://nobody/nothing", env, tmp_path)
-    assert result.returncode == 3 and "no such repository" in result.stderr and "Traceback" not in result.stderr
-    broken = bytearray(FILES[WEIGHTS])
+@pytest.fixture
+def asks(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The library of this process asks the stand-in, and keeps what it gets in a folder of the test."""
+    library = pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    places = {"endpoint": hub.url, "token": False}
+
+    def download(repo: str, **options: Any) -> str:
+        return str(library.snapshot_download(repo, cache_dir=tmp_path / "cache", **options, **places))
+
+    api = library.HfApi(endpoint=hub.url, token="secret-token")
+    shim = SimpleNamespace(snapshot_download=download, create_repo=api.create_repo, upload_folder=api.upload_folder)
+    monkeypatch.setattr(hubs, "_library", lambda: shim)
+    return hub
+
+
+def test_revisions_and_refusals(asks: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asks.put("lab/digits", {"README.md": b"nothing here"})
+    old = asks.put("lab/digits", {**FILES, "extra.bin": b"not asked for"}, branch="v1")
+    run = load_run("hf://lab/digits@v1", device="cpu")
+    assert run.name == "digits" and torch.equal(run.sample(2, seed=1), load_run(BUNDLE, device="cpu").sample(2, seed=1))
+    assert old in capsys.readouterr().err and not any("extra.bin" in asked for asked in asks.asked)
+    for address, told in (
+        ("hf://lab/digits", "no bundle of this program"),
+        ("hf://lab/digits@v7", "no such revision"),
+        ("hf://nobody/nothing", "no such repository"),
+    ):
+        with pytest.raises(DataError, match=told):
+            find_run(address)
+
+
+def test_damage_on_the_way_is_found(asks: Hub, tmp_path: Path) -> None:
+    asks.put("lab/digits", FILES)
+    _, folder = find_run("hf://lab/digits")
+    blob = (folder / WEIGHTS).resolve()
+    broken = bytearray(blob.read_bytes())
     broken[-100] ^= 255
-    hub.put("lab/broken", {**FILES, WEIGHTS: bytes(broken)})
-    result = sampled("hf://lab/broken", env, tmp_path)
-    assert result.returncode == 3 and "damaged" in result.stderr
+    blob.write_bytes(broken)
+    with pytest.raises(DataError, match=r"model\.safetensors is damaged \(another checksum\)"):
+        find_run("hf://lab/digits")
+
+
+def test_a_bundle_goes_up_and_comes_back(asks: Hub) -> None:
+    pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
+    told = hubs.upload(BUNDLE, Address.of("hf://me/mine"))
+    assert told and asks.revisions["me/mine", "main"] == FILES
+    assert load_run("hf://me/mine", device="cpu").name == "mine"
 
 
 @pytest.mark.slow
