@@ -260,8 +260,8 @@ def _report(run: Run, settings: Settings, folder: RunFolder) -> ReportWriter:
 
     def looked_at(at: int) -> TrainedRun:
         is_averaged, device = step.ema is not None, run.processes.device
-        versions = run.about.versions
-        return TrainedRun(settings, step.evaluated, at, is_averaged, trained_on, folder.path, device, versions)
+        about = settings, step.evaluated, at, is_averaged, trained_on, folder.path, device
+        return TrainedRun(*about, versions=run.about.versions)
 
     pictures = run.watcher.pictures if isinstance(run.watcher, TrainingWatch) else None
     return ReportWriter(settings, looked_at, pictures, lambda: bool(run.stop.signal_name))

@@ -200,7 +200,14 @@ def open_run(settings: Settings, where: Path, processes: Processes) -> TrainedRu
         ) from error
     place(settings.train, model, processes.device)
     run = TrainedRun(
-        settings, model.eval(), bundle.step, bundle.is_averaged, on, where, processes.device, bundle.versions
+        settings,
+        model.eval(),
+        bundle.step,
+        bundle.is_averaged,
+        on,
+        where,
+        processes.device,
+        versions=bundle.versions,
     )
     if settings.val.batch_norm != "running":
         _take_statistics(run, processes)
