@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ def are_tensors(value: Any) -> bool:
     )
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> TypeGuard[Tensor]:
     """Whether it is a tensor with a number at each place in memory: not sparse, quantized, nested or without memory."""
     return (
         isinstance(value, Tensor)
