@@ -129,7 +129,7 @@ class Cost(NamedTuple):
 def conversion(checkout: Path, source: Path, dumps: Path, *options: str) -> Cost:
     """What ``data_scripts images`` costs in a checkout."""
     command = [sys.executable, "-m", "data_scripts", "--dumps", str(dumps), "images"]
-    command += ["--source", str(source), "--name", "own", "--replace", *options]
+    command += ["--source", str(source), "--name", "own", *options]
     env = {**os.environ, "PYTHONPATH": str(checkout)}
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, cwd=checkout, env=env, stdin=quiet, stdout=quiet, stderr=quiet)
@@ -163,7 +163,7 @@ def own(n: int, side: tuple[int, int], size: int, before: Path | None, pairs: in
             list(pool.map(some_own, *zip(*((folder, k, *side) for k in range(0, n, FOLDER)), strict=True)))
         found: dict[Path, list[Cost]] = {checkout: [] for checkout in checkouts}
         for checkout in turns(checkouts, pairs):
-            cost = conversion(checkout, folder, Path(name) / names[checkout], "--size", str(size))
+            cost = conversion(checkout, folder, Path(tempfile.mkdtemp(dir=name)), "--size", str(size))
             found[checkout].append(cost)
             print(
                 f"  {names[checkout]:<7} exit {cost.status}, {cost.processor:8.1f} CPU s, {cost.memory:6.0f} MiB",
@@ -209,7 +209,9 @@ def huge() -> None:
             writing.join()
             (folder / "small.jpg").write_bytes(jpeg(smooth(np.random.default_rng(1), 128, 96)))
             for options in ([], ["--max-pixels", "500000000"]):
-                cost = conversion(HERE, folder, Path(name) / "dumps", "--jobs", "1", "--valid", "0", *options)
+                cost = conversion(
+                    HERE, folder, Path(tempfile.mkdtemp(dir=name)), "--jobs", "1", "--valid", "0", *options
+                )
                 said = "taken" if cost.status == 0 else f"refused, exit {cost.status}"
                 print(f"{kind:<11} {said:<16} {cost.processor:6.1f} CPU s {cost.memory:6.0f} MiB", flush=True)
             (folder / kind).unlink()

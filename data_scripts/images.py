@@ -134,7 +134,10 @@ def _labels(pictures: Pictures, names: Sequence[str], options: Mapping[str, Any]
         if not path.is_file():
             raise DataError(f"{path}: no such file. Give --labels FILE, folders or none.")
         return from_table(path, options["file_column"], options["label_column"] or (), names, account)
-    return from_source(pictures) if pictures.labels else from_folders(pictures, names)
+    if pictures.labels:
+        return from_source(pictures)
+    folders: Mapping[str, Sequence[str]] = account.splits.get("folders", {})
+    return from_folders(pictures, names, {folder for called in folders.values() for folder in called})
 
 
 def _of_whole_splits(labels: Labels, splits: Mapping[str, Sequence[str]], account: Account) -> Labels:

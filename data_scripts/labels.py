@@ -2,7 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from data_scripts.account import Account
 from data_scripts.sources.found import Label, Pictures, is_row
-from data_scripts.splits import meaning
+from data_scripts.splits import split_of
 from lvae_torch.errors import CfgError, DataError
 
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_id", "img", "path", "filepath", "name", "id")
@@ -44,10 +46,16 @@ def numbered(labels: Mapping[str, Label], names: Sequence[str], source: str) -> 
     return Labels({name: number[str(label)] for name, label in labels.items()}, classes, source)
 
 
-def from_folders(pictures: Pictures, names: Sequence[str]) -> Labels:
-    """The first folder below the split's, as torchvision's ImageFolder has it; none if there are not two classes."""
+def from_folders(pictures: Pictures, names: Sequence[str], splits: Collection[str] = ()) -> Labels:
+    """The first folder below the split's, as torchvision's ImageFolder has it; none if there are not two classes.
+
+    Args:
+        splits: folders that were taken for splits; others are none of a class only if certainly called like one.
+    """
     files = [name for name in names if not is_row(pictures.span(name))]
-    paths = {name: [part for part in name.split("/")[:-1] if not meaning(part).split] for name in files}
+    paths = {
+        name: [part for part in name.split("/")[:-1] if part not in splits and not split_of(part)] for name in files
+    }
     common = _common(list(paths.values()))
     found = {name: path[common] for name, path in paths.items() if len(path) > common}
     if len(set(found.values())) < 2:
@@ -78,9 +86,11 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         DataError: if it is no table.
     """
     try:
-        text = path.read_text("utf-8-sig")
+        data = path.read_bytes()
+        # Spreadsheets write UTF-16, too, and always mark it.
+        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a text of labels ({error}).") from error
+        raise DataError(f"{path}: not a text of labels ({error}). Save it as UTF-8.") from error
     lines = text.splitlines()
     if lines and lines[0].strip().isdecimal():
         lines = lines[1:]
@@ -154,11 +164,11 @@ class _Names:
         for name in names:
             base = name.rpartition("/")[2]
             stem = base.rpartition(".")[0]
-            for key in {name, name.rpartition(".")[0], base, stem} - {""}:
+            for key in {_composed(key) for key in (name, name.rpartition(".")[0], base, stem)} - {""}:
                 self._by_end.setdefault(key, []).append(name)
 
     def find(self, told: str, path: Path) -> str | None:
-        parts = [part for part in told.strip().replace("\\", "/").split("/") if part not in ("", ".")]
+        parts = [part for part in _composed(told).strip().replace("\\", "/").split("/") if part not in ("", ".")]
         for k in range(len(parts)):
             if found := self._by_end.get("/".join(parts[k:])):
                 if len(found) > 1:
@@ -169,7 +179,17 @@ class _Names:
         return None
 
 
+def _composed(name: str) -> str:
+    """Accents as macOS, which takes letters apart, and others write them."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _as_numbers(found: Mapping[str, Sequence[str]], columns: Sequence[str], path: Path) -> Labels:
+    if empty := [name for name, values in found.items() if not all(value.strip() for value in values)]:
+        raise DataError(
+            f"{path}: {len(empty):,} of {len(found):,} pictures have an empty label, the first {empty[0]}. Fill it in, "
+            "or leave them out of the folder."
+        )
     whole = {name: _whole(values) for name, values in found.items()}
     if all(values is not None for values in whole.values()):
         rows = {name: values for name, values in whole.items() if values is not None}
@@ -184,7 +204,6 @@ def _as_numbers(found: Mapping[str, Sequence[str]], columns: Sequence[str], path
 
 
 def _whole(values: Sequence[str]) -> tuple[int, ...] | None:
-    try:
-        return tuple(int(value) for value in values)
-    except ValueError:
-        return None
+    """Whole numbers of 64 bits, which tables with gaps write as 3.0; None if one is none."""
+    matches = [re.fullmatch(r"\s*([+-]?\d{1,18})(?:\.0*)?\s*", value, re.ASCII) for value in values]
+    return tuple(int(match[1]) for match in matches if match) if all(matches) else None

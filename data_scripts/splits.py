@@ -18,6 +18,10 @@ WORDS = {
     "eval": "eval|evaluation",  # the test set, unless there is another and nothing to validate on
 }
 _WORD = {split: re.compile(rf"x?({words})(sets?|data|images?|imgs?|split)?") for split, words in WORDS.items()}
+_BEGINS = re.compile(
+    r"[\W\d_]*(?:(?P<train>train|tr(?![a-z]))|(?P<valid>vali?d?(?=[^u]|$)|va(?![a-z])|dev)|"
+    r"(?P<test>test|te(?![a-z])|ts(?![a-z])|hold.?out|eval))"
+)
 USUAL = {
     *("set", "sets", "data", "dataset", "images", "image", "imgs", "img", "pictures", "pics", "photos", "split"),
     *("splits", "samples", "the", "my", "of", "part", "full", "small", "big", "large", "new", "old", "copy", "final"),
@@ -105,10 +109,28 @@ def _agree(parts: object) -> bool:
 
 
 def _unclear(names: Sequence[str]) -> list[str]:
-    """Folders that all pictures lie in and that look like several splits, if there are such."""
+    """Folders, or beginnings of the files' names, that look like several splits; none if only some pictures do."""
     parts = {_first(name, sure=False) for name in names}
     told = sorted(part for part in parts if part is not None)
-    return told if None not in parts and len({meaning(part).split for part in told}) > 1 else []
+    if None not in parts and len({meaning(part).split for part in told}) > 1:
+        return told
+    for depth in range(min((name.count("/") for name in names), default=0) + 1):
+        found = {name.split("/")[depth] if depth < name.count("/") else _head(name) for name in names}
+        kinds = {part: _begins(part) for part in found}
+        if "" not in kinds.values() and "train" in kinds.values() and len(set(kinds.values())) > 1:
+            return sorted(found)[:10]
+    return []
+
+
+def _head(name: str) -> str:
+    """What a file's name begins with: train of train_0001.png."""
+    return re.split(r"[\W\d_]", name.rpartition("/")[2], maxsplit=1)[0]
+
+
+def _begins(part: str) -> str:
+    """The split that a name begins with, whatever comes behind: traincrop, Trainingsdaten, tr; "" for none."""
+    match = _BEGINS.match(part.lower())
+    return (match.lastgroup or "") if match else ""
 
 
 def choose(names: Sequence[str], choice: Choice, where: object) -> FolderSplits | None:
@@ -122,7 +144,7 @@ def choose(names: Sequence[str], choice: Choice, where: object) -> FolderSplits 
         raise CfgError(f"{where}: --splits folders, but no folder is called train, valid or test.")
     if found is None and choice == "auto" and (unclear := _unclear(names)):
         raise CfgError(
-            f"{where}: the folders {', '.join(unclear)} may be splits. If they are, call them train, valid and test; "
+            f"{where}: {', '.join(unclear)} may be splits. If they are, put them into folders train, valid and test; "
             "if not, give --splits random, which mixes all and holds some out."
         )
     if found is None or ("train" in found.names and (choice == "folders" or not found.outside)):

@@ -244,3 +244,28 @@ def stop_after(n_shards: int, source: Path, dumps: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(writing.DumpWriter, "_flush", failing)
         make(source, dumps, valid=0)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Trainingsdaten/1.png", "Testdaten/1.png"),
+        ("traincrop/1.png", "testcrop/1.png"),
+        ("tr/1.png", "te/1.png"),
+        ("train_1.png", "test_1.png"),
+        ("cats/train1.png", "cats/val-1.png"),
+    ],
+)
+def test_what_looks_like_splits_is_asked_about(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Rather than mixed: folders of other languages, words written together, names of files."""
+    source = write_folder(tmp_path / "mine", {name: encoded(noise(9, 9)) for name in names})
+    with pytest.raises(CfgError, match=r"may be splits.*--splits random"):
+        make(source, tmp_path)
+    assert sum(make(source, tmp_path, splits="random", valid="1").counts.values()) == len(names)
+
+
+@pytest.mark.parametrize("folders", [("bullet trains", "test tubes"), ("trains", "values"), ("trees", "teapots")])
+def test_classes_that_sound_like_splits_stay_classes(tmp_path: Path, folders: tuple[str, str]) -> None:
+    files = {f"{folder}/{k}.png": encoded(noise(9, 9)) for folder in folders for k in range(2)}
+    dump = make(write_folder(tmp_path / "mine", files), tmp_path, valid="0")
+    assert dump.label_names == tuple(sorted(folders))

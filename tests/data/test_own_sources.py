@@ -153,6 +153,20 @@ def test_class_folders_are_labels(tmp_path: Path) -> None:
     assert make(tmp_path / "mine", tmp_path, labels="none").labels("train") is None
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_table_may_be_written_anywhere(tmp_path: Path, encoding: str) -> None:
+    """Spreadsheets mark their encoding, tables with gaps write 3.0, macOS takes letters apart, numbers may be long."""
+    source = write_folder(tmp_path / "mine", {f"\u00e4{k}.png": encoded(noise(9, 9)) for k in range(2)})
+    table = tmp_path / "labels.csv"
+    for labels, wanted in ((("3.0", "-1"), [3, -1]), ((str(10**25), "b"), [0, 1]), (("2.5", "1e3"), [1, 0])):
+        lines = [f"a\u0308{k}.png,{label}\n" for k, label in enumerate(labels)]
+        table.write_bytes(("file,label\n" + "".join(lines)).encode(encoding))
+        assert make(source, tmp_path, valid="0", labels=str(table)).labels("train").tolist() == wanted
+    table.write_text("file,label\n\u00e40.png,\n\u00e41.png,1\n", "utf-8")
+    with pytest.raises(DataError, match=r"1 of 2 pictures have an empty label, the first \u00e40\.png"):
+        make(source, tmp_path, valid="0", labels=str(table))
+
+
 @pytest.mark.parametrize(("text", "options", "wanted"), [
     ("file,label\na/1.png,red\na/2.png,blue\n", {}, [1, 0]),
     ("\ufefffilename\tclass\tage\r\nC:\\a\\1.png\tx\t7\r\n2\ty\t9\r\n", {"label_column": ["age"]}, [7, 9]),
