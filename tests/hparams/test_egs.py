@@ -77,7 +77,7 @@ def test_example(path: Path) -> None:
     assert [line[:1] for line in lines[:3]] == ["#"] * 3
     assert lines[2].startswith("# Expect: ")
     assert settings.run.name == path.stem
-    model = meta_model(settings, *shape_of_data(settings))
+    model = meta_model(settings, *shape_of_data(settings), 10 if settings.model.is_conditional else 0)
     if path.stem in PARAMETERS:
         assert sum(p.numel() for p in model.parameters() if p.requires_grad) == PARAMETERS[path.stem]
     if (preset := PRESETS.get(path.stem.removeprefix("vdvae_"))) is not None:
