@@ -54,11 +54,11 @@ def command(argv: Sequence[str]) -> None:
         print(f"{dumps / verify}: every byte is as it was written.")
     elif dataset:
         dump = Dump.open(dumps, make(dataset, dumps, **options))
+        if account := dump.provenance.get("account"):
+            print("\n".join(lines_of(account)))
+            print(f"all names: {dump.folder / ACCOUNT}")
         counts = ", ".join(f"{split} {count:,}" for split, count in dump.counts.items())
         print(f"{dump.folder}: {counts}; images {dump.image_shape}; {dump.identity}")
-        if account := dump.provenance.get("account"):
-            print("\n".join(f"  {line}" for line in lines_of(account)))
-            print(f"  all names: {dump.folder / ACCOUNT}")
     else:
         arguments.error("name a dataset, or give --list or --verify NAME")
 

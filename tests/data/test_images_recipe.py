@@ -177,7 +177,9 @@ def test_what_cannot_be_made_is_told(tmp_path: Path, options: dict[str, Any], ki
 def test_the_command_makes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_folder(tmp_path / "mine", some(["train/1.png", "valid/2.png"]))
     command(["images", "--source", str(source), "--name", "mine", "--size", "16", "--dumps", str(tmp_path / "dumps")])
-    assert "train 1, valid 1; images (3, 16, 16)" in capsys.readouterr().out
+    *account, last = capsys.readouterr().out.splitlines()
+    assert "train 1, valid 1; images (3, 16, 16)" in last, "the sum of it stands where one looks"
+    assert any("all names:" in line for line in account)
 
 
 # --- CelebA's list ----------------------------------------------------------------------------------------------------

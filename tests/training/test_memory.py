@@ -72,8 +72,6 @@ def test_estimates_are_what_is_measured(family: str, scale: int) -> None:
     for name, peak in measured.items():
         need: Need = getattr(found, name)
         estimate = need.fixed + N * need.per_image
-        if name == "evaluation":
-            estimate -= 0
         assert estimate == pytest.approx(peak + (x.nbytes), rel=0.15), (name, estimate, peak)
 
 
