@@ -24,6 +24,8 @@ from lvae_torch.reporting.figures import figure
 from lvae_torch.reporting.progress import Progress
 from lvae_torch.synthesis.session import Session
 
+CROWDED = 10  # layers, above which the picture's words stand upright
+
 
 @dataclass(frozen=True)
 class _Bound:
@@ -71,12 +73,16 @@ def _draw(session: Session, written: Written, bound: _Bound) -> None:
     pixels = (bound.nelbo.mean() - bound.kl.sum()) / to_bits
     rest = (written.container + written.account.overhead_bits) / len(bound.nelbo)
     names = [f"z {i}" for i in range(len(bound.kl))]
-    with figure(session.out / "bits.png", 6.4, 3.6) as drawing:
+    with figure(session.out / "bits.png", max(6.4, 0.3 * len(names)), 3.6) as drawing:
         axes = drawing.subplots()
         values = [*(bound.kl / to_bits), pixels, rest]
-        axes.bar([*names, "x", "container"], values, color=["C0"] * len(names) + ["C1", "C2"])
+        bars = axes.bar([*names, "x", "archive"], values, color=["C0"] * len(names) + ["C1", "C2"])
+        is_crowded = len(names) > CROWDED
+        axes.bar_label(bars, fmt="%.3g", fontsize="small", rotation=90 if is_crowded else 0)
+        axes.tick_params("x", rotation=90 if is_crowded else 0)
+        axes.margins(y=0.2)
         axes.set_ylabel("bits per image")
-        axes.set_title("KL of each layer (top first), pixels given z, and what the archive adds")
+        axes.set_title("Where the bits go: KL of each layer (top first), x given z, archive", fontsize="medium")
 
 
 def _decompressed(compressor: Compressor, path: Path, source: SplitLevels, progress: Progress) -> float:
