@@ -127,7 +127,7 @@ NEWER = {
 
 @pytest.mark.parametrize("what", NEWER)
 def test_an_old_bash_understands_it(repository: Path, what: str) -> None:
-    """macOS has bash 3.2, which is not to be had here: what it does not know is searched for."""
+    """macOS has bash 3.2, which few other machines have: what it does not know is searched for."""
     text = re.sub(r"^\s*#.*$", "", (repository / "docker_run.sh").read_text(), flags=re.MULTILINE)
     assert not re.search(NEWER[what], text)
 
