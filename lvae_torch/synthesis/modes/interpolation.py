@@ -26,8 +26,8 @@ def run(session: Session) -> dict[str, object]:
     weights = torch.linspace(0, 1, N_STEPS).tolist()
     shown = []
     for weight in weights:
-        between = [between(latent.z[:n], latent.z[n : 2 * n], weight) for latent in latents]
-        shown.append(session.picture_of(session.model(None, given_latents(between), n=n).likelihood, "interpolation"))
+        halfway = [between(latent.z[:n], latent.z[n : 2 * n], weight) for latent in latents]
+        shown.append(session.picture_of(session.model(None, given_latents(halfway), n=n).likelihood, "interpolation"))
     save_shown(session.out / "interpolation.png", torch.stack(shown, dim=1).flatten(0, 1), N_STEPS)
     pairs = zip(chosen[:n].tolist(), chosen[n : 2 * n].tolist(), strict=True)
     return {"pairs": [list(pair) for pair in pairs], "weights": weights}
