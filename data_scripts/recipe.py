@@ -197,7 +197,9 @@ class Recipe:
         """Declare what ``Request.options`` may hold."""
         parser.add_argument("--name", default="", help="name of the dump (default: the dataset's, with its variant)")
         parser.add_argument(
-            "--replace", action="store_true", help="put it in the place of a dump of that name made from something else"
+            "--replace",
+            action="store_true",
+            help="remove a dump of that name made from something else, which is else kept as NAME.earlier1",
         )
         parser.add_argument(
             "--limit",
@@ -214,8 +216,8 @@ class Recipe:
         self.add_own_options(parser)
 
     def make(self, request: Request) -> str:
-        """Make the dump and return its name. An older one of that name is replaced once the new one is whole, if it was
-        made from the same, or with ``replace``.
+        """Make the dump and return its name. An older one of that name makes room once the new one is whole: it goes if
+        it was made from the same, or with ``replace``, and else is kept under another name.
 
         Raises:
             CfgError: for an option that there is not.

@@ -23,8 +23,9 @@ def write_dump(
     layout: Layout | None = None,
     provenance: Mapping[str, Any] | None = None,
     label_names: Iterable[str] = (),
+    replace: bool = False,
 ) -> Dump:
-    """Write images as the dump ``name``; one of that name is replaced once the new one is whole.
+    """Write images as the dump ``name``; one of that name makes room once the new one is whole.
 
         write_dump("mine", {"train": images, "test": (test_images, test_labels)})
 
@@ -35,6 +36,7 @@ def write_dump(
             float32 none.
         provenance: what to say of the images in ``dataset.json``.
         label_names: of the classes 0, 1, ..., or of the columns of labels.
+        replace: remove a dump of that name that holds something else, rather than keep it as ``NAME.earlier1``.
     Raises:
         DataError: if images are of another type, shape or range than the first, or the disk is full.
     """
@@ -44,7 +46,7 @@ def write_dump(
     parts = {split: _parts(images) for split, images in splits.items()}
     if layout is None:
         layout, parts = _layout_of_first(parts, name)
-    with DumpWriter(Path(dumps), name, layout, said) as writer:
+    with DumpWriter(Path(dumps), name, layout, said, replace=replace) as writer:
         for split, chunks in parts.items():
             for images, labels in chunks:
                 writer.add(split, images, labels)

@@ -1,7 +1,8 @@
-"""Whether a new dump may take the place of one of its name."""
+"""What becomes of a dump whose name a new one takes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,26 @@ def check_place(folder: Path) -> None:
         raise DataError(f"{folder}: is {what}, where the dump is to be. Remove it, or choose another --name.")
 
 
-def check_made_from_the_same(folder: Path, provenance: Mapping[str, Any], content_hash: str | None = None) -> None:
-    """Refuse to take the place of a dump that was made from something else.
+def differences(folder: Path, provenance: Mapping[str, Any], content_hash: str) -> Sequence[str]:
+    """In what the dump in ``folder`` was made from something else than a new one; nothing if both hold the same.
 
-    A dump whose description nobody can read may be replaced: making it again is what repairs it.
+    Nor is there anything to keep of a dump whose description nobody can read: making it again is what repairs it.
 
     Args:
-        provenance: of the new dump, as far as it is known.
-        content_hash: of the new dump, once it is known: then it decides.
-    Raises:
-        DataError: saying in what they differ.
+        provenance: of the new dump.
+        content_hash: of the new dump: where it is the same, nothing is lost.
     """
     try:
         there = read_json(folder / DESCRIPTION)
         before, hash_before = dict(there["provenance"]), there["content_hash"]
     except (DataError, KeyError, TypeError, ValueError):
-        return
+        return []
     said = json.loads(json.dumps(finite(dict(provenance))))  # as it will be read
     differing = [key for key, value in said.items() if before.get(key) != value]
-    if content_hash is not None:
-        differing = (differing or ["images"]) if content_hash != hash_before else []
-    if differing:
-        raise DataError(
-            f"{folder}: there is a dump of that name already, made from something else (other {', '.join(differing)}); "
-            "it stays. Choose another --name, or give --replace."
-        )
+    return (differing or ["images"]) if content_hash != hash_before else []
+
+
+def free_place(folder: Path) -> Path:
+    """Where a dump goes that makes room for another: beside it, under a name that no dump has."""
+    numbered = (folder.with_name(f"{folder.name}.earlier{n}") for n in count(1))
+    return next(place for place in numbered if not place.exists())

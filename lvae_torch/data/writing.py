@@ -14,11 +14,11 @@ from typing import Any, Self
 import numpy as np
 
 from lvae_torch.data.dump import DESCRIPTION, VERSION, Layout, Shard, content_hash, description_hash
-from lvae_torch.data.replacing import check_made_from_the_same, check_place
+from lvae_torch.data.replacing import check_place, differences, free_place
 from lvae_torch.data.shards import SUFFIX, Encoding, encode_png, encoded_shard
 from lvae_torch.data.sharing import locked, share
 from lvae_torch.distributed.place import n_cores
-from lvae_torch.errors import DataError
+from lvae_torch.errors import DataError, say
 from lvae_torch.files import atomic_write, check_name, finite, read_json, sha256_of, sync_folder, write_json, write_text
 
 SHARD_BYTES: dict[Encoding, int] = {"raw": 64 * 2**20, "png": 256 * 2**20}  # before encoding
@@ -58,8 +58,8 @@ class DumpWriter:
             provenance: where the images come from and what was done to them, for ``dataset.json``.
             shard_bytes: about the size of a file, before encoding.
             continued: take up what a killed or failed process left, if it was making the same; see ``count``.
-            replace: put the new dump in the place of one of that name that was made from something else; without it,
-                a ``DataError`` says what differs, before any work where that is known then.
+            replace: remove a dump of that name that was made from something else; without it, that one is kept under
+                another name, which is told.
             ledger: a file in ``aside`` that the caller keeps there until the dump is whole.
             still_true: asked, with the folder, whether what was begun may be continued.
         """
@@ -86,8 +86,6 @@ class DumpWriter:
         self._held.enter_context(locked(lock_file, f"the dump {self.dataset}", wait=False))
         if self._old.is_dir() and not self.folder.exists():  # killed between the two renames of ``_put_in_place``
             self._old.rename(self.folder)
-        if not self.replace:
-            self._check_origin()
         if not (self.continued and self._take_up()):
             shutil.rmtree(self.aside, ignore_errors=True)  # what a killed process left
             try:
@@ -99,13 +97,6 @@ class DumpWriter:
                     f"{self.aside}: cannot be made ({error.strerror}). Make room, and try again."
                 ) from error
         return self
-
-    def _check_origin(self) -> None:
-        try:
-            check_made_from_the_same(self.folder, self.provenance)
-        except DataError:
-            self._held.close()
-            raise
 
     def count(self, split: str) -> int:
         """Images of ``split`` added so far; a continued dump begins with those already on disk."""
@@ -261,14 +252,24 @@ class DumpWriter:
         if not self._shards:
             raise DataError(f"{self.dataset}: no images were written.")
         description = self._description()
-        if not self.replace:
-            check_made_from_the_same(self.folder, self.provenance, description["content_hash"])
         for file in filter(None, (JOURNAL, self._ledger)):
             (self.aside / file).unlink(missing_ok=True)
         write_json(self.aside / DESCRIPTION, description)
         for path in self.aside.iterdir():
             share(path)
+        if not self.replace:
+            self._keep_other(description["content_hash"])
         self._put_in_place()
+
+    def _keep_other(self, content_hash: str) -> None:
+        """Move a dump that was made from something else out of the way."""
+        if differing := differences(self.folder, self.provenance, content_hash):
+            place = free_place(self.folder)
+            self.folder.rename(place)
+            say(
+                f"{self.folder}: there was a dump of that name, made from something else (other "
+                f"{', '.join(differing)}); it is kept as {place.name}. With --replace it would be removed."
+            )
 
     def _description(self) -> dict[str, Any]:
         layout = self.layout

@@ -1,5 +1,6 @@
-"""A dump of a name that is taken stays, unless it is made from the same or its replacement is asked for."""
+"""A dump whose name another one takes is kept, unless that one is made from the same or its removal is asked for."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 from data_scripts.recipe import Recipe, Request
 from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.writing import DumpWriter
-from lvae_torch.errors import DataError
 
 
 def write(folder: Path, images: np.ndarray, said: dict[str, Any], replace: bool = False) -> None:
@@ -21,8 +21,8 @@ def pictures(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (5, 4, 4, 1)).astype(np.uint8)
 
 
-def kept(folder: Path) -> bool:
-    return bool((Dump.open(folder, "mine").split("train").gather(np.arange(5)).numpy() == pictures(0)).all())
+def kept(folder: Path, name: str = "mine") -> bool:
+    return bool((Dump.open(folder, name).split("train").gather(np.arange(5)).numpy() == pictures(0)).all())
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,27 @@ def kept(folder: Path) -> bool:
         (1, {"pictures": "a", "limit": "3"}, r"other limit\)"),
     ],
 )
-def test_what_was_made_from_something_else_stays(tmp_path: Path, seed: int, said: dict[str, Any], told: str) -> None:
-    write(tmp_path, pictures(0), {"pictures": "a", "left_out": "2 damaged pictures"})
-    with pytest.raises(DataError, match=told):
-        write(tmp_path, pictures(seed), said)
-    assert kept(tmp_path) and sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["mine"]
-    write(tmp_path, pictures(seed), said, replace=True)
-    assert kept(tmp_path) == (seed == 0) and Dump.open(tmp_path, "mine").provenance == said
+def test_what_was_made_from_something_else_is_kept(
+    tmp_path: Path, seed: int, said: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = {"pictures": "a", "left_out": "2 damaged pictures"}
+    write(tmp_path, pictures(0), first)
+    write(tmp_path, pictures(seed), said)
+    assert Dump.open(tmp_path, "mine").provenance == said
+    if seed == 0:  # the same images: nothing would be lost
+        assert folders(tmp_path) == ["mine"] and not capsys.readouterr().err
+        return
+    assert re.search(told + r"; it is kept as mine\.earlier1\. With --replace", capsys.readouterr().err)
+    assert kept(tmp_path, "mine.earlier1") and Dump.open(tmp_path, "mine.earlier1").provenance == first
+    write(tmp_path, pictures(2), {"pictures": "c"})
+    assert folders(tmp_path) == ["mine", "mine.earlier1", "mine.earlier2"]
+    write(tmp_path, pictures(3), {"pictures": "d"}, replace=True)
+    assert folders(tmp_path) == ["mine", "mine.earlier1", "mine.earlier2"] and kept(tmp_path, "mine.earlier1")
+    assert Dump.open(tmp_path, "mine").provenance == {"pictures": "d"}
+
+
+def folders(dumps: Path) -> list[str]:
+    return sorted(path.name for path in dumps.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def test_the_same_can_be_made_again(tmp_path: Path) -> None:
@@ -51,7 +65,7 @@ def test_the_same_can_be_made_again(tmp_path: Path) -> None:
     assert kept(tmp_path)
 
 
-def test_every_recipe_takes_replace(tmp_path: Path) -> None:
+def test_every_recipe_takes_replace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def make(request: Request) -> str:
         with request.writer("mine", Layout((1, 4, 4), 256), {"from": request.source}) as writer:
             writer.add("train", pictures(len(str(request.source))))
@@ -59,7 +73,9 @@ def test_every_recipe_takes_replace(tmp_path: Path) -> None:
 
     recipe = Recipe("r", "5", "4x4", "none", "1 KB", "none", make)
     recipe.make(Request(tmp_path, source="a"))
-    with pytest.raises(DataError, match=r"made from something else \(other from\); it stays. .* give --replace"):
-        recipe.make(Request(tmp_path, source="bb"))
     recipe.make(Request(tmp_path, source="bb", options={"replace": True}))
-    assert Dump.open(tmp_path, "mine").provenance["from"] == "bb"
+    assert folders(tmp_path) == ["mine"] and not capsys.readouterr().err
+    recipe.make(Request(tmp_path, source="ccc"))
+    assert Dump.open(tmp_path, "mine").provenance["from"] == "ccc"
+    assert Dump.open(tmp_path, "mine.earlier1").provenance["from"] == "bb"
+    assert "made from something else (other from); it is kept as mine.earlier1" in capsys.readouterr().err
