@@ -30,7 +30,8 @@ def in_stream(x: Tensor) -> Tensor:
     Added in float32 it would turn all that follows to float32, which each convolution would convert again.
     """
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    is_half = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # the meta device has none
+    return x.to(torch.get_autocast_dtype(kind)) if is_half else x
 
 
 def repeated(x: Tensor, n: int) -> Tensor:

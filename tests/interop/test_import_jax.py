@@ -184,7 +184,7 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CfgError, match="--preset cifar10 is for openai/vdvae"):
         import_it(tmp_path, tmp_path / "theirs", "taken", "--preset", "cifar10")
     state = msgpack.unpackb(checkpoint.read_bytes(), strict_map_key=False)
-    state["ema_params"]["top_down"]["trainable_h"] = flax_array(np.full((1, 1, 1, 8), np.nan, np.float32))
+    state["ema_params"]["top_down"]["trainable_h"] = flax_array(np.full((1, 4, 4, 8), np.nan, np.float32))
     checkpoint.write_bytes(msgpack.packb(state))
     with pytest.raises(DataError, match="top_h of the averaged weights: not all of it are finite"):
         import_it(tmp_path, tmp_path / "theirs")

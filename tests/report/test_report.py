@@ -13,6 +13,7 @@ import pytest
 import small
 import torch
 
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.elbo.bounds import elbo_terms
@@ -168,7 +169,7 @@ def test_reports_change_no_number_of_the_training(trained: Settings, tmp_path: P
 
 def test_the_error_is_that_of_the_images() -> None:
     model, x = small.model().eval(), small.images(11)
-    found = evaluate(model, [(0, x[:6]), (1, x[6:])], Processes(0, 1, torch.device("cpu")), seed=3)
+    found = evaluate(model, [(0, Labelled(x[:6])), (1, Labelled(x[6:]))], Processes(0, 1, torch.device("cpu")), seed=3)
     nelbo = []
     with torch.no_grad():
         for j, part in enumerate((x[:6], x[6:])):
