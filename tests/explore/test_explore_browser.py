@@ -124,7 +124,7 @@ def test_reconstruction_shows_images_layers_and_a_dropped_picture(visitor: Visit
     picture = tmp_path / "mine.png"
     Image.fromarray((np.indices((60, 90)).sum(0) % 30 < 12).astype(np.uint8) * 255).save(picture)
     page.locator("input[type=file]").set_input_files(picture)
-    page.wait_for_function("location.hash.includes('image=drop:')")
+    page.wait_for_url(re.compile(r"image=drop(:|%3A)"))
     visitor.ready()
     assert "mine.png: 90 x 60, cropped to 60 x 60, scaled (bilinear) to 28 x 28 pixels, 2 levels" in page.inner_text(
         "#numbers"
@@ -212,10 +212,10 @@ def test_the_keyboard_is_enough(visitor: Visitor) -> None:
     page = visitor.open("")
     for key, view in enumerate(VIEWS, 1):
         page.keyboard.press(str(key))
-        page.wait_for_function(f"document.querySelector('#pictures').className === '{view}'")
+        page.locator(f"#pictures.{view}").wait_for()
         visitor.ready()
     page.keyboard.press("1")
-    page.wait_for_function("document.querySelector('#pictures').className === 'samples'")
+    page.locator("#pictures.samples").wait_for()
     visitor.ready()
     before = visitor.picture("samples")
     page.keyboard.press("r")
