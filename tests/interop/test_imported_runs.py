@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from extractors import Tiny, script
 from golden_cases import arrays_of, double
 from other_programs import import_it, write_vdvae
 from torch.testing import assert_close
@@ -72,7 +73,7 @@ def write_noise(dumps: Path, name: str, layout: Layout) -> None:
     rng = np.random.default_rng(0)
     channels, height, width = layout.image_shape
     with DumpWriter(dumps, name, layout, {}) as writer:
-        for split, n in (("train", 16), ("valid", 8), ("test", 8)):
+        for split, n in (("train", 64), ("valid", 8), ("test", 8)):
             writer.add(split, rng.integers(0, layout.n_levels, (n, height, width, channels), dtype=np.uint8))
 
 
@@ -87,15 +88,16 @@ def test_the_whole_way_of_a_recorded_run(
     run = import_it(tmp_path, source)
     synthesize([str(run), "--mode", "generation", *FEW])  # no dataset is needed
     write_noise(tmp_path / "dumps", dump, layout)
+    few = [*FEW, f"--set=synthesis.extractor={str(script(tmp_path / 'tiny.pt', Tiny()))!r}"]
     for mode in MODES:
-        synthesize([str(run), "--mode", mode, *FEW])
+        synthesize([str(run), "--mode", mode, *few])
         assert read_json(run / "synthesis" / mode / "metrics.json")["step"] == read_json(run / "status.json")["step"]
     info([str(run / "hparams.cfg")])
     show([str(run)])
     export([str(run), "bundle"])
     synthesize(["bundle", "--mode", "generation", *FEW])  # without the dataset
     for mode in MODES:
-        synthesize(["bundle", "--mode", mode, *FEW, "--set=data.dumps=dumps"])
+        synthesize(["bundle", "--mode", mode, *few, "--set=data.dumps=dumps"])
         assert (tmp_path / "runs" / "bundle" / "synthesis" / mode / "metrics.json").is_file()
     drawn = [lvae_torch.load_run(where, device="cpu").sample(3, seed=1) for where in (run, tmp_path / "bundle")]
     assert torch.equal(*drawn)
