@@ -72,6 +72,11 @@ def add_overrides(arguments: argparse.ArgumentParser) -> None:
     )
 
 
+def add_runs(arguments: argparse.ArgumentParser) -> None:
+    """Add ``--runs``, for commands to which a run may be named."""
+    arguments.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
+
+
 def begin(arguments: argparse.ArgumentParser) -> None:
     """What a command does before PyTorch is imported, which takes seconds: answer ``--help`` and wrong usage at once.
 

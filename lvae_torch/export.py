@@ -8,20 +8,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lvae_torch.cli import add_overrides, begin, main, new_parser
+from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser
 
 PARSER = new_parser("export")
 PARSER.add_argument("run", help="a run's name or folder")
 PARSER.add_argument("folder", type=Path, nargs="?", help="folder to write, new or empty; or a .zip file")
 PARSER.add_argument("--to", metavar="hf://USER/NAME[@REVISION]", help="upload it there; nothing is uploaded without")
 PARSER.add_argument("--license", default="not stated", help="under which licence the weights may be used")
-PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
+add_runs(PARSER)
 add_overrides(PARSER)
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
-from lvae_torch.distributed.place import choose_device
-from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import check_name, make_folder
 from lvae_torch.hparams import Settings, sealed_cfg
@@ -31,7 +29,7 @@ from lvae_torch.runs.checkpoint import versions
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.trained.card import model_card
 from lvae_torch.trained.hub import Address, upload
-from lvae_torch.trained.loading import find_run, open_run
+from lvae_torch.trained.loading import find_run, open_alone
 
 
 def command(argv: Sequence[str]) -> None:
@@ -65,7 +63,7 @@ def export(settings: Settings, where: Path, folder: Path, license_: str = "not s
         DataError: if the checkpoint does not exist, or the folder is not empty.
     """
     name = check_name(folder.resolve().name, "the bundle")
-    run = open_run(settings, where, Processes(0, 1, choose_device("cpu")))
+    run = open_alone(settings, where, "cpu")
     # The weights already hold the batch norm statistics of evaluation. Paths and device of this machine are left out.
     portable = replace(
         settings,

@@ -145,6 +145,15 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read as JSON ({error}).") from error
 
 
+def known_of(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``; nothing where there is none that can be read."""
+    try:
+        found = read_json(path)
+    except DataError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file, read in pieces."""
     with open(path, "rb") as file:

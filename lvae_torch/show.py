@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lvae_torch.cli import begin, main, new_parser
+from lvae_torch.cli import add_runs, begin, main, new_parser
 
 PARSER = new_parser("show")
 PARSER.add_argument("what", help="folder of a dump, such as dataset_dumps/binarized_mnist; or a run's name or folder")
-PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
+add_runs(PARSER)
 PARSER.add_argument("--split", help="which split (default: the dump's first)")
 PARSER.add_argument("--out", type=Path, help="PNG file to write (default: NAME_SPLIT.png beside the dump)")
 if __name__ == "__main__":
@@ -23,6 +23,7 @@ import numpy as np
 
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.order import spread
+from lvae_torch.data.shapes import POINT
 from lvae_torch.distributed.launcher import is_gone
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import NAME, atomic_write, expanded, read_json
@@ -70,7 +71,7 @@ def show(dump: Dump, split: str, out: Path) -> int:
     """
     channels, height, width = dump.image_shape
     images = dump.split(split)
-    if dump.image_shape == (2, 1, 1):
+    if dump.image_shape == POINT:
         _save(scatter(images.gather(np.arange(len(images))).numpy().reshape(-1, 2)), out)
         return len(images)
     if not dump.n_levels:

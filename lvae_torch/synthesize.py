@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lvae_torch.cli import begin, main, parser
+from lvae_torch.cli import add_runs, begin, main, parser
 from lvae_torch.synthesis.modes import MODES, Mode, runner
 
 PARSER = parser("synthesize", "run", "a run's name or folder, a bundle, a checkpoint, or a run's .cfg file")
 PARSER.add_argument("--mode", choices=list(MODES), action="append", help="instead of the cfg's; may be repeated")
-PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
+add_runs(PARSER)
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
@@ -24,7 +24,7 @@ from lvae_torch.data.transforms import Preprocess
 from lvae_torch.distributed.cpu import half_told
 from lvae_torch.distributed.memory import is_out_of_memory, memory_of
 from lvae_torch.distributed.processes import Processes, start_processes
-from lvae_torch.errors import CfgError, OutOfMemory, say
+from lvae_torch.errors import CfgError, OutOfMemory
 from lvae_torch.files import write_json
 from lvae_torch.hparams import Settings, shared_by_all
 from lvae_torch.models.half import use_bfloat16
@@ -76,8 +76,8 @@ def _use_half(run: TrainedRun, processes: Processes, modes: Sequence[str]) -> No
     if problems := list(run.settings.synthesis.model_copy(update={"mode": tuple(modes)}).problems()):
         raise CfgError(f"[synthesis] {problems[0]}.")
     use_bfloat16(run.model)
-    if processes.is_main and (told := half_told(processes.device, "bfloat16")):
-        say(told)
+    if told := half_told(processes.device, "bfloat16"):
+        processes.say(told)
 
 
 def _run_mode(run: TrainedRun, processes: Processes, name: str) -> None:

@@ -78,8 +78,8 @@ def train(settings: Settings, wanted: Which = "last") -> None:
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
         check_processes(settings.train, processes)
-        if processes.is_main and (told_half := half_told(processes.device, settings.train.precision)):
-            say(told_half)
+        if told_half := half_told(processes.device, settings.train.precision):
+            processes.say(told_half)
         parts = settings.model, settings.loss, settings.train, data.dump.image_shape, data.levels, processes.world
         if problems := list(part_misfits(*parts)):
             raise CfgError("\n".join(problems))

@@ -3,13 +3,14 @@
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlparse
+
+from sites import serving
 
 Files = dict[str, bytes]
 LARGE = ".safetensors"  # kept in the large file storage, under their sha256
@@ -157,14 +158,5 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def served(hub: Hub) -> Iterator[Hub]:
     """The hub with its address, while the server runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, hub))
-    server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(partial(Handler, hub)) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -1,7 +1,7 @@
 """A web server on the loopback that holds a few files, and misbehaves as asked."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,12 +67,18 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def served(site: Site) -> Iterator[Site]:
     """The site with its address, while the server runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, site))
-    site.url = f"http://127.0.0.1:{server.server_port}"
+    with serving(partial(Handler, site)) as site.url:
+        yield site
+
+
+@contextmanager
+def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server, while it runs."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield site
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()

@@ -72,6 +72,11 @@ def class_numbers(wanted: Iterable[int | str], names: Sequence[str]) -> list[int
     return [one for one in numbers if isinstance(one, int)]
 
 
+def rows_of(classes: Sequence[int], places: Sequence[int], columns: int) -> list[int]:
+    """The class at each place of a grid: a row of ``columns`` for each of the ``classes`` in turn."""
+    return [classes[place // columns % len(classes)] for place in places]
+
+
 def _one_each(dump: Dump, split: str) -> np.ndarray:
     labels = dump.labels(split)
     if labels is None:

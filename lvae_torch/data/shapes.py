@@ -2,3 +2,5 @@
 
 ImageShape = tuple[int, int, int]
 """(C, H, W)."""
+POINT: ImageShape = (2, 1, 1)
+"""Of a point of the plane."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from lvae_torch.cli import WAITING
+from lvae_torch.distributed.cpu import half_of_cpu
 from lvae_torch.distributed.memory import memory_of
 from lvae_torch.distributed.place import n_cores
 from lvae_torch.doctor.finding import Finding
@@ -48,15 +49,7 @@ def _packages() -> Iterator[str]:
 def check_processor() -> Finding:
     """What the processor has for matrix products."""
     told = f"{platform.machine()}, {n_cores()} cores for this process, {torch.backends.cpu.get_cpu_capability()}"
-    return Finding("processor", told + (", AMX" if has_amx() else ", no AMX"))
-
-
-def has_amx() -> bool:
-    """Whether the processor multiplies matrices of bfloat16 in tiles."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
+    return Finding("processor", f"{told}, for bfloat16: {half_of_cpu()}")
 
 
 def check_threads() -> Iterator[Finding]:

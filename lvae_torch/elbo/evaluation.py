@@ -146,7 +146,7 @@ def evaluate(
     totals, units = sums.totals, sums.units
     if not totals:  # fewer batches than ranks: nothing to add, under the names that the others have
         x = torch.zeros(1, *model.image_shape, device=processes.device)
-        out = model(x, of_classes(posterior_sample, model.any_labels(1)))
+        out = model(x, model.of_any_class(posterior_sample, 1))
         terms = elbo_terms(x, out)
         some = _sums(terms, terms.nll, published_nll(x, out) if as_published else None)
         totals = {name: torch.zeros_like(value) for name, value in some.items()}

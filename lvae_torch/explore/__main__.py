@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from lvae_torch.cli import add_overrides, begin, main, new_parser
+from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser
 
 PARSER = new_parser("explore")
 PARSER.add_argument("run", help="a run's name or folder, a bundle, or a checkpoint")
-PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
+add_runs(PARSER)
 PARSER.add_argument("--port", type=int, default=8765, help="another one is taken if it is in use (default: 8765)")
 PARSER.add_argument("--no-browser", action="store_true", help="open no browser; the address is printed")
 add_overrides(PARSER)

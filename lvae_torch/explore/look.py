@@ -14,8 +14,6 @@ from torch import Tensor
 from lvae_torch.reporting.grids import PADDING, SMALL, image_grid
 from lvae_torch.reporting.plane import BOTTOM, LEFT, RIGHT, SIDE, TOP, Bounds, Clouds, plane_picture
 
-POINT = (2, 1, 1)
-
 
 @dataclass(frozen=True)
 class Shown:

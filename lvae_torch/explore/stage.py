@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lvae_torch.data.run_data import open_dump
+from lvae_torch.data.shapes import POINT
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.explore.look import POINT
 from lvae_torch.explore.requests import MOST_IMAGES, MOST_POINTS, Image, OfPoint, OfSeed, OfSplit, OfUpload
 from lvae_torch.reporting.plane import Bounds, bounds_of
 from lvae_torch.trained.run import TrainedRun

@@ -192,7 +192,7 @@ class Model(nn.Module, ABC):
         """Shape of each z without the batch dimension, top layer first."""
 
     def forward(self, x: Tensor | None, source: Source, n: int | None = None) -> Output:
-        """``decode(encode(x), source, n)``. One call, because DDP synchronises gradients only through ``forward``.
+        """``decode(encode(x), source, n)``. One call, because ``compile`` and half weights take hold of ``forward``.
 
         Raises:
             ValueError: if the source has classes, and the model is not conditional on any.
@@ -231,11 +231,11 @@ class Model(nn.Module, ABC):
             raise ValueError(f"labels of shape {tuple(source.labels.shape)} for {n} images; give one for each.")
         return source.labels
 
-    def any_labels(self, n: int) -> Tensor | None:
-        """Labels of ``n`` images where any will do: all of class 0; None for an unconditional model."""
+    def of_any_class(self, source: Source, n: int) -> Source:
+        """``source`` for ``n`` images where any classes will do: all of class 0; itself for an unconditional model."""
         if not self.n_classes:
-            return None
-        return torch.zeros(n, dtype=torch.int64, device=next(self.parameters()).device)
+            return source
+        return OfClasses(source, torch.zeros(n, dtype=torch.int64, device=next(self.parameters()).device))
 
     @property
     def starts_from_data(self) -> bool:

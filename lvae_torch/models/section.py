@@ -9,7 +9,7 @@ import torch
 from lvae_torch.cfg.section import Section
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.errors import CfgError
-from lvae_torch.models.contract import Model, of_classes
+from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample
 
 ONE_VALUE = "more than 1 value per channel"
@@ -67,7 +67,7 @@ class ModelSection(Section):
         with torch.device("meta"):
             model = self.build(image_shape, n_levels, n_classes=1).train()
             try:
-                model(torch.empty(1, *image_shape), of_classes(posterior_sample, model.any_labels(1)))
+                model(torch.empty(1, *image_shape), model.of_any_class(posterior_sample, 1))
             except ValueError as error:
                 if ONE_VALUE not in str(error):
                     raise

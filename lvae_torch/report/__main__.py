@@ -3,27 +3,25 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lvae_torch.cli import add_overrides, begin, main, new_parser
+from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser
 
 PARSER = new_parser("report")
 PARSER.add_argument("run", help="a run's name or folder, a bundle, or a checkpoint")
 PARSER.add_argument("--compare", nargs="+", default=[], metavar="RUN", help="put these runs beside it")
 WHERE = "file to write (default: report.html in the run's folder; comparison.html with --compare)"
 PARSER.add_argument("--out", type=Path, metavar="FILE", help=WHERE)
-PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
+add_runs(PARSER)
 add_overrides(PARSER)
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
-from lvae_torch.distributed.place import choose_device
-from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import DataError
 from lvae_torch.files import make_folder
 from lvae_torch.report.facts import Facts
 from lvae_torch.report.page import Reported
 from lvae_torch.report.writing import NAME, images_to_show, reported, write_report
 from lvae_torch.runs.folder import RunFolder
-from lvae_torch.trained.loading import find_run, open_run
+from lvae_torch.trained.loading import find_run, open_alone
 
 
 def command(argv: Sequence[str]) -> None:
@@ -41,7 +39,7 @@ def _reported(name: str, overrides: Sequence[str], runs: str) -> Reported:
     """What there is of a run; without a checkpoint that is its numbers."""
     settings, where = find_run(name, overrides, runs)
     try:
-        run = open_run(settings, where, Processes(0, 1, choose_device(settings.run.device)))
+        run = open_alone(settings, where)
     except DataError as error:
         return Reported(Facts.of(settings, {}), (), f"There are none, for the model cannot be loaded: {error}")
     return reported(run, *images_to_show(run))

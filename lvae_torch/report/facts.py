@@ -4,11 +4,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lvae_torch.errors import DataError
-from lvae_torch.files import read_json
+from lvae_torch.files import known_of
 from lvae_torch.hparams import Settings
 from lvae_torch.hparams.settings import SECTIONS
 from lvae_torch.importing.published import published_models
@@ -38,9 +37,11 @@ class Facts:
             history = History.read(folder.metrics_jsonl) if folder.metrics_jsonl.is_file() else History(())
         except DataError:
             history = History(())
-        found = {path.parent.name: _json(path) for path in sorted((folder.path / "synthesis").glob("*/metrics.json"))}
+        found = {
+            path.parent.name: known_of(path) for path in sorted((folder.path / "synthesis").glob("*/metrics.json"))
+        }
         results = {mode: result for mode, result in found.items() if result}
-        return cls(folder.name, settings, history, _json(folder.status_json), results, about)
+        return cls(folder.name, settings, history, known_of(folder.status_json), results, about)
 
     @property
     def evaluation(self) -> dict[str, Any]:
@@ -91,14 +92,6 @@ class Facts:
         if model is not None:
             return f"-ELBO {model.published:g} {model.unit}, as published ({model.program})"
         return self.settings.run.expect
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(path)
-    except DataError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def told_with_error(value: Any, error: Any = None, digits: int = 2) -> str:

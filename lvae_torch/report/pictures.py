@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from lvae_torch.data.classes import rows_of
 from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.order import spread
+from lvae_torch.data.shapes import POINT
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.models.contract import Model, Source, of_classes
 from lvae_torch.models.sources import posterior_sample, prior_sample
@@ -83,8 +85,7 @@ class Painter:
         return max(2, min(8, ACROSS // side))
 
     def _samples(self) -> Iterator[Picture]:
-        is_of_points = tuple(self.model.image_shape) == (2, 1, 1)
-        n = POINTS if is_of_points else self._columns**2
+        n = POINTS if self.model.image_shape == POINT else self._columns**2
         for temperature in TEMPERATURES if self._n_layers else (1.0,):
             x = self._drawn(prior_sample([temperature] * self._n_layers), range(n), "samples")
             yield Picture(
@@ -136,8 +137,7 @@ class Painter:
 
     def _classes(self, places: Sequence[int]) -> Tensor | None:
         n_classes = self.model.n_classes
-        labels = [place // self._columns % n_classes for place in places] if n_classes else None
-        return None if labels is None else torch.tensor(labels, device=self.device)
+        return torch.tensor(rows_of(range(n_classes), places, self._columns), device=self.device) if n_classes else None
 
     def _of(self, x: Labelled, source: Source, *key: int | str) -> Tensor:
         seed_everything("report", *key, self.seed)

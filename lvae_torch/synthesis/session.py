@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvae_torch.data.classes import class_numbers
+from lvae_torch.data.classes import class_numbers, rows_of
 from lvae_torch.data.images import Images
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.distributed.seeding import seed_everything
@@ -143,8 +143,7 @@ class Session:
         """
         if not (chosen := self.chosen_classes):
             return None
-        labels = [chosen[number // self.options.columns % len(chosen)] for number in numbers]
-        return torch.tensor(labels, device=self.processes.device)
+        return torch.tensor(rows_of(chosen, numbers, self.options.columns), device=self.processes.device)
 
     @cached_property
     def chosen_classes(self) -> tuple[int, ...]:

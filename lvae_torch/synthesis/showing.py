@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvae_torch.data.shapes import POINT
 from lvae_torch.reporting.figures import draw_points
 from lvae_torch.reporting.grids import image_grid, pair_grid, save_png, to_uint8
 from lvae_torch.synthesis.parts import Parts
 
-POINT = (2, 1, 1)  # (C, H, W)
 MOST_ROWS = 16
 
 

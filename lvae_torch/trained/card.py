@@ -1,11 +1,8 @@
 """The model card of a bundle: model, training data, and measured numbers with the commands that measure them."""
 
 import json
-from pathlib import Path
-from typing import Any
 
-from lvae_torch.errors import DataError
-from lvae_torch.files import read_json
+from lvae_torch.files import known_of
 from lvae_torch.runs.checkpoint import versions
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.trained.run import TrainedRun
@@ -58,7 +55,7 @@ def _measured(run: TrainedRun, folder: RunFolder) -> str:
     """A table of the run's results that were measured with these weights."""
     rows = []
     for mode, (what, key) in MEASURED.items():
-        found = _results(folder.synthesis(mode) / "metrics.json")
+        found = known_of(folder.synthesis(mode) / "metrics.json")
         if found.get("step") != run.step or found.get("weights") != ("ema" if run.is_averaged else "raw"):
             continue
         samples = f", {found['iw_samples']} samples" if "iw_samples" in found else ""
@@ -68,11 +65,3 @@ def _measured(run: TrainedRun, folder: RunFolder) -> str:
     if not rows:
         return "Nothing yet with these weights: run `synthesize --mode reconstruction` before `export`."
     return "\n".join(["| | value | on | command |", "| --- | --- | --- | --- |", *rows])
-
-
-def _results(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(path)
-    except DataError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -60,6 +60,11 @@ def load_run(
     return with_prior(open_run(found, where, processes), processes)
 
 
+def open_alone(settings: Settings, where: Path, device: Device | None = None) -> TrainedRun:
+    """``open_run`` in a process without peers, on ``device``, or on the one that ``[run]`` names."""
+    return open_run(settings, where, Processes(0, 1, choose_device(device or settings.run.device)))
+
+
 def with_prior(run: TrainedRun, processes: Processes) -> TrainedRun:
     """The same run, with the prior over its codes if ``[synthesis] prior_run`` names one; see ``load_prior``."""
     return replace(run, prior=load_prior(run, processes)) if run.settings.synthesis.prior_run else run

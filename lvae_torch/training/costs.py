@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.elbo.bounds import elbo_terms
-from lvae_torch.models.contract import Model, of_classes
+from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample
 
 PRECISIONS = ("float32", "bfloat16")
@@ -35,7 +35,7 @@ def flops_per_image(model: Model, image_shape: ImageShape) -> tuple[int, int]:
     model.train()
     x = torch.empty(COUNTED_BATCH, *image_shape, device="meta")
     with FlopCounterMode(display=False) as counter:
-        terms = elbo_terms(x, model(x, of_classes(posterior_sample, model.any_labels(len(x)))))
+        terms = elbo_terms(x, model(x, model.of_any_class(posterior_sample, len(x))))
         forward = counter.get_total_flops()
         terms.nelbo.mean().backward()
     return forward // COUNTED_BATCH, counter.get_total_flops() // COUNTED_BATCH
@@ -60,7 +60,7 @@ def kept_for_backward(build: Callable[[], Model], image_shape: ImageShape) -> di
 def _alive(model: Model, x: Tensor, precision: str) -> int:
     half = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
     with Allocations() as allocations, half:
-        loss = elbo_terms(x, model(x, of_classes(posterior_sample, model.any_labels(len(x))))).nelbo.mean()
+        loss = elbo_terms(x, model(x, model.of_any_class(posterior_sample, len(x)))).nelbo.mean()
         alive = allocations.alive()
     assert loss.requires_grad  # keeps the graph alive until here
     return alive

@@ -12,7 +12,7 @@ WARM_UP = 3
 
 
 class GraphedStep:
-    """Replays ``step(raw, *key)``, which must be a function of tensors that stay where they are.
+    """Replays ``step(raw, k)``, step k on a batch, which must be a function of tensors that stay where they are.
 
     Each step is taken exactly once: the first ones, and those of another shape, as they are; then the step is captured,
     which computes nothing, and replayed. Random numbers are those of the seed at the replay.
@@ -38,15 +38,12 @@ class GraphedStep:
         key = key, raw.images.shape, raw.images.dtype
         if self._captured is not None and self._captured[2] != key:
             self.forget()
-        if self._captured is None:
-            if not self._is_able or self._n_eager < WARM_UP:
-                self._n_eager += 1
-                self._step(raw, step)
-                return
+        if self._captured is None and self._is_able and self._n_eager >= WARM_UP:
             self._captured = self._capture(raw, step, key)
-            if self._captured is None:
-                self._step(raw, step)
-                return
+        if self._captured is None:
+            self._n_eager += 1
+            self._step(raw, step)
+            return
         graph, static, _ = self._captured
         static.take(raw)
         graph.replay()

@@ -11,7 +11,7 @@ from lvae_torch.distributed.memory import memory_of
 from lvae_torch.elbo.bounds import Terms, elbo_terms
 from lvae_torch.elbo.section import LossSection, ValSection
 from lvae_torch.errors import OutOfMemory
-from lvae_torch.models.contract import Model, of_classes
+from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.training.costs import Allocations
 from lvae_torch.training.section import TrainSection
@@ -62,14 +62,14 @@ def needs(build: Callable[[], Model], image_shape: ImageShape, train: TrainSecti
 
     def evaluated(n: int) -> Terms:
         x = torch.empty(n, *image_shape, device="meta")
-        return elbo_terms(x, model(x, of_classes(posterior_sample, model.any_labels(n))))
+        return elbo_terms(x, model(x, model.of_any_class(posterior_sample, n)))
 
     training = _need(lambda n: evaluated(n * repeats).nelbo.mean().backward(), held)
     model.eval()
     with torch.no_grad():
         evaluation = _need(evaluated, held)
         prior = prior_sample([1.0] * len(model.latent_shapes()))
-        drawn = _need(lambda n: model(None, of_classes(prior, model.any_labels(n)), n=n).likelihood.mean(), n_bytes)
+        drawn = _need(lambda n: model(None, model.of_any_class(prior, n), n=n).likelihood.mean(), n_bytes)
     read = Need(n_bytes, evaluation.fixed, evaluation.per_image)
     return Needs(training, evaluation, max(drawn, read, key=lambda need: need.per_image))
 

@@ -56,8 +56,8 @@ def is_graphed(section: TrainSection, device: torch.device) -> bool:
 def half_weights(section: TrainSection, model: Model, flat: FlatParameters, processes: Processes) -> HalfWeights | None:
     """What gives the layers of ``model`` bfloat16 weights; None where it trains in full precision.
 
-    Compiled models take their own weights, and so do activations that are computed again: there autocast
-    converts each.
+    Compiled models take their own weights, and so do activations that are computed again: there autocast converts each.
+    So it does with several processes: all gradients come at once here, and none could travel during the backward pass.
     """
     is_plain = processes.world == 1 and not section.compile and not section.activation_checkpointing
     return HalfWeights(model, flat) if section.precision == "bfloat16" and is_plain else None

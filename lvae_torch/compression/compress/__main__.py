@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
-from lvae_torch.cli import add_overrides, begin, main, new_parser
+from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser
 
 PARSER = new_parser("compress")
 PARSER.add_argument("run", help="a run's name or folder, or a bundle")
@@ -14,7 +14,7 @@ PARSER.add_argument("output", type=Path, help="the archive to write, such as pic
 PARSER.add_argument("--limit", type=int, default=0, help="only N images of the split, evenly spread")
 PARSER.add_argument("--batch", type=int, default=64, help="images in one pass, at most (default: 64)")
 PARSER.add_argument("--robust", action="store_true", help="so that other processors can decompress; takes longer")
-PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
+add_runs(PARSER)
 add_overrides(PARSER)
 if __name__ == "__main__":
     begin(PARSER)
@@ -26,12 +26,10 @@ from lvae_torch.compression.pictures import PictureFiles
 from lvae_torch.compression.sources import SplitLevels, ToldOf
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import open_dump
-from lvae_torch.distributed.place import choose_device
-from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.reporting.console import table
 from lvae_torch.reporting.progress import Progress
-from lvae_torch.trained.loading import find_run, open_run
+from lvae_torch.trained.loading import find_run, open_alone
 from lvae_torch.trained.run import TrainedRun
 
 
@@ -43,7 +41,7 @@ def command(argv: Sequence[str]) -> None:
     if not options.output.resolve().parent.is_dir():
         raise DataError(f"{options.output.parent}: no such folder; make it first.")
     settings, where = find_run(options.run, options.overrides, options.runs)
-    run = open_run(settings, where, Processes(0, 1, choose_device(settings.run.device)))
+    run = open_alone(settings, where)
     source, contents = _input(run, options)
     progress = Progress()
     told = ToldOf(source, lambda done: progress("compressing", done, len(source)))

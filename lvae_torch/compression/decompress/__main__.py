@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from lvae_torch.cli import add_overrides, begin, main, new_parser
+from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser
 
 PARSER = new_parser("decompress")
 PARSER.add_argument("archive", type=Path, help="what compress has written")
@@ -12,7 +12,7 @@ PARSER.add_argument("output", type=Path, help="a new folder for PNG files; with 
 PARSER.add_argument("--run", help="the run or bundle that it was made with (default: as it was named then)")
 PARSER.add_argument("--dump", action="store_true", help="write a dump with one split, named decompressed")
 PARSER.add_argument("--anyway", action="store_true", help="try also where versions or the machine differ")
-PARSER.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
+add_runs(PARSER)
 add_overrides(PARSER)
 if __name__ == "__main__":
     begin(PARSER)
@@ -22,12 +22,10 @@ from lvae_torch.compression.compress.__main__ import compressor_of
 from lvae_torch.compression.index import read_index
 from lvae_torch.compression.outputs import numbered, write_dump, write_pictures
 from lvae_torch.compression.sources import counted
-from lvae_torch.distributed.place import choose_device
-from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
 from lvae_torch.files import check_name
 from lvae_torch.reporting.progress import Progress
-from lvae_torch.trained.loading import find_run, open_run
+from lvae_torch.trained.loading import find_run, open_alone
 from lvae_torch.trained.run import TrainedRun
 
 SPLIT = "decompressed"
@@ -64,7 +62,7 @@ def _run(options: Namespace) -> TrainedRun:
         if options.run:
             raise
         raise CfgError(f"{options.archive}: its run was named {named!r} then. Name it with --run: {error}") from error
-    return open_run(settings, where, Processes(0, 1, choose_device(settings.run.device)))
+    return open_alone(settings, where)
 
 
 if __name__ == "__main__":

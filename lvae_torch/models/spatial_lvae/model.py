@@ -133,7 +133,7 @@ class SpatialLVAE(Model):
             ValueError: if x has another shape than the model was built for.
         """
         self.check_images(x)
-        h = self.stem(pad_to(x, self._padded_size()))
+        h = self.stem(pad_to(x, self.canvas))
         features = []
         for layer in self.bottom_up:
             h = layer(h)
@@ -158,7 +158,7 @@ class SpatialLVAE(Model):
 
     def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """(Z, h, w) of each latent, top layer first."""
-        height, width = self._padded_size()
+        height, width = self.canvas
         first = int(self.ladder.initial_halving)
         halvings = accumulate(stage.halvings for stage in self.stages)
         shapes = [
@@ -185,8 +185,5 @@ class SpatialLVAE(Model):
     @property
     def canvas(self) -> tuple[int, int]:
         """Height and width of the padded image."""
-        return self._padded_size()
-
-    def _padded_size(self) -> tuple[int, int]:
         factor = 2 ** (sum(stage.halvings for stage in self.stages) + int(self.ladder.initial_halving))
         return padded_size((self.image_shape[1], self.image_shape[2]), factor)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lvae_torch.data.order import spread
+from lvae_torch.data.shapes import POINT
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.elbo.units import Units, UnitStatistics
 from lvae_torch.models.contract import of_classes
@@ -15,7 +16,7 @@ from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.reporting.figures import draw_bars, draw_clouds, draw_curves, draw_unit_history
 from lvae_torch.reporting.history import History
 from lvae_torch.synthesis.session import Session
-from lvae_torch.synthesis.showing import POINT, save_pairs, save_point_samples, save_shown
+from lvae_torch.synthesis.showing import save_pairs, save_point_samples, save_shown
 
 N_POINTS = 2000  # images in scatter plots
 N_PICTURES = 100  # samples, and pairs of image and reconstruction

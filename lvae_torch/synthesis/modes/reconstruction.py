@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from lvae_torch.data.order import spread
+from lvae_torch.data.shapes import POINT
 from lvae_torch.elbo.bounds import bits_entry
 from lvae_torch.elbo.evaluation import published_nll
 from lvae_torch.models.contract import Source
 from lvae_torch.synthesis.parts import Arrays, Parts
 from lvae_torch.synthesis.session import Batch, Session
-from lvae_torch.synthesis.showing import POINT, save_pairs
+from lvae_torch.synthesis.showing import save_pairs
 from lvae_torch.synthesis.similarity import psnr, ssim
 from lvae_torch.synthesis.singles import SINGLES, TARGETS, save_singles
 from lvae_torch.synthesis.variates import Kept, bits_per_element, kept_variates, variate_kl
