@@ -176,3 +176,8 @@ def visiting(browser: Any, address: str, width: int = 1360, color_scheme: str = 
     context.close()
     assert not [p for p in visitor.problems if not any(part in p for part in visitor.expected_errors)], visitor.problems
     assert visitor.hosts <= {urlsplit(address).netloc}
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two pictures have the same pixels."""
+    return one.shape == other.shape and bool((one == other).all())

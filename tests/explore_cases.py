@@ -1,14 +1,16 @@
 """Runs of every family for the explorer, untrained, and requests for every view."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from small import override_list, write_dump
 
 from lvae_torch.data.dump import Layout
-from lvae_torch.data.shapes import ImageShape
+from lvae_torch.data.shapes import POINT, ImageShape
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.distributed.place import choose_device
 from lvae_torch.hparams import load_text
@@ -16,7 +18,7 @@ from lvae_torch.runs.checkpoint import TrainedOn
 from lvae_torch.synthesis.codes import CodePrior
 from lvae_torch.trained.run import TrainedRun
 
-GREY, COLOUR, POINT = (1, 8, 8), (3, 8, 8), (2, 1, 1)
+GREY, COLOUR = (1, 8, 8), (3, 8, 8)
 FAMILIES: dict[str, tuple[ImageShape, int, str]] = {
     "spatial_lvae": (GREY, 2, "z_channels = [2, 3]\ndownsample = [1, 1]\nn_filters = 4\nblocks_per_layer = 1"),
     "ladder": (GREY, 2, "z_dims = [4, 3, 2]\nwidths = [8, 7, 6]"),
@@ -116,3 +118,11 @@ def write_digits(dumps: Path, digits: Path) -> None:
     with DumpWriter(dumps, "binarized_mnist", Layout((1, 28, 28), 2), {"source": "recorded digits"}) as writer:
         for split in ("train", "test"):
             writer.add(split, images)
+
+
+def png(width: int, height: int, mode: str = "L") -> bytes:
+    """A picture file of noise."""
+    buffer = io.BytesIO()
+    channels = np.random.default_rng(0).integers(0, 256, (len(mode), height, width), dtype=np.uint8)
+    Image.merge(mode, [Image.fromarray(channel) for channel in channels]).save(buffer, "PNG")
+    return buffer.getvalue()

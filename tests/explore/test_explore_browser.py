@@ -8,7 +8,6 @@ import re
 import statistics
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import explore_cases
 import numpy as np
 import pytest
-from browsing import CONTRAST, NARROW, QUICK_MOVES, UNNAMED, Visitor, browser, chromium, serving, visiting
+from browsing import CONTRAST, NARROW, QUICK_MOVES, UNNAMED, Visitor, browser, chromium, same, serving, visiting
 from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra 'explore' is not installed")
@@ -46,10 +45,6 @@ def address(repository: Path, dumps: Path) -> Iterator[str]:
 def visitor(browser: Any, address: str) -> Iterator[Visitor]:
     with visiting(browser, address) as visitor:
         yield visitor
-
-
-def same(one: np.ndarray, other: np.ndarray) -> bool:
-    return one.shape == other.shape and bool((one == other).all())
 
 
 def tile(picture: np.ndarray, k: int, columns: int = 8, side: int = 56) -> np.ndarray:
@@ -281,44 +276,6 @@ def test_fast_moves_do_not_pile_up(visitor: Visitor) -> None:
     page.evaluate(QUICK_MOVES, "t all layers")
     visitor.ready()
     assert visitor.n_posts - before <= 3 and "t=0.99" in page.url
-
-
-def test_points_are_chosen_in_the_plane(browser: Any, tmp_path: Path) -> None:
-    uvicorn = pytest.importorskip("uvicorn")
-    from lvae_torch.explore.server import make_app
-    from lvae_torch.explore.serving import listen
-    from lvae_torch.explore.stage import Stage
-
-    stage = Stage(explore_cases.run_of("points", tmp_path), "run")
-    with listen(0) as listening:
-        server = uvicorn.Server(uvicorn.Config(make_app(stage), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            with visiting(browser, f"http://127.0.0.1:{listening.getsockname()[1]}/") as visitor:
-                _use_planes(visitor)
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-def _use_planes(visitor: Visitor) -> None:
-    page = visitor.open("#samples")
-    assert visitor.picture("samples").shape == (520, 520, 3)
-    for view, figure, said in (("reconstruction", "reconstruction", "image=point:"), ("mix", "between", "a=point:")):
-        page = visitor.open(f"#{view}")
-        before = visitor.picture(figure)
-        page.locator(f"figure[data-name={figure}] .picture").click(position={"x": 200, "y": 200})
-        visitor.ready()
-        assert said in page.url and not same(visitor.picture(figure), before)
-    page = visitor.open("#latents")
-    box = page.locator("figure[data-name=plane] img").bounding_box()
-    page.mouse.click(
-        box["x"] + box["width"] * (44 + 468 * 0.75) / 520, box["y"] + box["height"] * (30 + 464 * 0.5) / 520
-    )
-    visitor.ready()
-    found = re.search(r"moves=0.0=([\d.]+);0.1=([-\d.]+)", page.url)
-    assert found is not None and float(found[1]) == pytest.approx(2, abs=0.05) and abs(float(found[2])) < 0.05
 
 
 def test_pictures_on_the_page_are_the_files(visitor: Visitor) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import socket
-import subprocess
 import threading
 import zlib
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ from typing import Any
 import explore_cases
 import numpy as np
 import pytest
+from explore_cases import png
 from PIL import Image
 
-from lvae_torch.data.pictures import PictureFit
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.trained.run import TrainedRun
 
@@ -174,13 +173,6 @@ def test_others_may_link_to_the_page(client: TestClient) -> None:
     assert client.get("/page.js", headers=link).status_code == 403
 
 
-def png(width: int, height: int, mode: str = "L") -> bytes:
-    buffer = io.BytesIO()
-    channels = np.random.default_rng(0).integers(0, 256, (len(mode), height, width), dtype=np.uint8)
-    Image.merge(mode, [Image.fromarray(channel) for channel in channels]).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def bomb(width: int, height: int) -> bytes:
     """A PNG of many black pixels in few bytes: its head is all that may be read."""
     whole = png(1, 1)
@@ -315,29 +307,6 @@ def test_without_its_dataset_a_run_shows_samples_and_says_why(tmp_path: Path) ->
         assert answer.status_code == 422 and "The dataset is not here" in answer.json()["error"]
         dropped = client.post("/api/pictures", content=png(20, 20)).json()
         assert "the run's dump is not here to say how it was made" in dropped["told"]
-
-
-def test_pictures_are_cropped_and_scaled_as_the_dump_was() -> None:
-    """Held against Pillow by hand; a box that does not fit gives way to the middle."""
-    data = png(30, 20, "RGB")
-    whole = Image.open(io.BytesIO(data))
-    nearest, bilinear = Image.Resampling.NEAREST, Image.Resampling.BILINEAR
-    said: list[tuple[dict[str, Any], Any]] = [
-        ({"crop": "none", "resize": "Pillow nearest, anti-aliased"}, whole.resize((8, 8), nearest)),
-        ({"crop": "centre", "resize": "Pillow bilinear"}, whole.crop((5, 0, 25, 20)).resize((8, 8), bilinear)),
-        ({"crop": [2, 1, 18, 17]}, whole.crop((2, 1, 18, 17)).resize((8, 8), bilinear)),
-        ({"crop": [15, 40, 163, 188]}, whole.crop((5, 0, 25, 20)).resize((8, 8), bilinear)),
-        ({}, whole.crop((5, 0, 25, 20)).resize((8, 8), bilinear)),
-    ]
-    for provenance, expected in said:
-        pixels, _ = PictureFit.of((3, 8, 8), provenance)(data)
-        assert np.array_equal(pixels, np.asarray(expected)), provenance
-
-
-def test_a_missing_browser_is_told(repository: Path, tmp_path: Path) -> None:
-    script = ["/bin/bash", str(repository / "build" / "browser.sh")]
-    result = subprocess.run(script, env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=20)
-    assert (result.returncode, result.stdout) == (3, "") and "there is no Chromium" in result.stderr
 
 
 def test_the_lines_open_the_run_as_the_command_did(run: TrainedRun) -> None:
