@@ -11,6 +11,10 @@ from lvae_torch.errors import Preempted, say
 
 GRACE = 4.0
 """Seconds that a command has to leave, once it was asked to stop where there is nothing to save."""
+AGAIN = 0.1
+"""Seconds after which a signal is sent to the main thread once more.
+
+One that comes just before a wait, or that the system gives to another thread, does not end the wait."""
 
 
 def stop_signals() -> set[signal.Signals]:
@@ -44,13 +48,14 @@ def heard_at_once() -> Iterator[None]:
     read, write = os.pipe()
     os.set_blocking(write, False)
     outer = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    over = threading.Event()
-    watch = threading.Thread(target=_end_what_hangs, args=(read, stop, over), name="signals", daemon=True)
+    over, leaving = threading.Event(), threading.Lock()
+    watch = threading.Thread(target=_end_what_hangs, args=(read, stop, over, leaving), name="signals", daemon=True)
     watch.start()
     try:
         yield
     finally:
-        over.set()
+        with leaving:
+            over.set()
         signal.set_wakeup_fd(outer)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -59,10 +64,18 @@ def heard_at_once() -> Iterator[None]:
         os.close(read)
 
 
-def _end_what_hangs(read: int, stop: object, over: threading.Event) -> None:
-    """For each signal that ``stop`` is to handle: end the process if it is not over soon."""
+def _end_what_hangs(read: int, stop: object, over: threading.Event, leaving: threading.Lock) -> None:
+    """For each signal that ``stop`` is to handle: wake the main thread, and end the process if it is not over soon."""
+    sent_again = set()
     while told := os.read(read, 1):
         number = told[0]
-        if signal.getsignal(number) is stop and not over.wait(GRACE):
+        if number in sent_again or over.wait(AGAIN):
+            continue
+        with leaving:  # over is not set meanwhile: the handler is still ours when the signal arrives
+            if over.is_set() or signal.getsignal(number) is not stop:
+                continue
+            sent_again.add(number)
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
+        if not over.wait(GRACE):
             say(f"stopped by {signal.Signals(number).name} while waiting; the same command continues.")
             os._exit(Preempted.exit_status)

@@ -19,10 +19,10 @@ from lvae_torch.errors import Preempted
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 COMMAND = """
-import signal, sys, time
+import signal, sys, threading, time
 from lvae_torch.cli import main
 from lvae_torch.distributed import signals
-signals.GRACE = 0.5
+signals.GRACE = {grace}
 def command(argv):
     {before}
     try:
@@ -39,7 +39,7 @@ HANGS = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP
 @pytest.mark.parametrize(("before", "tidied"), [("pass", "tidied\n"), (HANGS, "")], ids=["works", "hangs"])
 def test_a_command_stops(repository: Path, number: signal.Signals, before: str, tidied: str) -> None:
     """Also one that waits where no signal is looked at, as in a library (here the main thread cannot be woken)."""
-    command = [sys.executable, "-c", COMMAND.format(before=before)]
+    command = [sys.executable, "-c", COMMAND.format(before=before, grace=60 if tidied else 0.5)]
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=repository, **pipes) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -49,6 +49,15 @@ def test_a_command_stops(repository: Path, number: signal.Signals, before: str, 
         out, errors = process.communicate(timeout=30)
     assert (process.returncode, out) == (75, tidied), errors
     assert f"stopped by {number.name}" in errors and "Traceback" not in errors
+
+
+def test_a_signal_that_another_thread_gets_ends_the_wait(repository: Path) -> None:
+    """The main thread sleeps on: Python's own handler waits for it, and without a second signal for ever."""
+    before = "threading.Timer(0.5, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)).start()"
+    command = [sys.executable, "-c", COMMAND.format(before=before, grace=60)]
+    ended = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=50)
+    assert (ended.returncode, ended.stdout) == (75, "ready\ntidied\n"), ended.stderr
+    assert "stopped by SIGTERM" in ended.stderr and "Traceback" not in ended.stderr
 
 
 def evaluator(folder: Path, stop: StopRequest, **overrides: Any) -> Evaluator:
