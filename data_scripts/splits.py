@@ -109,7 +109,10 @@ def _agree(parts: object) -> bool:
 
 
 def _unclear(names: Sequence[str]) -> list[str]:
-    """Folders, or beginnings of the files' names, that look like several splits; none if only some pictures do."""
+    """Folders, or beginnings of the files' names, that look like several splits.
+
+    Where only some look so, they must be such words alone: train_1.png and test_1.png beside others, not "valley".
+    """
     parts = {_first(name, sure=False) for name in names}
     told = sorted(part for part in parts if part is not None)
     if None not in parts and len({meaning(part).split for part in told}) > 1:
@@ -119,7 +122,9 @@ def _unclear(names: Sequence[str]) -> list[str]:
         kinds = {part: _begins(part) for part in found}
         if "" not in kinds.values() and "train" in kinds.values() and len(set(kinds.values())) > 1:
             return sorted(found)[:10]
-    return []
+    heads = {head: split_of(head) for head in map(_head, names)}
+    several = "train" in heads.values() and len(set(heads.values()) - {""}) > 1
+    return sorted(head for head, split in heads.items() if split) if several else []
 
 
 def _head(name: str) -> str:

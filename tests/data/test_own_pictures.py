@@ -254,6 +254,8 @@ def stop_after(n_shards: int, source: Path, dumps: Path, monkeypatch: pytest.Mon
         ("tr/1.png", "te/1.png"),
         ("train_1.png", "test_1.png"),
         ("cats/train1.png", "cats/val-1.png"),
+        ("train_1.png", "test_1.png", "preview.png"),
+        ("cats/train_1.png", "cats/valid_1.png", "dogs/1.png"),
     ],
 )
 def test_what_looks_like_splits_is_asked_about(tmp_path: Path, names: tuple[str, ...]) -> None:
@@ -269,3 +271,10 @@ def test_classes_that_sound_like_splits_stay_classes(tmp_path: Path, folders: tu
     files = {f"{folder}/{k}.png": encoded(noise(9, 9)) for folder in folders for k in range(2)}
     dump = make(write_folder(tmp_path / "mine", files), tmp_path, valid="0")
     assert dump.label_names == tuple(sorted(folders))
+
+
+@pytest.mark.parametrize("names", [("train_1.png", "bus_1.png"), ("test_1.png", "val_1.png", "1.png")])
+def test_names_that_sound_like_one_split_stay_names(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Vehicles; and numbers of a test and its value: without a train there is nothing to take apart."""
+    source = write_folder(tmp_path / "mine", {name: encoded(noise(9, 9)) for name in names})
+    assert make(source, tmp_path, valid="0").counts == {"train": len(names)}
