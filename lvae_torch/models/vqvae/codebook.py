@@ -4,6 +4,8 @@ The forward pass changes only buffers, never parameters, because a skipped step 
 The moving averages are from van den Oord et al. 2017, https://arxiv.org/abs/1711.00937.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ def distances_less_own_norm(rows: Tensor, vectors: Tensor) -> Tensor:
     return torch.addmm((vectors**2).sum(dim=1), rows, vectors.T, alpha=-2)
 
 
-class Codebook(nn.Module):
+class Codebook(nn.Module, ABC):
     """K vectors, and how long each has been unused."""
 
     moves_by_gradient: bool
@@ -37,13 +39,13 @@ class Codebook(nn.Module):
         self.register_buffer("idle", torch.zeros(n_codes, dtype=torch.int64))  # steps since its last use
 
     @property
+    @abstractmethod
     def vectors(self) -> Tensor:
         """The code vectors, (K, D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start_at(self, vectors: Tensor) -> None:
         """Set the initial code vectors, (K, D)."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def learn(self, rows: Tensor, codes: Tensor) -> None:
@@ -64,9 +66,9 @@ class Codebook(nn.Module):
         self._put(dead.unsqueeze(1), candidates)
         self.idle.masked_fill_(dead, 0)
 
+    @abstractmethod
     def _put(self, where: Tensor, vectors: Tensor) -> None:
         """Replace the code vectors by ``vectors``, (K, D), where the mask ``where``, (K, 1), is on."""
-        raise NotImplementedError
 
 
 class LearnedCodebook(Codebook):

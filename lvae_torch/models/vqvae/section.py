@@ -90,6 +90,6 @@ class VQVAESection(LikelihoodSection):
 def _quantizer(section: VQVAESection) -> Quantizer:
     if section.levels:
         return FiniteScalarQuantizer(section.levels)
-    kind: type[Codebook] = {"learned": LearnedCodebook, "ema": EmaCodebook}[section.codebook]
-    codebook = kind(section.n_codes, section.width, section.restart_after)
+    kinds: dict[str, type[Codebook]] = {"learned": LearnedCodebook, "ema": EmaCodebook}
+    codebook = kinds[section.codebook](section.n_codes, section.width, section.restart_after)
     return VectorQuantizer(codebook, section.commitment, THROUGH[section.gradient], section.start == "k_means")
