@@ -1,7 +1,7 @@
 """Which folders are splits: the names that people give them, and what to ask where it is not clear."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
@@ -120,11 +120,16 @@ def _unclear(names: Sequence[str]) -> list[str]:
     for depth in range(min((name.count("/") for name in names), default=0) + 1):
         found = {name.split("/")[depth] if depth < name.count("/") else _head(name) for name in names}
         kinds = {part: _begins(part) for part in found}
-        if "" not in kinds.values() and "train" in kinds.values() and len(set(kinds.values())) > 1:
+        if "" not in kinds.values() and _are_several(kinds.values()):
             return sorted(found)[:10]
     heads = {head: split_of(head) for head in map(_head, names)}
-    several = "train" in heads.values() and len(set(heads.values()) - {""}) > 1
-    return sorted(head for head, split in heads.items() if split) if several else []
+    return sorted(head for head, split in heads.items() if split) if _are_several(heads.values()) else []
+
+
+def _are_several(splits: Iterable[str]) -> bool:
+    """Whether these are train and another; "" is none."""
+    found = set(splits) - {""}
+    return "train" in found and len(found) > 1
 
 
 def _head(name: str) -> str:

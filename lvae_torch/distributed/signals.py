@@ -66,15 +66,13 @@ def heard_at_once() -> Iterator[None]:
 
 def _end_what_hangs(read: int, stop: object, over: threading.Event, leaving: threading.Lock) -> None:
     """For each signal that ``stop`` is to handle: wake the main thread, and end the process if it is not over soon."""
-    sent_again = set()
     while told := os.read(read, 1):
         number = told[0]
-        if number in sent_again or over.wait(AGAIN):
+        if over.wait(AGAIN):
             continue
         with leaving:  # over is not set meanwhile: the handler is still ours when the signal arrives
             if over.is_set() or signal.getsignal(number) is not stop:
                 continue
-            sent_again.add(number)
             signal.pthread_kill(threading.main_thread().ident or 0, number)
         if not over.wait(GRACE):
             say(f"stopped by {signal.Signals(number).name} while waiting; the same command continues.")
