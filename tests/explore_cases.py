@@ -21,6 +21,11 @@ from lvae_torch.trained.run import TrainedRun
 GREY, COLOUR = (1, 8, 8), (3, 8, 8)
 FAMILIES: dict[str, tuple[ImageShape, int, str]] = {
     "spatial_lvae": (GREY, 2, "z_channels = [2, 3]\ndownsample = [1, 1]\nn_filters = 4\nblocks_per_layer = 1"),
+    "of_classes": (
+        GREY,
+        2,
+        "z_channels = [2, 3]\ndownsample = [1, 1]\nn_filters = 4\nblocks_per_layer = 1\nclass_embedding = every_layer",
+    ),
     "ladder": (GREY, 2, "z_dims = [4, 3, 2]\nwidths = [8, 7, 6]"),
     "hierarchical_vae": (GREY, 2, "z_dims = [4, 3]\nwidths = [8, 7]"),
     "vae": (GREY, 2, "z_dim = 2\nwidths = [5, 4]"),
@@ -42,29 +47,35 @@ FAMILIES: dict[str, tuple[ImageShape, int, str]] = {
 }
 
 
+NOT_NAMES = {"points": "vae", "of_classes": "spatial_lvae"}
+"""The families of those that are not named as one."""
+CLASSES = ("left", "right", "top")
+
+
 def run_of(name: str, folder: Path) -> TrainedRun:
     """An untrained run of a family, whose dump is in ``folder``; of a VQ-VAE, with a prior of its codes."""
     shape, n_levels, keys = FAMILIES[name]
     write_images(folder / "dumps", name, shape, n_levels)
-    family = "vae" if name == "points" else name
+    family = NOT_NAMES.get(name, name)
+    classes = CLASSES if name == "of_classes" else ()
     text = f"[run]\nname = {name}\ndevice = cpu\n[data]\ndataset = {name}\n[model]\nfamily = {family}\n{keys}\n"
     settings = load_text(text, f"{name}.cfg", override_list(folder))
-    model = built(settings.model.build, shape, n_levels)
-    on = TrainedOn(name, "0" * 64, shape, n_levels)
+    model = built(settings.model.build, shape, n_levels, len(classes))
+    on = TrainedOn(name, "0" * 64, shape, n_levels, classes=classes)
     run = TrainedRun(settings, model, 1, False, on, folder / "runs" / name, choose_device("cpu"))
     if name != "vqvae":
         return run
     section = load_text(
         "[run]\nname = p\n[data]\ndataset = x\n[model]\nfamily = pixelcnn\nwidth = 6\nlayers = 2\n", "p.cfg"
     ).model
-    codes = CodePrior(built(section.build, (1, 2, 2), 5), 5, {"prior_run": "codes", "prior_step": 1})
+    codes = CodePrior(built(section.build, (1, 2, 2), 5, 0), 5, {"prior_run": "codes", "prior_step": 1})
     return TrainedRun(settings, model, 1, False, on, folder, choose_device("cpu"), codes)
 
 
-def built(build: Any, shape: ImageShape, n_levels: int) -> Any:
+def built(build: Any, shape: ImageShape, n_levels: int, n_classes: int) -> Any:
     """A model with seeded weights, in evaluation mode."""
     torch.manual_seed(0)
-    model = build(shape, n_levels)
+    model = build(shape, n_levels, n_classes)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -75,14 +86,19 @@ def write_images(dumps: Path, name: str, shape: ImageShape, n_levels: int) -> No
     """A dump of 17 images or points to test on, and some to train on."""
     if (dumps / name).exists():
         return
-    if (shape, n_levels) == (GREY, 2):
+    if (shape, n_levels) == (GREY, 2) and name != "of_classes":
         return write_dump(dumps, name)
     generator = torch.Generator().manual_seed(2)
     channels, height, width = shape
     with DumpWriter(dumps, name, Layout(shape, n_levels, "uint8" if n_levels else "float32"), {"source": "made"}) as w:
         for split in ("train", "test"):
             drawn = torch.randn(17, height, width, channels, generator=generator)
-            w.add(split, (drawn * 40 + 128).clamp(0, 255).byte().numpy() if n_levels else drawn.numpy())
+            labels = np.arange(17) % len(CLASSES) if name == "of_classes" else None
+            w.add(split, _on_levels(drawn, n_levels) if n_levels else drawn.numpy(), labels)
+
+
+def _on_levels(drawn: torch.Tensor, n_levels: int) -> np.ndarray:
+    return ((drawn * 40 + 128).clamp(0, 255) * n_levels / 256).byte().numpy()
 
 
 def requests_of(run: TrainedRun) -> list[tuple[str, dict[str, Any]]]:
@@ -109,6 +125,16 @@ def requests_of(run: TrainedRun) -> list[tuple[str, dict[str, Any]]]:
         ("mix", {"a": image, "b": {"split": "train", "index": 0}}),
         ("latents", {"base": seed, "temperature": 0.8, "moves": [move]}),
         ("latents", {"base": image, "moves": [move, at]}),
+        *(_of_classes(image, seed, move) if run.classes else []),
+    ]
+
+
+def _of_classes(image: dict[str, Any], seed: dict[str, Any], move: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        ("samples", {"label": 2, "n": 4}),
+        ("reconstruction", {"image": image, "label": 1}),
+        ("mix", {"a": image, "b": seed, "label": 2}),
+        ("latents", {"base": seed, "moves": [move], "label": 1}),
     ]
 
 

@@ -38,7 +38,7 @@ def explored(name: str, overrides: Sequence[str], runs: str) -> TrainedRun:
     """The run that the arguments name, with the prior of its codes.
 
     Raises:
-        CfgError: if it has no latents to look at, or is class-conditional.
+        CfgError: if it has no latents to look at.
     """
     settings, where = find_run(name, overrides, runs)
     processes = Processes(0, 1, choose_device(settings.run.device))
@@ -48,8 +48,6 @@ def explored(name: str, overrides: Sequence[str], runs: str) -> TrainedRun:
             f"{run.name}: a {settings.model.family} has no latents to look at. A prior of codes is explored with the "
             f"run whose codes it models: lvae explore VQVAE --set synthesis.prior_run={run.name}"
         )
-    if run.classes:
-        raise CfgError(f"{run.name}: the explorer cannot choose classes yet; use synthesize, or load_run in Python.")
     return with_prior(run, processes)
 
 

@@ -24,6 +24,7 @@ def describe(stage: Stage) -> dict[str, Any]:
         "device": str(run.device),
         "parameters": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         "prior": dict(run.prior.identity) if run.prior else None,
+        "classes": list(run.classes),
         "layers": [list(shape) for shape in run.latent_shapes],
         "is_code": is_code,
         "image": [channels, height, width],

@@ -66,7 +66,8 @@ class Look:
             }
             for shown in self.pictures
         ]
-        return {"pictures": pictures, "numbers": _finite(self.numbers), "lines": self.lines}
+        numbers = _finite(self.numbers)
+        return {"pictures": pictures, "numbers": numbers, "lines": self.lines, "class": identity.get("class")}
 
 
 def _finite(value: Any) -> Any:

@@ -61,7 +61,19 @@ class Keep(Ask):
     layers: Layer
 
 
-class Samples(Ask):
+class View(Ask):
+    """What is asked of a view."""
+
+    label: Annotated[int, Field(ge=0, le=2**20)] | None = None
+    """Of a class-conditional run: the class; None for that of ``subject``, or 0 where this has none."""
+
+    @property
+    def subject(self) -> Image | None:
+        """The image that the view is about."""
+        return None
+
+
+class Samples(View):
     """Images from the prior."""
 
     seed: Seed = 0
@@ -71,7 +83,7 @@ class Samples(Ask):
     keep: Keep | None = None
 
 
-class Reconstruction(Ask):
+class Reconstruction(View):
     """An image and what the model makes of it."""
 
     image: Image
@@ -81,8 +93,12 @@ class Reconstruction(Ask):
     heat: Layer | None = None
     """The layer whose KL is shown over the image; None for the sum of all."""
 
+    @property
+    def subject(self) -> Image:
+        return self.image
 
-class Mix(Ask):
+
+class Mix(View):
     """Two images, and images between them."""
 
     a: Image
@@ -91,6 +107,10 @@ class Mix(Ask):
     """How many top layers come from a, the rest from b."""
     weight: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
     """The place on the line from a (0) to b (1)."""
+
+    @property
+    def subject(self) -> Image:
+        return self.a
 
 
 class Move(Ask):
@@ -103,10 +123,14 @@ class Move(Ask):
     """(row, column) of a place on the layer's map; None for everywhere."""
 
 
-class Latents(Ask):
+class Latents(View):
     """An image whose latents are moved."""
 
     base: Image
     temperature: Temperature = 1.0
     """Of the base, where it is a sample."""
     moves: Annotated[list[Move], Field(min_length=1, max_length=16)]
+
+    @property
+    def subject(self) -> Image:
+        return self.base

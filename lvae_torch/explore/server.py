@@ -18,7 +18,7 @@ from lvae_torch.errors import say
 from lvae_torch.explore.description import describe
 from lvae_torch.explore.guard import Guard
 from lvae_torch.explore.newest import BusyError, Newest, SupersededError
-from lvae_torch.explore.requests import Ask
+from lvae_torch.explore.requests import View
 from lvae_torch.explore.stage import RefusedError, Stage
 from lvae_torch.explore.views import VIEWS
 
@@ -27,7 +27,10 @@ PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
-    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in ("page", "state", "parts", "views")},
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
+        for name in ("page", "state", "parts", "controls", "views")
+    },
 }
 """Every file that is served, by its address."""
 MOST_JSON = 2**16  # bytes of a request for a view
@@ -80,7 +83,8 @@ def _add_api(app: FastAPI, stage: Stage, queue: Newest) -> None:
         asked = _parsed(kind, await _body(request, MOST_JSON))
 
         def work() -> dict[str, Any]:
-            return answer(stage, asked).packed(stage.run.identity, view, asked.model_dump(mode="json"))
+            shown = stage.in_class(asked.label, asked.subject)
+            return answer(shown, asked).packed(shown.identity, view, asked.model_dump(mode="json"))
 
         return JSONResponse(await _worked(queue, f"{view} {_asker(request)}", work))
 
@@ -107,7 +111,7 @@ async def _worked(queue: Newest, asker: str, work: Callable[[], T]) -> T:
         raise HTTPException(500, "This failed; the terminal of lvae explore says why.") from error
 
 
-def _parsed(kind: type[Ask], body: bytes) -> Ask:
+def _parsed(kind: type[View], body: bytes) -> View:
     """The request, or status 400 or 422 with everything that is wrong with it."""
     try:
         return kind.model_validate_json(body)

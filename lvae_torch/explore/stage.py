@@ -3,7 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -58,6 +58,46 @@ class Stage:
     opened: str
     """The Python expression that opens the run."""
     uploads: OrderedDict[str, Upload] = field(default_factory=OrderedDict)
+
+    of_classes: dict[int, "Stage"] = field(default_factory=dict)
+    """Of a class-conditional run: itself with one class, for each that was looked at."""
+
+    def in_class(self, label: int | None, subject: Image | None) -> "Stage":
+        """Itself, or of a class-conditional run itself with the class ``label``.
+
+        Args:
+            subject: the image whose own class is taken if ``label`` is None; class 0 if it has none.
+        Raises:
+            RefusedError: if there is no such class or image.
+        """
+        classes = self.run.classes
+        if not classes and label is None:
+            return self
+        label = self._class_of(subject) if label is None else label
+        if label >= len(classes):
+            raise RefusedError(f"There is no class {label}: {self._classes_told}.")
+        if label not in self.of_classes:
+            self.of_classes[label] = replace(
+                self, run=self.run.of_class(label), opened=f"{self.opened}.of_class({label})"
+            )
+        return self.of_classes[label]
+
+    def _class_of(self, subject: Image | None) -> int:
+        if not isinstance(subject, OfSplit):
+            return 0
+        self._check(subject)
+        return int(self.run.labels(subject.split, at=[subject.index])[0])
+
+    @property
+    def _classes_told(self) -> str:
+        count = len(self.run.classes)
+        return f"this run has classes 0 to {count - 1}" if count else "this run is not class-conditional"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Which model is on show, and of which class."""
+        label = self.run.label
+        return self.run.identity | ({} if label is None else {"class": self.run.classes[label]})
 
     @property
     def n_layers(self) -> int:
@@ -151,11 +191,7 @@ class Stage:
         """
         match asked:
             case OfSplit(split=split, index=index):
-                if not (counts := self.splits):
-                    raise RefusedError(f"The dataset is not here: {self.without_images}")
-                if index >= counts.get(split, 0):
-                    known = ", ".join(f"{name} has 0 to {count - 1:,}" for name, count in counts.items())
-                    raise RefusedError(f"There is no image {index} in {split!r}: {known}.")
+                self._check(asked)
                 x = self.run.images(split, at=[index])
                 return Chosen(x, f'run.images("{split}", at=[{index}])', f"image {index:,} of {split}")
             case OfUpload(upload=key):
@@ -177,6 +213,13 @@ class Stage:
                 line = f"torch.tensor([{a!r}, {b!r}]).view(1, 2, 1, 1).to(run.device)"
                 x = torch.tensor([a, b]).view(1, 2, 1, 1).to(self.run.device)
                 return Chosen(x, line, f"the point ({a:g}, {b:g})")
+
+    def _check(self, asked: OfSplit) -> None:
+        if not (counts := self.splits):
+            raise RefusedError(f"The dataset is not here: {self.without_images}")
+        if asked.index >= counts.get(asked.split, 0):
+            known = ", ".join(f"{name} has 0 to {count - 1:,}" for name, count in counts.items())
+            raise RefusedError(f"There is no image {asked.index} in {asked.split!r}: {known}.")
 
     def layer(self, number: int) -> tuple[int, ...]:
         """The shape of a layer.

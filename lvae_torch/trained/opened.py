@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class Opened:
     """The trained prior over the codes of a VQ-VAE, of ``[synthesis] prior_run``; codes are uniform without it."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of the programs that trained it, and the commit of ours, where they are known."""
+    label: int | None = None
+    """Of a class-conditional model: the class of all images whose labels are not given; see ``of_class``."""
 
     @property
     def name(self) -> str:
@@ -68,6 +70,16 @@ class Opened:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes 0, 1, ... that the model is conditional on; empty for an unconditional model."""
         return tuple(self.trained_on.classes)
+
+    def of_class(self, label: int | str) -> Self:
+        """The same run with a class, by number or name, for all images whose labels are not given.
+
+        Raises:
+            ValueError: if the model is not class-conditional, or there is no such class.
+        """
+        told = checked_labels(label, 1, self.name, self.classes)
+        assert told is not None, "an unconditional model takes no labels"
+        return replace(self, label=int(told[0]))
 
     def images(self, split: str | None = None, limit: int = 0, at: Sequence[int] | None = None) -> Tensor:
         """Images of the run's dataset as the model sees them, (N, C, H, W).
@@ -167,10 +179,13 @@ class Opened:
 
     def _told(self, labels: Labels | None, n: int) -> Sequence[Tensor | None]:
         """The classes of ``n`` images, in the parts of the passes; None for each of an unconditional model."""
-        told = checked_labels(labels, n, self.name, self.classes)
+        told = self._checked_labels(labels, n)
         return [None] * -(-n // self._size) if told is None else told.to(self.device).split(self._size)
 
     def _of(self, source: Source, labels: Labels | None, n: int) -> Source:
         """The source for ``n`` images of these classes, in one pass."""
-        told = checked_labels(labels, n, self.name, self.classes)
+        told = self._checked_labels(labels, n)
         return source if told is None else of_classes(source, told.to(self.device))
+
+    def _checked_labels(self, labels: Labels | None, n: int) -> Tensor | None:
+        return checked_labels(self.label if labels is None else labels, n, self.name, self.classes)

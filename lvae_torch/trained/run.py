@@ -35,7 +35,8 @@ from lvae_torch.trained.outputs import Elbo, Picture, joined, joined_posterior, 
 class TrainedRun(Opened):
     """A trained model with its settings. Images are floats (B, C, H, W) in [0, 1], with any number B.
 
-    A class-conditional model needs ``labels`` in each call: the class of each image, by number or name, or one for all.
+    A class-conditional model needs ``labels`` in each call: the class of each image, by number or name, or one for all;
+    ``run.of_class(label)`` has one for all its calls.
     ``seed`` makes the draws of a call repeatable and does not change torch's generator; without a seed, draws come
     from that generator.
     """

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from PIL import Image
 from torch.testing import assert_close
 
 import lvae_torch
+from lvae_torch.models.contract import of_classes
+from lvae_torch.models.sources import given_latents
 from lvae_torch.trained.run import TrainedRun
 
 pytest.importorskip("fastapi", reason="the extra 'explore' is not installed")
@@ -31,7 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=explore_cases.FAMILIES)
 def run(request: pytest.FixtureRequest, folder: Path) -> TrainedRun:
-    return explore_cases.run_of(request.param, folder)
+    """Of a class-conditional one, that of class 0, to which image 3 belongs."""
+    run = explore_cases.run_of(request.param, folder)
+    return run.of_class(0) if run.classes else run
 
 
 @pytest.fixture
@@ -58,7 +63,7 @@ def pixels(png: str) -> np.ndarray:
 def test_python_lines_make_the_same_pictures(
     run: TrainedRun, client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lvae_torch, "load_run", lambda name: run)
+    monkeypatch.setattr(lvae_torch, "load_run", lambda name: replace(run, label=None))
     monkeypatch.chdir(tmp_path)
     for view, asked in explore_cases.requests_of(run):
         found = look(client, view, asked)
@@ -75,7 +80,7 @@ def test_python_lines_make_the_same_pictures(
         assert {key: settings[key] for key in asked if key not in ("image", "a", "b", "base", "moves", "keep")} == {
             key: value
             for key, value in asked.items()
-            if key in ("seed", "n", "temperature", "show", "heat", "layers", "weight")
+            if key in ("label", "seed", "n", "temperature", "show", "heat", "layers", "weight")
         }
 
 
@@ -98,6 +103,29 @@ def test_numbers_are_those_of_the_model(run: TrainedRun, client: TestClient) -> 
         assert numbers["bits_per_dim"] == pytest.approx(-numbers["elbo"] / run.model.n_dims / np.log(2), rel=1e-6)
     else:
         assert "bits_per_dim" not in numbers
+
+
+def test_a_class_is_the_images_own_or_the_one_that_is_asked_for(folder: Path) -> None:
+    run = explore_cases.run_of("of_classes", folder)
+    image = {"split": "test", "index": 4}
+    x, terms = run.images("test", at=[4]), {}
+    with opened(run) as client:
+        for label, name in ((None, "right"), (0, "left"), (2, "top")):
+            found = look(client, "reconstruction", {"image": image, "label": label, "seed": 5})
+            assert found["class"] == name
+            terms[name] = found["numbers"]["elbo"]
+            assert terms[name] == pytest.approx(float(run.elbo(x, seed=5, labels=name).elbo[0]), rel=1e-6)
+        assert len(set(terms.values())) == 3
+        assert look(client, "samples", {})["class"] == "left"
+        refused = client.post("/api/samples", json={"label": 3})
+        assert refused.status_code == 422 and "this run has classes 0 to 2" in refused.json()["error"]
+
+
+def test_a_run_without_classes_refuses_one(folder: Path) -> None:
+    with opened(explore_cases.run_of("spatial_lvae", folder)) as client:
+        assert look(client, "samples", {})["class"] is None
+        refused = client.post("/api/samples", json={"label": 0})
+        assert refused.status_code == 422 and "not class-conditional" in refused.json()["error"]
 
 
 def test_kept_layers_are_shared_and_the_kept_sample_stays(run: TrainedRun) -> None:
@@ -135,7 +163,9 @@ def test_a_move_changes_its_own_channel_and_what_is_below(run: TrainedRun, clien
     moved = run.at_noise(noise)
     for i in range(layer):
         assert_close(moved[i], z[i], rtol=1e-4, atol=1e-4)
-    prior = run.model(None, lambda i, p, q: moved[i], 1).latents[layer].prior
+    source = given_latents(moved)
+    told = of_classes(source, torch.zeros(1, dtype=torch.int64)) if run.classes else source
+    prior = run.model(None, told, 1).latents[layer].prior
     if hasattr(prior, "log_std"):
         assert_close(moved[layer][:, 0], (prior.mean + 2 * prior.std)[:, 0], rtol=1e-4, atol=1e-4)
         assert_close(moved[layer][:, 1:], z[layer][:, 1:], rtol=1e-4, atol=1e-4)

@@ -125,7 +125,8 @@ class App {
     const focused = document.activeElement?.dataset?.key;
     of("numbers").replaceChildren(...(this.view.numbers?.(this, answer.numbers) ?? []).filter(Boolean));
     if (focused) this.focus(focused);
-    of("status").textContent = `${answer.pictures[0].alt} · ${Math.round(took)} ms`;
+    const ofClass = answer.class === null ? "" : ` · class ${answer.class}`;
+    of("status").textContent = `${answer.pictures[0].alt}${ofClass} · ${Math.round(took)} ms`;
   }
 
   // The numbers beside the pictures that are shown.

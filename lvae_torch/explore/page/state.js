@@ -70,6 +70,12 @@ export class State {
 
   // The settings of a view, with what the address says, as far as it makes sense.
   read(view, said) {
+    const most = this.run.classes.length - 1;
+    const label = most < 0 || said.get("class") === null ? null : whole(said.get("class"), 0, most, 0);
+    return { label, ...this.readOwn(view, said) };
+  }
+
+  readOwn(view, said) {
     const layers = this.run.layers.length;
     const temperature = temperatureOf(said.get("t"), layers);
     const seed = whole(said.get("seed"), 0, 2 ** 31 - 1, 0);
@@ -132,6 +138,7 @@ export class State {
     const set = this.views[view];
     const said = [];
     const say = (key, value) => said.push(`${key}=${encodeURIComponent(value).replace(/%(3A|2C|3B|40|3D)/g, decodeURIComponent)}`);
+    if (set.label !== null) say("class", set.label);
     for (const key of ["image", "a", "b", "base"]) if (set[key]) say(key, imageText(set[key]));
     if ("seed" in set) say("seed", set.seed);
     if ("n" in set) say("n", set.n);

@@ -1,101 +1,12 @@
 // The four views: what can be set in each, which pictures it has, and what its numbers say.
 
+import { another, chooser, classes, layerTold, randomSeed, seedField, temperatures } from "/controls.js";
 import { Figure, button, choice, field, group, make, nats, pointAt, radios, slider } from "/parts.js";
-
-const MOST_SEED = 2 ** 31 - 1;
-export const randomSeed = () => Math.floor(Math.random() * 100000);
-
-export const layerTold = (run, i) => {
-  const where = i === 0 ? " (top)" : i === run.layers.length - 1 ? " (bottom)" : "";
-  return `layer ${i}${run.layers.length > 1 ? where : ""}, ${run.layers[i].join("×")}`;
-};
 
 // Where a figure with two-dimensional axes was clicked.
 const onPlane = (then) => (x, y, shown, event) => {
   const point = pointAt(x, y, shown);
   if (point) then(point, event);
-};
-
-// One temperature for all layers, from the top's to the bottom's, or one for each.
-function temperatures(app, title = "Temperature") {
-  const set = app.state.now;
-  const n = app.run.layers.length;
-  const mode = !Array.isArray(set.temperature) ? "all" : set.temperature[0] === "linear" ? "linear" : "each";
-  const each = (t) => {
-    if (!Array.isArray(t)) return Array(n).fill(t);
-    if (t[0] !== "linear") return t;
-    return Array.from({ length: n }, (_, i) => Math.round(100 * (t[1] + ((t[2] - t[1]) * i) / Math.max(1, n - 1))) / 100);
-  };
-  const change = (key) => {
-    const now = each(set.temperature);
-    set.temperature = key === "all" ? now[0] : key === "linear" ? ["linear", now[0], now[n - 1]] : now;
-    app.changed({ rebuild: true });
-  };
-  const one = (label, get, put) =>
-    slider({ label, min: 0, max: 2, step: 0.01, value: get(), key: `t ${label}`, change: (value) => { put(value); app.changed(); } });
-  const parts = [];
-  if (n > 1) parts.push(radios({ label: "Form of the temperatures", value: mode, change, options: [["all", "all layers"], ["linear", "linear"], ["each", "each layer"]] }));
-  if (mode === "all") parts.push(one("all layers", () => set.temperature, (v) => { set.temperature = v; }));
-  if (mode === "linear") {
-    for (const [k, label] of [[1, "top layer"], [2, "bottom layer"]]) parts.push(one(label, () => set.temperature[k], (v) => { set.temperature[k] = v; }));
-  }
-  if (mode === "each") {
-    const list = set.temperature.map((_, i) => one(layerTold(app.run, i), () => set.temperature[i], (v) => { set.temperature[i] = v; }));
-    parts.push(make("div", { className: "many" }, ...list));
-  }
-  return group(title, ...parts);
-}
-
-// An image of the dataset, a sample, a dropped picture, or a point.
-function chooser(app, title, key) {
-  const { run, state } = app;
-  const set = state.now;
-  const image = set[key];
-  const kind = "split" in image ? `split ${image.split}` : "seed" in image ? "seed" : "point" in image ? "point" : `drop ${image.upload}`;
-  const options = Object.entries(run.splits).map(([split, count]) => [`split ${split}`, `dataset: ${split} (${count.toLocaleString("en")})`]);
-  options.push(["seed", "a sample of the model"]);
-  if (run.are_points) options.push(["point", "a point of the plane"]);
-  const dropped = new Map(app.uploads);
-  if ("upload" in image && !dropped.has(image.upload)) dropped.set(image.upload, { name: "a dropped picture" });
-  for (const [id, { name }] of dropped) options.push([`drop ${id}`, `dropped: ${name}`]);
-  const put = (next, rebuild = true) => { set[key] = next; app.changed({ rebuild }); };
-  const choose = (name) => {
-    const [what, rest] = [name.split(" ")[0], name.split(" ").slice(1).join(" ")];
-    if (what === "split") put({ split: rest, index: 0 });
-    else if (what === "drop") put({ upload: rest });
-    else put(what === "seed" ? { seed: 0 } : { point: [0, 0] });
-  };
-  const parts = [choice({ label: "Source", options, value: kind, change: choose, key: `${key} source` })];
-  if ("index" in image || "seed" in image) {
-    const name = "index" in image ? "index" : "seed";
-    const most = name === "index" ? (run.splits[image.split] ?? 1) - 1 : MOST_SEED;
-    const to = (value) => put({ ...set[key], [name]: Math.min(most, Math.max(0, Math.round(value))) });
-    parts.push(field({ label: name === "index" ? "Number" : "Seed", min: 0, max: most, value: image[name], key: `${key} number`,
-      change: (value) => { set[key] = { ...set[key], [name]: Math.round(value) }; app.changed(); } }));
-    parts.push(make("div", { className: "row" },
-      button("Previous", () => to(set[key][name] - 1), { "data-key": `${key} previous` }),
-      button("Next", () => to(set[key][name] + 1), { "data-key": `${key} next` }),
-      button("Random", () => to(Math.floor(Math.random() * (name === "index" ? most + 1 : 100000))), { "data-key": `${key} random` })));
-  }
-  if ("point" in image) {
-    [0, 1].forEach((k) => parts.push(field({ label: k ? "x₂" : "x₁", min: -1e6, max: 1e6, step: "any", value: image.point[k], key: `${key} point ${k}`,
-      change: (value) => { const point = [...set[key].point]; point[k] = value; set[key] = { point }; app.changed(); } })));
-  }
-  if (run.takes_pictures) {
-    const input = make("input", { type: "file", accept: "image/*", className: "file", "aria-label": `${title}: choose a picture file` });
-    input.addEventListener("change", () => input.files[0] && app.upload(input.files[0], key));
-    const box = make("label", { className: "drop" }, "Drop a picture here, or choose a file", input);
-    box.dataset.drop = key;
-    parts.push(box);
-  }
-  return group(title, ...parts);
-}
-
-const seedField = (app, label = "Seed") => {
-  const set = app.state.now;
-  return make("div", { className: "row" },
-    field({ label, min: 0, max: MOST_SEED, value: set.seed, key: "seed", change: (value) => { set.seed = Math.round(value); app.changed(); } }),
-    button("New", () => { set.seed = randomSeed(); app.changed({ rebuild: true }); }, { "data-key": "new seed", "aria-label": "New seed" }));
 };
 
 const samples = {
@@ -118,6 +29,7 @@ const samples = {
           change: (n) => { set.n = Math.round(n); if (set.keep && set.keep.sample >= set.n) { set.keep = null; app.changed({ rebuild: true }); } else app.changed(); } }),
         choice({ label: "Show", value: set.show, key: "show", options: [["mean", "the mean of p(x|z)"], ["mode", "the mode"], ["sample", "a sample"]],
           change: (show) => { set.show = show; app.changed(); } })),
+      classes(app),
       temperatures(app),
       run.are_points ? null : keep,
     ];
@@ -141,6 +53,7 @@ const reconstruction = {
   title: "Reconstruction",
   controls: (app) => [
     chooser(app, app.run.are_points ? "Point" : "Image", "image"),
+    classes(app, app.state.now.image),
     group(app.run.are_points ? "Noise" : "Noise of q and of the layers drawn anew", seedField(app)),
     app.run.are_points ? null : temperatures(app, "Temperature of the layers drawn anew"),
   ],
@@ -195,7 +108,7 @@ function channelsOf(app, { channels }) {
   const bars = channels.map((value, channel) => {
     const bar = make("button", { type: "button", title: `channel ${channel}: ${nats(value)} nats; move it`,
       "aria-label": `channel ${channel}, ${nats(value)} nats: move it`,
-      onclick: () => app.go("latents", { base: app.state.now.image, moves: app.run.has_plane ? app.state.views.latents.moves : [{ layer, channel, value: 2, at: null }] }) });
+      onclick: () => app.go("latents", { label: app.state.now.label, base: app.state.now.image, moves: app.run.has_plane ? app.state.views.latents.moves : [{ layer, channel, value: 2, at: null }] }) });
     bar.style.height = `${Math.max(3, (100 * value) / most)}%`;
     return bar;
   });
@@ -217,6 +130,7 @@ const mix = {
       options: [["a", "a click sets A"], ["b", "a click sets B"]] });
     return [
       group("Mixture", app.run.are_points ? null : byLayers, way, app.run.are_points ? clicks : null, exchange),
+      classes(app, set.a),
       chooser(app, "A", "a"),
       chooser(app, "B", "b"),
     ];
@@ -245,7 +159,7 @@ const latents = {
   title: "Latents",
   controls(app) {
     const set = app.state.now;
-    const parts = [app.run.has_plane ? planeControls(app) : moveControls(app), chooser(app, "Begin with", "base")];
+    const parts = [app.run.has_plane ? planeControls(app) : moveControls(app), chooser(app, "Begin with", "base"), classes(app, set.base)];
     if ("seed" in set.base) parts.push(temperatures(app, "Temperature of the beginning"));
     return parts;
   },
@@ -360,15 +274,6 @@ function mark(app, figure) {
     frame.style.width = `${(100 * columns.size) / columns.whole}%`;
     figure.over.append(frame);
   }
-}
-
-// Another image of the same kind.
-function another(app, key) {
-  const set = app.state.now;
-  const image = set[key];
-  if ("split" in image) set[key] = { ...image, index: Math.floor(Math.random() * (app.run.splits[image.split] ?? 1)) };
-  else if ("seed" in image) set[key] = { seed: randomSeed() };
-  else if ("seed" in set) set.seed = randomSeed();
 }
 
 export const VIEWS = { samples, reconstruction, mix, latents };

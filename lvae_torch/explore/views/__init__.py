@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lvae_torch.explore.look import Look
-from lvae_torch.explore.requests import Ask, Latents, Mix, Reconstruction, Samples
+from lvae_torch.explore.requests import Latents, Mix, Reconstruction, Samples, View
 from lvae_torch.explore.stage import Stage
 from lvae_torch.explore.views.latents import latents
 from lvae_torch.explore.views.mix import mix
 from lvae_torch.explore.views.reconstruction import reconstruction
 from lvae_torch.explore.views.samples import samples
 
-VIEWS: Mapping[str, tuple[type[Ask], Callable[[Stage, Any], Look]]] = {
+VIEWS: Mapping[str, tuple[type[View], Callable[[Stage, Any], Look]]] = {
     "samples": (Samples, samples),
     "reconstruction": (Reconstruction, reconstruction),
     "mix": (Mix, mix),

@@ -1,7 +1,9 @@
-"""Runs of points in a real browser: clicks in the planes of x and of z. Run by ``make test-browser``."""
+"""Runs of other kinds in a real browser: of points, and class-conditional ones. Run by ``make test-browser``."""
 
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +16,52 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser]
 __all__ = ["browser", "chromium"]
 
 
-def test_points_are_chosen_in_the_plane(browser: Any, tmp_path: Path) -> None:
+@contextmanager
+def _visiting(kind: str, browser: Any, folder: Path) -> Iterator[Visitor]:
     uvicorn = pytest.importorskip("uvicorn")
     from lvae_torch.explore.server import make_app
     from lvae_torch.explore.serving import listen
     from lvae_torch.explore.stage import Stage
 
-    stage = Stage(explore_cases.run_of("points", tmp_path), "run")
+    stage = Stage(explore_cases.run_of(kind, folder), "run")
     with listen(0) as listening:
         server = uvicorn.Server(uvicorn.Config(make_app(stage), log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
             with visiting(browser, f"http://127.0.0.1:{listening.getsockname()[1]}/") as visitor:
-                _use_planes(visitor)
+                yield visitor
         finally:
             server.should_exit = True
             thread.join()
+
+
+def test_points_are_chosen_in_the_plane(browser: Any, tmp_path: Path) -> None:
+    with _visiting("points", browser, tmp_path) as visitor:
+        _use_planes(visitor)
+
+
+def test_classes_are_chosen(browser: Any, tmp_path: Path) -> None:
+    with _visiting("of_classes", browser, tmp_path) as visitor:
+        page = visitor.open("#samples")
+        left = visitor.picture("samples")
+        assert "class left" in page.inner_text("#status")
+        _choose_class(visitor, "top")
+        assert "class=2" in page.url and not same(visitor.picture("samples"), left)
+        page = visitor.open("#reconstruction?image=test:4")
+        assert "class right" in page.inner_text("#status"), "the image's own"
+        own = visitor.picture("heat")
+        _choose_class(visitor, "left")
+        assert "class left" in page.inner_text("#status") and not same(visitor.picture("heat"), own)
+        _choose_class(visitor, "that of the image")
+        assert "class=" not in page.url and same(visitor.picture("heat"), own)
+        page = visitor.open("#samples?class=99")
+        assert "class top" in page.inner_text("#status"), "the last one there is"
+
+
+def _choose_class(visitor: Visitor, name: str) -> None:
+    visitor.page.get_by_label("Class", exact=True).and_(visitor.page.locator("select")).select_option(label=name)
+    visitor.ready()
 
 
 def _use_planes(visitor: Visitor) -> None:
