@@ -8,6 +8,9 @@ import torch
 Half = Literal["AMX", "AVX512_BF16", "bf16 instructions", "none"]
 """What multiplies numbers in bfloat16; without it each is converted to float32 and back."""
 
+GAINS: dict[Half, str] = {"AMX": "2", "AVX512_BF16": "1.5"}
+"""Of the training of convolutional models over float32, as measured (docs/performance.md)."""
+
 
 def half_of_cpu(capabilities: Mapping[str, object] | None = None) -> Half:
     """What this CPU has, as PyTorch finds it (or as ``capabilities``, named as PyTorch names them, tell)."""
@@ -37,6 +40,6 @@ def half_told(device: torch.device, precision: str, half: Half | None = None) ->
         return "This CPU has no instructions for bfloat16: precision = float32 is the fastest."
     if precision == "bfloat16":
         return f"This CPU has {half} for precision = bfloat16."
-    if half == "AMX":
-        return "This CPU has AMX: precision = bfloat16 trains about 2 times faster (convolutional models)."
-    return f"This CPU has {half}, but no AMX: try whether precision = bfloat16 is faster."
+    if gain := GAINS.get(half):
+        return f"This CPU has {half}: precision = bfloat16 trains about {gain} times faster (convolutional models)."
+    return f"This CPU has {half}, and nobody has measured it: try whether precision = bfloat16 is faster."

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, gelu, linear, silu
 
+from lvae_torch.models.elu import elu_, elu_gradient
+
 aten = torch.ops.aten
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 """With respect to input, weight and bias."""
@@ -47,7 +49,7 @@ class FromResult:
 
 SELU_ALPHA, SELU_SCALE, LEAK = 1.6732632423543772848, 1.0507009873554804934, 0.01  # as torch has them
 IN_PLACE: dict[str, FromResult] = {
-    "elu": FromResult(torch.nn.functional.elu_, lambda g, y: aten.elu_backward(g, 1.0, 1.0, 1.0, True, y)),
+    "elu": FromResult(elu_, elu_gradient),
     "selu": FromResult(torch.selu_, lambda g, y: aten.elu_backward(g, SELU_ALPHA, SELU_SCALE, 1.0, True, y)),
     "relu": FromResult(torch.relu_, lambda g, y: aten.threshold_backward(g, y, 0.0)),
     "leakyrelu": FromResult(

@@ -48,8 +48,8 @@ class SynthesisSection(Section):
     batch_size: Count = 0
     """Images in one pass; 0 uses [train] batch_size / accumulate, up to 100."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 runs the networks in half precision: faster on GPUs and on CPUs with AMX, slower on others; the numbers
-    differ by about 0.1 nats, so those that are reported should be float32's."""
+    """bfloat16 runs the networks in half precision: faster on GPUs and on CPUs with AMX or AVX512_BF16, slower on
+    others; the numbers differ by about 0.1 nats, so those that are reported should be float32's."""
     seed: Int = 0
     """Seed of all noise in the mode."""
     n_images: Count = 0

@@ -92,8 +92,9 @@ class TrainSection(Section):
     ema_decay: Fraction = 0.999
     """Decay of the moving average of the weights, which is evaluated and used; 0 for no average."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 runs the networks in half precision: faster on GPUs, and about 2 times on CPUs with AMX; several times
-    slower on other CPUs. Likelihood, KL, statistics, optimizer and averages stay float32."""
+    """bfloat16 runs the networks in half precision: faster on GPUs, and on CPUs with AMX (about 2 times) or
+    AVX512_BF16 (1.5 times); several times slower on other CPUs. Likelihood, KL, statistics, optimizer and averages
+    stay float32."""
     compile: bool = False
     """Use torch.compile: faster on GPUs; on CPUs 1.0 to 1.1 times as fast, for minutes of compiling at each start."""
     cuda_graph: bool = True

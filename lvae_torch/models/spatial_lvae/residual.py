@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lvae_torch.models.elu import Elu
 from lvae_torch.models.fused import gated_sum
 
 NONLINEARITIES: dict[str, type[nn.Module]] = {
-    "elu": nn.ELU,
+    "elu": Elu,
     "relu": nn.ReLU,
     "leakyrelu": nn.LeakyReLU,  # slope 0.01
     "selu": nn.SELU,

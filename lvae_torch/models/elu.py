@@ -1,0 +1,63 @@
+"""ELU, x where x > 0, else e^x - 1, that is quick on a CPU.
+
+PyTorch's takes expm1, which costs ten times the exponential: a fifth of the training step of a 3-layer spatial LVAE
+(docs/performance.md). Here it is max(x, e^min(x, 0) - 1), exact to 1.2e-7, in pieces that stay in the cache. In
+float64, on other devices, and when compiled it is PyTorch's own.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+PIECE = 2**16  # numbers; 256 KiB in float32
+
+
+def elu_(x: Tensor) -> Tensor:
+    """ELU of x, of any shape, in place."""
+    if not _is_quick(x):
+        return torch.nn.functional.elu_(x)
+    for piece in x.as_strided((x.numel(),), (1,)).split(PIECE):
+        low = piece.float().clamp_max(0).exp_().sub_(1).to(piece.dtype)  # computed in float32, also for bfloat16
+        torch.maximum(piece, low, out=piece)
+    return x
+
+
+def elu_gradient(gradient: Tensor, y: Tensor) -> Tensor:
+    """Gradient of the input from that of the output y."""
+    return torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, y)
+
+
+class Elu(nn.Module):
+    """ELU as a layer, in place or not; it keeps its output for the backward pass."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _InPlace.apply(x if self.inplace else x.clone())
+        return y
+
+
+class _InPlace(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        y = elu_(x)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return elu_gradient(gradient, y)
+
+
+def _is_quick(x: Tensor) -> bool:
+    """Whether the pieces pay: numbers of a CPU, of at most single precision, that lie together in memory."""
+    if x.device.type != "cpu" or x.dtype == torch.float64 or torch.compiler.is_compiling():
+        return False
+    return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
