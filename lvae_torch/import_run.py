@@ -45,7 +45,10 @@ def command(argv: Sequence[str]) -> None:
     options = PARSER.parse_args(argv)
     model = published_models().get(options.what)
     if model is None and options.source is not None:
-        raise CfgError(f"{options.what}: no published model of that name; `lvae models` lists them.")
+        raise CfgError(
+            f"{options.what}: no published model of that name; `lvae models` lists them. Files of your own are "
+            f"imported without --source: lvae import {options.source} --name {options.what}"
+        )
     source = options.source or (Path(options.what) if model is None else _fetched(model))
     runs = _folder_of_runs(options.overrides)
     with recognised(source, runs) as found:

@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 import torch
 
-from lvae_torch.data.classes import Classes
+from lvae_torch.data.classes import ClassNames
 from lvae_torch.data.run_data import described_images, make_preprocess, open_dump
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributed.cpu import half_told
@@ -99,13 +99,13 @@ def shape_of_data(settings: Settings) -> tuple[ImageShape, int]:
 
 
 def n_classes(settings: Settings) -> int:
-    """Classes that the model is conditional on; 0 for an unconditional one.
+    """ClassNames that the model is conditional on; 0 for an unconditional one.
 
     Raises:
         DataError: if there is no dump that says so.
     """
     data = settings.data
-    return len(Classes.of(open_dump(data), data.train_split).names) if settings.model.is_conditional else 0
+    return len(ClassNames.of(open_dump(data), data.train_split).names) if settings.model.is_conditional else 0
 
 
 def meta_model(settings: Settings, image_shape: ImageShape, n_levels: int, n_classes: int = 0) -> Model:

@@ -15,7 +15,7 @@ MOST_TOLD = 20
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassNames:
     """Of the training images: names, and a hash that tells them from other labels of the same images."""
 
     names: tuple[str, ...] = ()
@@ -23,7 +23,7 @@ class Classes:
     labels_hash: str = ""
 
     @classmethod
-    def of(cls, dump: Dump, split: str) -> "Classes":
+    def of(cls, dump: Dump, split: str) -> "ClassNames":
         """Those of the training split.
 
         Raises:
@@ -42,7 +42,7 @@ class Classes:
         return cls(names, hashlib.sha256(digests.encode()).hexdigest())
 
 
-NO_CLASSES = Classes()
+NO_CLASSES = ClassNames()
 
 
 def with_labels(split: ImageSplit, dump: Dump, classes: Sequence[str]) -> ImageSplit:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lvae_torch.data.catalogue import CATALOGUE, CODES, OWN
-from lvae_torch.data.classes import NO_CLASSES, Classes, with_labels
+from lvae_torch.data.classes import NO_CLASSES, ClassNames, with_labels
 from lvae_torch.data.dump import Dump, ImageSplit
 from lvae_torch.data.images import Images
 from lvae_torch.data.labelled import Labelled
@@ -73,7 +73,7 @@ class RunData:
     validation: Images
     order: TrainingOrder
     preprocess: Preprocess
-    classes: Classes = NO_CLASSES
+    classes: ClassNames = NO_CLASSES
     """Those that a class-conditional model is conditional on."""
 
     @classmethod
@@ -94,7 +94,7 @@ class RunData:
                 + (", or make the dump again with --valid 10%." if len(dump.shards) == 1 else ".")
             )
         preprocess = make_preprocess(section, dump.n_levels)
-        classes = Classes.of(dump, section.train_split) if is_conditional else NO_CLASSES
+        classes = ClassNames.of(dump, section.train_split) if is_conditional else NO_CLASSES
         split = with_labels(dump.split(section.train_split, limit=section.limit_train), dump, classes.names)
         validation = with_labels(dump.split(section.val_split), dump, classes.names)
         return cls(

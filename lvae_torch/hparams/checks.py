@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from lvae_torch.cfg.section import Section
-from lvae_torch.data.classes import Classes, with_labels
+from lvae_torch.data.classes import ClassNames, with_labels
 from lvae_torch.data.run_data import described_images, level_misfits, make_preprocess, open_dump
 from lvae_torch.data.section import DataSection
 from lvae_torch.data.shapes import ImageShape
@@ -76,7 +76,7 @@ def _classes_are_known(data: DataSection, model: ModelSection) -> Iterator[str]:
     except (DataError, CfgError):
         return  # told where the dump is opened
     try:
-        classes = Classes.of(dump, data.train_split)
+        classes = ClassNames.of(dump, data.train_split)
         for split in splits:
             with_labels(split, dump, classes.names)
     except DataError as error:

@@ -1,6 +1,5 @@
 """Charts as inline SVG, drawn from plain numbers. Their colours are those of the page, light or dark."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -9,6 +8,7 @@ from itertools import count
 import numpy as np
 
 from lvae_torch.reporting.history import History
+from lvae_torch.reporting.ticks import ticks
 
 WIDTH, HEIGHT = 480.0, 270.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 8.0, 8.0, 34.0
@@ -49,12 +49,8 @@ class Scale:
         )
 
     def ticks(self) -> list[float]:
-        """Round numbers in the range, about four."""
-        raw = (self.high - self.low) / 4
-        power = 10.0 ** math.floor(math.log10(raw))
-        step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= raw * 0.999)
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [step * k for k in range(first, last + 1)]
+        """Round numbers in the range."""
+        return ticks(self.low, self.high, about=4)
 
 
 def line_chart(title: str, lines: Sequence[Line], y_label: str, x_label: str = "steps") -> str:

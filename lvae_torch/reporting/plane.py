@@ -1,10 +1,11 @@
 """Points of the plane as a picture, drawn quickly, and the same for the same points: for pages that follow a slider."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
+
+from lvae_torch.reporting.ticks import ticks
 
 SIDE, LEFT, RIGHT, TOP, BOTTOM = 520, 44, 8, 30, 26  # pixels of the picture, and of the margins around its field
 COLOURS = ((154, 160, 168), (31, 99, 184), (214, 88, 18), (16, 132, 92))
@@ -60,20 +61,12 @@ def to_pixels(x: float, y: float, bounds: Bounds) -> tuple[float, float]:
 
 def _draw_axes(draw: "ImageDraw.ImageDraw", bounds: Bounds) -> None:  # type: ignore[name-defined]  # noqa: F821
     left, bottom, right, top = bounds
-    for tick in _ticks(left, right):
+    for tick in ticks(left, right, about=6):
         column, _ = to_pixels(tick, bottom, bounds)
         draw.line((column, TOP, column, SIDE - BOTTOM), fill=LINES)
         draw.text((column, SIDE - BOTTOM + 6), f"{tick:g}", fill=INK, anchor="mt")
-    for tick in _ticks(bottom, top):
+    for tick in ticks(bottom, top, about=6):
         _, row = to_pixels(left, tick, bounds)
         draw.line((LEFT, row, SIDE - RIGHT, row), fill=LINES)
         draw.text((LEFT - 6, row), f"{tick:g}", fill=INK, anchor="rm")
     draw.rectangle((LEFT, TOP, SIDE - RIGHT, SIDE - BOTTOM), outline=INK)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers from ``low`` to ``high``, about six."""
-    rough = (high - low) / 6
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(s for s in (1, 2, 5, 10) if s * power >= rough)
-    return [round(k * step, 10) + 0.0 for k in range(math.ceil(low / step), math.floor(high / step) + 1)]

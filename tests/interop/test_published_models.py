@@ -12,6 +12,7 @@ from other_programs import VDVAE, import_it, vdvae_model, vdvae_state
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import check_name, read_json
 from lvae_torch.hparams import load
+from lvae_torch.import_run import command as import_command
 from lvae_torch.importing.models import command as models
 from lvae_torch.importing.published import RECORD, Published, published_models
 from lvae_torch.info import meta_model, shape_of_data
@@ -62,6 +63,11 @@ def test_the_command_lists_and_tells(capsys: pytest.CaptureFixture[str]) -> None
     assert "probably hold the ffhq256 model" in told and "ffhq1024-iter-1700000-model-ema.th  about 437 MB" in told
     with pytest.raises(CfgError, match="no published model of that name"):
         models(["vdvae_mnist"])
+
+
+def test_files_of_ones_own_are_imported_without_source() -> None:
+    with pytest.raises(CfgError, match=r"lvae import mine/run --name first"):
+        import_command(["first", "--source", "mine/run"])
 
 
 def test_the_first_import_records_checksums_and_later_ones_compare(
