@@ -56,6 +56,11 @@ class View:
             **({"frames": "all"} if self.frames == "all" else {}),
         }
 
+    @property
+    def max_bytes(self) -> int | None:
+        """Of a picture's file; None for the usual limit."""
+        return 4 * self.max_pixels if self.max_pixels > MAX_PIXELS else None
+
     def of_file(self, data: bytes, frame: int, notes: list[str], least: int = 0) -> Any:
         """A picture file's frame as a Pillow picture of mode L or RGB; adds to ``notes`` what was done to it.
 
@@ -66,11 +71,11 @@ class View:
             UndecidedError: if the person must choose.
             BadFileError: saying what is wrong.
         """
-        with _any_size(), warnings.catch_warnings(record=True) as told:
+        with any_size(), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             with opened(data) as picture:
                 self._check_size(picture.width, picture.height)
-                self._choose(picture, frame)
+                frame = self._choose(picture, frame)
                 if problem := damage_in(data, picture.format):
                     raise BadFileError(f"damaged ({problem})")
                 shown = self._shown(picture, data, frame, notes, least)
@@ -101,11 +106,17 @@ class View:
                 f"(up to {MOST_PIXELS:,})"
             )
 
-    def _choose(self, picture: Any, frame: int) -> None:
-        if not self.frames and (n := count_frames(picture)) > 1:
-            raise UndecidedError(f"has {n} frames. Choose: --frames first takes one of each picture, --frames all each")
+    def _choose(self, picture: Any, frame: int) -> int:
+        """Go to the frame asked for, or to the only or first one, and return its number."""
+        if not frame:
+            frame, *others = frame_numbers(picture)
+            if others and not self.frames:
+                raise UndecidedError(
+                    f"has {1 + len(others)} frames. Choose: --frames first takes one of each picture, --frames all each"
+                )
         if frame:
             picture.seek(frame)
+        return frame
 
     def _shown(self, picture: Any, data: bytes, frame: int, notes: list[str], least: int) -> Any:
         from PIL import Image
@@ -180,20 +191,10 @@ class View:
         return levels
 
 
-def count_frames(picture: Any) -> int:
-    """Frames of an open picture that are pictures of their own: no previews, gain maps or smaller copies."""
-    if picture.format in ("JPEG", "MPO", "PSD") or not getattr(picture, "is_animated", False):
-        return 1
-    if picture.format == "HEIF":
-        return 1  # a phone's other images are previews, depth and gain maps
-    return len(frame_numbers(picture))
-
-
 def frame_numbers(picture: Any) -> list[int]:
-    """Which frames of an open picture ``count_frames`` counts."""
-    n = int(getattr(picture, "n_frames", 1))
-    if picture.format in ("JPEG", "MPO", "PSD", "HEIF") or n == 1:
-        return [0]
+    """Frames of an open picture that are pictures of their own: no previews, gain maps or smaller copies."""
+    if picture.format in ("JPEG", "MPO", "PSD", "HEIF") or (n := int(getattr(picture, "n_frames", 1))) == 1:
+        return [0]  # a phone's other images are previews, depth and gain maps
     if picture.format != "TIFF":
         return list(range(n))
     found = []
@@ -210,6 +211,7 @@ def opened(data: bytes) -> Any:
 
     Raises:
         UndecidedError: for a kind that needs a package which is not installed.
+        BadFileError: for what is no picture.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -217,9 +219,9 @@ def opened(data: bytes) -> Any:
         _register_heif()
     try:
         return Image.open(io.BytesIO(data), formats=(kind,) if kind in FORMATS else WITHOUT_MAGIC)
-    except UnidentifiedImageError:
+    except UnidentifiedImageError as error:
         if data[:4] not in (b"II*\0", b"MM\0*"):
-            raise
+            raise BadFileError("no picture, or damaged at its beginning" if data else "is empty") from error
         return FloatTiff(data)
 
 
@@ -278,7 +280,7 @@ def _turned(pixels: Any, picture: Any) -> Any:
 
 
 @contextmanager
-def _any_size() -> Iterator[None]:
+def any_size() -> Iterator[None]:
     """Without Pillow's own limit of pixels, in place of which ``max_pixels`` stands."""
     from PIL import Image
 

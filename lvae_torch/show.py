@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from lvae_torch.data.dump import Dump
+from lvae_torch.data.dump import NO_CLASS, Dump
 from lvae_torch.data.order import spread
 from lvae_torch.data.shapes import POINT
 from lvae_torch.distributed.launcher import is_gone
@@ -93,8 +93,9 @@ def labels_told(dump: Dump, split: str) -> str:
         told = [f"{name} {count:,}" for name, count in zip(names or range(labels.shape[1]), counts, strict=True)]
         return f"{labels.shape[1]} attributes; above 0 in: {_first(told)}"
     classes, counts = np.unique(labels, return_counts=True)
-    called = [names[c] if 0 <= c < len(names) else str(c) for c in classes]
-    return f"{len(classes)} classes: {_first([f'{c} {n:,}' for c, n in zip(called, counts, strict=True)])}"
+    called = ["no class" if c == NO_CLASS else names[c] if 0 <= c < len(names) else str(c) for c in classes]
+    n_classes = int((classes != NO_CLASS).sum())
+    return f"{n_classes} classes: {_first([f'{c} {n:,}' for c, n in zip(called, counts, strict=True)])}"
 
 
 def _first(told: Sequence[str], most: int = 20) -> str:

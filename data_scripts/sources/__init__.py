@@ -1,10 +1,10 @@
 """Own pictures, wherever they are: one reader for each kind of source, all giving ``Pictures``."""
 
-import os
-import zlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+from data_scripts.archives import reading
 from data_scripts.kinds import (
     CONTAINER_ENDINGS,
     HEAD,
@@ -68,7 +68,7 @@ def _in_file(path: Path, place: Place, levels: int) -> Pictures:
     if kind == "zip":
         return _of_files(path, in_zip(path, place.account), place, levels)
     if kind == "packed":
-        return _of_files(path, in_tar(unpacked_tar(path, place.folder), place.account), place, levels)
+        return _of_files(path, in_tar(unpacked_tar(path, place), place.account), place, levels)
     if kind in PICTURES:
         status = path.stat()
         place.account.n_seen += 1
@@ -120,8 +120,7 @@ def _contained(path: Path, name: str, span: Span, place: Place, levels: int) -> 
     """What a file in a folder or an archive holds; out of an archive it is copied first."""
     if not span.is_zipped and span.offset == 0 and Path(span.path).name == Path(name).name:
         return _in_file(Path(span.path), place, levels)
-    place.folder.mkdir(parents=True, exist_ok=True)
-    target = place.folder / f"{zlib.crc32(os.fsencode(name)):08x}_{Path(name).name[-100:]}"
+    target = place.unpacked(f"{path}/{name}")
     try:
         with open(target, "wb") as file:
             for piece in span.pieces():
@@ -139,15 +138,15 @@ def _head(span: Span, path: Path, name: str) -> str:
 
 
 def _read_classes(found: Pictures, files: dict[str, Span], place: Place) -> None:
-    """WebDataset's ``key.cls`` beside ``key.jpg``; for all pictures or for none."""
+    """WebDataset's ``key.cls``, a number or a word, beside ``key.jpg``."""
     texts = {name.removesuffix(".cls"): span for name, span in files.items() if ending(name) == "cls"}
     for name in texts:
         place.account.leave_out(f"{name}.cls", CLASS_FILE)
-    try:
-        labels = {name: int(texts[_key(name)].read()) for name in found.spans} if texts else {}
-    except (KeyError, ValueError, BadFileError):
-        return
-    found.labels.update(labels)
+    for name in found.spans:
+        if span := texts.get(_key(name)):
+            with reading(found.path, f"{_key(name)}.cls"):
+                text = span.read().decode().strip()
+            found.labels[name] = int(text) if re.fullmatch(r"-?\d{1,18}", text, re.ASCII) else text
 
 
 def _key(name: str) -> str:

@@ -40,7 +40,7 @@ def in_npz(path: Path, place: Place) -> Pictures:
         shapes = {name: _npy_head(archive, info.filename) for name, info in sizes.items()}
     found = Pictures(path)
     for key in chosen(shapes, place.key, path):
-        target = _unpacked(path, f"{key}.npy", place.folder)
+        target = _unpacked(path, f"{key}.npy", place)
         labels = _labels_beside(key, shapes)
         values = None
         if labels:
@@ -164,13 +164,12 @@ def _npy_head(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], n
     return shape, dtype
 
 
-def _unpacked(path: Path, member: str, folder: Path) -> Path:
+def _unpacked(path: Path, member: str, place: Place) -> Path:
     """An array of a ``.npz`` as a file of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{path.name}.{member.replace('/', '_')}"
+    target = place.unpacked(f"{path}/{member}")
     with reading(path, member), zipfile.ZipFile(path) as archive, archive.open(member) as packed:
         size = archive.getinfo(member).file_size
-        if size > min(shutil.disk_usage(folder).free, max(2**30, MOST_EXPANSION * path.stat().st_size)):
+        if size > min(shutil.disk_usage(place.folder).free, max(2**30, MOST_EXPANSION * path.stat().st_size)):
             raise DataError(f"{path}: {member} unpacks to {size:,} bytes. Make room, or unpack it yourself.")
         with open(target, "wb") as file:
             shutil.copyfileobj(packed, file, 2**20)

@@ -1,5 +1,7 @@
 """What readers of sources give: pictures by name, and what the source itself says of them."""
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +61,11 @@ class Place:
     axes: str = ""
     """How an array's axes are called."""
 
+    def unpacked(self, what: str) -> Path:
+        """Where ``what``, a name with slashes, goes when it is unpacked; others may end like it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f"{hashlib.sha256(os.fsencode(what)).hexdigest()[:16]}_{what.rpartition('/')[2][-100:]}"
+
 
 def need(extra: str, module: str, what: Path) -> DataError:
     """The error for a package that is not installed."""
@@ -86,5 +93,5 @@ def as_label(value: object) -> Label:
 
 
 def labels_of(names: Sequence[str], values: Sequence[object]) -> Mapping[str, Label]:
-    """One label for each name."""
-    return {name: as_label(value) for name, value in zip(names, values, strict=True)}
+    """One label for each name, but those that the source has none for."""
+    return {name: as_label(value) for name, value in zip(names, values, strict=True) if value is not None}

@@ -85,9 +85,8 @@ def _found(
     if label:
         with reading(path, label):
             values = column_of(label).to_pylist()
-        if all(value is not None for value in values):
-            found.labels.update(labels_of(names, values))
-            found.label_names[:] = _class_names(schema, label)
+        found.labels.update(labels_of(names, values))
+        found.label_names[:] = _class_names(schema, label)
     return found
 
 

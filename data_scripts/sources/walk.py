@@ -10,6 +10,8 @@ from data_scripts.kinds import why_not
 from data_scripts.spans import Span
 
 UNREADABLE = "may not be read"
+LEADS_BACK = "links that lead back to a folder they lie in"
+BY_LINK = "the same file as another one, by a link"
 
 
 def files_in(root: Path, account: Account) -> dict[str, Span]:
@@ -43,11 +45,11 @@ def _walk(root: Path, account: Account) -> Iterator[tuple[str, str, os.stat_resu
             place = (found.st_dev, found.st_ino)
             if not stat.S_ISDIR(found.st_mode):
                 if place in seen:
-                    account.note(name, "the same file as another one, by a link")
+                    account.note(name, BY_LINK)
                 seen.add(place)
                 yield name, entry.path, found
             elif place in chain:
-                account.leave_out(f"{name}/", "links that lead back to a folder they lie in")
+                account.leave_out(f"{name}/", LEADS_BACK)
             else:
                 left.append((name, entry.path, (*chain, place)))
 
