@@ -39,7 +39,7 @@ def write(request: Request) -> str:
     if options["skip_damaged"] < 0 or options["jobs"] < 0:
         raise CfgError(f"--skip-damaged is {options['skip_damaged']} and --jobs is {options['jobs']}; use 0 or more.")
     path = request.fetch_address(request.source)
-    found = gather(path, Place(request.raw / UNPACKED, account, options["key"], options["axes"]))
+    found = gather(path, Place(request.raw / UNPACKED, request.dumps, account, options["key"], options["axes"]))
     pictures = by_frame(found, view, account)
     if account.left_out.get(UNREADABLE) and not options["skip_unreadable"]:
         lost = account.left_out[UNREADABLE]
@@ -66,7 +66,11 @@ def write(request: Request) -> str:
 
 
 def _provenance(request: Request, path: Path, account: Account, labels: Labels) -> dict[str, Any]:
-    said: dict[str, Any] = {"source": path.name, "splits": account.splits["rule"], "split_rule": account.splits}
+    said: dict[str, Any] = {
+        "source": path.absolute().name,
+        "splits": account.splits["rule"],
+        "split_rule": account.splits,
+    }
     if labels.of:
         said |= {"labels": labels.source, "label_names": list(map(str, labels.names))}
     return said

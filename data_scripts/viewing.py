@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data_scripts.colour import in_srgb
+from data_scripts.colour import coded_colours, in_srgb
 from data_scripts.damage import damage_in, strict_jpeg
-from data_scripts.float_tiff import FloatTiff
+from data_scripts.float_tiff import FloatTiff, tifffile
 from data_scripts.kinds import HEAD, kind_of
 from data_scripts.spans import BadFileError
 
@@ -76,7 +76,7 @@ class View:
             with opened(data) as picture:
                 self._check_size(picture.width, picture.height)
                 frame = self._choose(picture, frame)
-                if problem := damage_in(data, picture.format):
+                if problem := damage_in(data, picture):
                     raise BadFileError(f"damaged ({problem})")
                 shown = self._shown(picture, data, frame, notes, least)
         for warning in told:
@@ -125,7 +125,10 @@ class View:
         if is_deep or keeps_8:
             notes.append("of more than 8 bits a colour, scaled to 8: see range")
         if is_deep or (keeps_8 and self.range is not None):
-            pixels = self._picture(_all_bits(picture, data, frame), notes)
+            levels = _all_bits(picture, data, frame)
+            pixels = self._picture(levels, notes)
+            if isinstance(clear := picture.info.get("transparency"), int):  # of a grey PNG
+                pixels.putalpha(Image.fromarray(np.where(levels == clear, np.uint8(0), np.uint8(255))))
             return self._composed(_turned(pixels, picture), notes)
         is_jpeg = picture.format in ("JPEG", "MPO")
         if is_jpeg and least and picture.width * picture.height > MAX_PIXELS:
@@ -137,6 +140,7 @@ class View:
         else:
             picture.load()  # a TIFF is turned by this already
             shown = picture
+        notes += coded_colours(data, picture)
         return self._composed(in_srgb(_turned(shown, picture), notes), notes)
 
     def _composed(self, picture: Any, notes: list[str]) -> Any:
@@ -245,10 +249,8 @@ def _many_bits(picture: Any) -> bool:
 def _all_bits(picture: Any, data: bytes, frame: int) -> np.ndarray:
     """Pixels with all their bits: (H, W) or (H, W, C)."""
     if picture.format == "TIFF" and (picture.mode in ("RGB", "RGBA") or isinstance(picture, FloatTiff)):
-        import tifffile
-
         try:
-            pixels = np.asarray(tifffile.imread(io.BytesIO(data), key=frame))
+            pixels = np.asarray(tifffile().imread(io.BytesIO(data), key=frame))
         except Exception as error:  # a damaged file may raise anything
             raise BadFileError(f"cannot be read ({error})") from error
         is_planes = pixels.ndim == 3 and pixels.shape[0] in (3, 4) and pixels.shape[2] not in (3, 4)

@@ -1,7 +1,7 @@
 """Own pictures, wherever they are: one reader for each kind of source, all giving ``Pictures``."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data_scripts.archives import reading
@@ -42,7 +42,7 @@ def gather(path: Path, place: Place) -> Pictures:
     elif is_lmdb(path):
         found = in_lmdb(path, place)
     elif path.is_dir():
-        found = _of_files(path, files_in(path, place.account), place, levels=2)
+        found = _of_files(path, files_in(path, place.account, place.dumps), place, levels=2)
     else:
         found = _in_file(path, place, levels=1)
     if not found.spans:
@@ -78,7 +78,9 @@ def _in_file(path: Path, place: Place, levels: int) -> Pictures:
         return in_arrow(path, place)
     if end == ".tar" or _is_tar(path):
         return _of_files(path, in_tar(path, place.account), place, levels)
-    what = {"7z": "a 7z archive", "rar": "a rar archive", "zstd": "packed by zstd"}.get(kind, "none of these")
+    what = {"7z": "a 7z archive", "rar": "a rar archive", "zstd": "packed by zstd"}.get(
+        kind, "none of these" if path.stat().st_size else "an empty file"
+    )
     raise DataError(
         f"{path}: neither a folder nor a .zip or .tar file, nor an array (.npy, .npz, .h5) or a table (.parquet, "
         f".arrow, LMDB), but {what}. Unpack or convert it, and give what comes out as --source."
@@ -112,8 +114,16 @@ def _of_files(path: Path, files: dict[str, Span], place: Place, levels: int) -> 
             account.leave_out(name, BESIDE if found.spans else TOO_DEEP)
         return found
     for name, span in sorted(containers.items()):
-        found.add(_contained(path, name, span, place, levels - 1), prefix=f"{name}/" if len(containers) > 1 else "")
+        inner = _contained(path, name, span, place, levels - 1)
+        found.add(inner, prefix=_prefix(name, inner.names) if len(containers) > 1 else "")
     return found
+
+
+def _prefix(name: str, inner: Sequence[str]) -> str:
+    """What goes before the names that ``name`` holds: some begin with it already, as rows of tables do."""
+    folder, slash, base = name.rpartition("/")
+    begin_so = all(one == base or one.startswith(f"{base}/") for one in inner)
+    return folder + slash if begin_so else f"{name}/"
 
 
 def _contained(path: Path, name: str, span: Span, place: Place, levels: int) -> Pictures:

@@ -55,6 +55,8 @@ class Place:
 
     folder: Path
     """For what must be unpacked; it goes when the dump is whole."""
+    dumps: Path
+    """Of all dumps, where no pictures are looked for."""
     account: Account
     key: str = ""
     """Which array or column holds the pictures."""
@@ -80,7 +82,9 @@ def one_of(choices: Sequence[str], asked: str, where: Path, what: str) -> str:
     """
     if asked in choices or (not asked and len(choices) == 1):
         return asked or choices[0]
-    there = ", ".join(choices) or "none"
+    if not choices:
+        raise DataError(f"{where}: has no {what} that may be pictures.")
+    there = ", ".join(choices)
     asks = f"has no {what} {asked!r}" if asked else f"has {len(choices)} {what}s that may be the pictures"
     raise DataError(f"{where}: {asks}; there are: {there}. Choose one with --key NAME.")
 

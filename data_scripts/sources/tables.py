@@ -108,6 +108,8 @@ def _may_be_pictures(kind: Any) -> bool:
 def _is_label(kind: Any) -> bool:
     import pyarrow as pa
 
+    if pa.types.is_dictionary(kind):  # as pandas writes categories
+        kind = kind.value_type
     return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 

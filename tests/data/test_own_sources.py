@@ -22,7 +22,7 @@ from upstream_pictures import encoded, write_zip
 
 import data_scripts
 import lvae_torch.data
-from data_scripts.download import without_password
+from data_scripts.download import shown
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.run_data import RunData
 from lvae_torch.data.section import DataSection
@@ -124,13 +124,47 @@ def test_named_arrays_are_splits(tmp_path: Path) -> None:
     ({"x": PIXELS.astype(np.int64)}, r"int64\. Say which values .*--range"),
     ({"x": PIXELS.astype(np.float32)}, "outside of 0 to 1"),
     ({"x": PIXELS[0].transpose(2, 0, 1)}, "--axes"),
-    ({"x": np.array([{}], dtype=object)}, "0 arrays"),
+    ({"x": np.array([{}], dtype=object)}, "no array that may be pictures"),
     ({"x": np.zeros((3, 8, 8, 5), np.uint8)}, "--axes"),
 ])  # fmt: skip
 def test_arrays_that_are_not_clear_are_asked_about(tmp_path: Path, arrays: dict[str, np.ndarray], told: str) -> None:
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises((CfgError, DataError), match=told):
         make(tmp_path / "x.npz", tmp_path / "dumps", valid=0)
+
+
+def test_arrays_that_are_not_taken_are_accounted_for(tmp_path: Path) -> None:
+    words = np.array(list("abcabc"))
+    np.savez(tmp_path / "x.npz", images=PIXELS, labels=words, scores=np.arange(5), y=np.eye(6)[:, :3])
+    dump = make(tmp_path / "x.npz", tmp_path / "dumps", valid=0)
+    assert (dump.labels("train").tolist(), dump.label_names) == (LABELS.tolist(), ("a", "b", "c"))
+    left_out = dump.provenance["account"]["left_out"]
+    assert [entry["first"] for entry in left_out.values()] == [["x.npz/scores", "x.npz/y"]]
+
+
+def test_rows_of_numbers_are_not_taken_for_one_picture(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", PIXELS.reshape(6, -1))
+    with pytest.raises(DataError, match=r"\(6, 192\) may be no picture.*reshape it, if each row is a picture"):
+        make(tmp_path / "x.npy", tmp_path / "dumps")
+
+
+def test_a_file_of_several_arrays_is_refused(tmp_path: Path) -> None:
+    with open(tmp_path / "x.npy", "wb") as file:
+        np.save(file, PIXELS)
+        np.save(file, PIXELS)
+    with pytest.raises(DataError, match="several arrays in one file"):
+        make(tmp_path / "x.npy", tmp_path / "dumps")
+
+
+def test_each_array_of_a_folder_may_be_a_picture(tmp_path: Path) -> None:
+    """In folders of classes, by its own name."""
+    for k, folder in enumerate(("cat", "dog", "cat")):
+        (tmp_path / "mine" / folder).mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "mine" / folder / f"{k}.npy", PIXELS[k])
+    dump = make(tmp_path / "mine", tmp_path / "dumps", valid=0)
+    assert dump.names("train") == ["cat/0.npy", "cat/2.npy", "dog/1.npy"]
+    assert dump.labels("train").tolist() == [0, 0, 1]
+    assert np.array_equal(images_of(tmp_path / "dumps")["dog/1.npy"], PIXELS[1])
 
 
 def test_a_dump_can_be_written_by_a_program(tmp_path: Path) -> None:
@@ -141,45 +175,6 @@ def test_a_dump_can_be_written_by_a_program(tmp_path: Path) -> None:
     assert labels_told(dump, "train") == "3 classes: a 2, b 2, c 2" and labels_told(dump, "test") == ""
     with pytest.raises(DataError, match="float64"):
         lvae_torch.data.write_dump("other", {"train": PIXELS / 2}, tmp_path)
-
-
-# --- labels -----------------------------------------------------------------------------------------------------------
-
-
-def test_class_folders_are_labels(tmp_path: Path) -> None:
-    files = some(["train/cat/1.png", "train/dog/2.png", "train/cat/3.png", "test/4.png"])
-    dump = make(write_folder(tmp_path / "mine", files), tmp_path)
-    assert (dump.labels("train").tolist(), dump.labels("test"), dump.label_names) == ([0, 0, 1], None, ("cat", "dog"))
-    assert make(tmp_path / "mine", tmp_path, labels="none").labels("train") is None
-
-
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_table_may_be_written_anywhere(tmp_path: Path, encoding: str) -> None:
-    """Spreadsheets mark their encoding, tables with gaps write 3.0, macOS takes letters apart, numbers may be long."""
-    source = write_folder(tmp_path / "mine", {f"\u00e4{k}.png": encoded(noise(9, 9)) for k in range(2)})
-    table = tmp_path / "labels.csv"
-    for labels, wanted in ((("3.0", "-1"), [3, -1]), ((str(10**25), "b"), [0, 1]), (("2.5", "1e3"), [1, 0])):
-        lines = [f"a\u0308{k}.png,{label}\n" for k, label in enumerate(labels)]
-        table.write_bytes(("file,label\n" + "".join(lines)).encode(encoding))
-        assert make(source, tmp_path, valid="0", labels=str(table)).labels("train").tolist() == wanted
-    table.write_text("file,label\n\u00e40.png,\n\u00e41.png,1\n", "utf-8")
-    with pytest.raises(DataError, match=r"1 of 2 pictures have an empty label, the first \u00e40\.png"):
-        make(source, tmp_path, valid="0", labels=str(table))
-
-
-@pytest.mark.parametrize(("text", "options", "wanted"), [
-    ("file,label\na/1.png,red\na/2.png,blue\n", {}, [1, 0]),
-    ("\ufefffilename\tclass\tage\r\nC:\\a\\1.png\tx\t7\r\n2\ty\t9\r\n", {"label_column": ["age"]}, [7, 9]),
-    ("2\nSmiling Young\n1.png -1  1\n2.png  1 -1\n", {"label_column": ["Smiling", "Young"]}, [[-1, 1], [1, -1]]),
-])  # fmt: skip
-def test_a_table_of_labels(tmp_path: Path, text: str, options: dict[str, Any], wanted: list[Any]) -> None:
-    (tmp_path / "labels.csv").write_bytes(text.encode())
-    source = write_folder(tmp_path / "mine", some(["a/1.png", "a/2.png"]))
-    dump = make(source, tmp_path, valid=0, labels=str(tmp_path / "labels.csv"), **options)
-    assert dump.labels("train").tolist() == wanted
-    (tmp_path / "labels.csv").write_text("file,label\na/1.png,red\n")
-    with pytest.raises(DataError, match=r"no line for 1 of 2 pictures, the first a/2\.png"):
-        make(source, tmp_path, valid=0, labels=str(tmp_path / "labels.csv"))
 
 
 # --- own copies of known sets -----------------------------------------------------------------------------------------
@@ -258,7 +253,7 @@ def test_an_address_is_a_source_and_passwords_are_kept(empty_site: Site, tmp_pat
     address = f"{empty_site.url}/pictures.zip"
     data_scripts.make("images", tmp_path, source=address, name="x", size="8", valid=0)
     assert len(images_of(tmp_path)) == 2 and "sha256" in capsys.readouterr().err
-    assert without_password("http://me:secret@host/a b@c.zip") == "http://host/a b@c.zip"
+    assert shown("http://me:secret@host/a b@c.zip") == "http://host/a b@c.zip"
     secret = address.replace("://", "://me:s3cret@")
     with pytest.raises(DataError) as told:
         data_scripts.make("images", tmp_path, source=secret.replace(".zip", ".tar"), name="x", size="8")
