@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from data_scripts.heif_items import zeros_in
 from data_scripts.spans import BadFileError
 
 HOLE = bytes(32)  # zeros in a row that no coded picture has
@@ -21,6 +22,8 @@ def damage_in(data: bytes, picture: Any) -> str:
         return _hole_in_jpeg(data)
     if picture.format == "TIFF":
         return _wrong_strip(data, picture.tag_v2)
+    if picture.format in ("HEIF", "AVIF"):
+        return zeros_in(data)
     return _wrong_chunk(data) if picture.format == "PNG" else ""
 
 

@@ -244,3 +244,15 @@ def test_colours_named_by_a_code_are_told(code: tuple[int, ...], is_told: bool) 
     notes: list[str] = []
     View().of_file(data, 0, notes)
     assert bool(notes) == is_told and all("by a code" in note for note in notes)
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_zeros_in_coded_pixels_are_damage(kind: str) -> None:
+    """As a disk or a cloud leaves them; a plain picture has none."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    good = encoded(noise(160, 160), kind, quality=90)
+    for plain in (good, encoded(Image.new("RGBA", (400, 300)), kind)):
+        View().of_file(plain, 0, [])
+    half = len(good) // 2
+    with pytest.raises(BadFileError, match=r"damaged \(zeros in the middle"):
+        View().of_file(good[:half] + bytes(512) + good[half + 512 :], 0, [])
