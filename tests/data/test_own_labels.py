@@ -9,8 +9,9 @@ from test_own_pictures import account_of
 from test_own_sources import PNGS
 from upstream_pictures import encoded, write_tar
 
+from data_scripts.commands import command
 from lvae_torch.data.classes import Classes
-from lvae_torch.errors import DataError
+from lvae_torch.errors import CfgError, DataError
 from lvae_torch.show import labels_told
 
 pytestmark = pytest.mark.usefixtures("at_once")
@@ -84,3 +85,21 @@ def test_classes_of_webdataset(
 ) -> None:
     dump = make(write_tar(tmp_path / "x.tar", {**some(["1.png", "2.png"]), **classes}), tmp_path, valid=0)
     assert (dump.labels("train").tolist(), dump.label_names) == (wanted, names)
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("1.png,x\n2.png,y\n", "does not say which column; its first line names 1.png, x"),
+    ("file,label,label\n1.png,1,2\n2.png,1,2\n", "has two columns 'label'"),
+    ("file,label\n1.png,NaN\n2.png,2.0\n", "have an empty label, the first 1.png"),
+])  # fmt: skip
+def test_tables_that_are_not_clear_are_told(tmp_path: Path, text: str, told: str) -> None:
+    source = write_folder(tmp_path / "mine", some(["1.png", "2.png"]))
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises((CfgError, DataError), match=told):
+        make(source, tmp_path, valid=0, labels=str(tmp_path / "labels.csv"))
+
+
+def test_the_command_counts_the_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_folder(tmp_path / "mine", some(["cat/1.png", "dog/2.png", "cat/3.png"]))
+    command(["images", "--source", str(source), "--name", "x", "--valid", "0", "--size", "8", "--dumps", str(tmp_path)])
+    assert "labels of train: 2 classes: cat 2, dog 1\n" in capsys.readouterr().out

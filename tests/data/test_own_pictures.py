@@ -261,6 +261,8 @@ def stop_after(n_shards: int, source: Path, dumps: Path, monkeypatch: pytest.Mon
     "names",
     [
         ("Trainingsdaten/1.png", "Testdaten/1.png"),
+        ("entrenamiento/1.png", "prueba/1.png"),
+        ("訓練/1.png", "テスト/1.png"),
         ("traincrop/1.png", "testcrop/1.png"),
         ("tr/1.png", "te/1.png"),
         ("train_1.png", "test_1.png"),
