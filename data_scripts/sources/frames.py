@@ -2,13 +2,14 @@
 
 from data_scripts.account import Account
 from data_scripts.archives import reading
+from data_scripts.kinds import kind_of
 from data_scripts.render import Frame
 from data_scripts.rows import Readable
 from data_scripts.sources.found import Pictures, is_row
 from data_scripts.spans import BadFileError
 from data_scripts.viewing import View, any_size, frame_numbers, opened
 
-HEAD = 4096  # in which a PNG says, before its pixels, that it is moving
+HEAD = 4096  # bytes that tell of most pictures that they have one frame, so that they need not be read whole
 
 
 def by_frame(pictures: Pictures, view: View, account: Account) -> Pictures:
@@ -29,11 +30,23 @@ def by_frame(pictures: Pictures, view: View, account: Account) -> Pictures:
     return found
 
 
+def _may_move(head: bytes) -> bool:
+    """Whether a picture that begins so may have several frames."""
+    match kind_of(head):
+        case "PNG":
+            return b"acTL" in head or b"IDAT" not in head  # the one stands before the other
+        case "WEBP":
+            return head[12:16] == b"VP8X" and bool(head[20] & 2)
+        case "AVIF":
+            return b"avis" in head
+        case kind:
+            return kind in ("GIF", "TIFF")
+
+
 def _frames(span: Readable, name: str, pictures: Pictures, view: View) -> list[int]:
     """Numbers of the frames; a damaged picture counts as one, and is told of where it is decoded."""
     with reading(pictures.path, name):
-        head = span.head(HEAD)
-        if head.startswith(b"\xff\xd8") or (head.startswith(b"\x89PNG") and b"acTL" not in head and b"IDAT" in head):
+        if not _may_move(span.head(HEAD)):
             return [0]
         try:
             with any_size(), opened(span.read(view.max_bytes)) as picture:  # type: ignore[arg-type]

@@ -116,7 +116,7 @@ def test_sixteen_bits_and_floats_are_scaled_by_a_stated_rule(tmp_path: Path) -> 
 
 
 FRAMES = [Image.fromarray(noise(8, 8, k)) for k in range(3)]
-MOVING = {"TIFF": {}, "WEBP": {"lossless": True}, "PNG": {}}
+MOVING = {"TIFF": {}, "WEBP": {"lossless": True}, "PNG": {}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}
 
 
 @pytest.mark.parametrize("kind", MOVING)
@@ -126,7 +126,8 @@ def test_frames_are_asked_for(tmp_path: Path, kind: str) -> None:
     with pytest.raises(CfgError, match=r"a\.\w+: has 3 frames\. Choose: --frames first .*--frames all"):
         make(source, tmp_path, valid=0)
     account, found = account_of(make(source, tmp_path, valid=0, frames="first")), images_of(tmp_path)
-    assert np.array_equal(found[f"a.{kind.lower()}"], noise(8, 8, 0)) and len(found) == 2
+    levels = 3 if kind == "AVIF" else 0  # its colours are never quite the same
+    assert abs(found[f"a.{kind.lower()}"].astype(int) - noise(8, 8, 0)).max() <= levels and len(found) == 2
     later = [f"a.{kind.lower()}#{k}" for k in (2, 3)]
     assert account["left_out"]["frames behind the first of their picture"] == {"count": 2, "first": later}
     assert (account["seen"], account["taken"]) == (4, 2)
@@ -134,7 +135,7 @@ def test_frames_are_asked_for(tmp_path: Path, kind: str) -> None:
     assert (account["seen"], account["taken"]) == (4, 4)
     assert sorted(found) == [f"a.{kind.lower()}#1", f"a.{kind.lower()}#2", f"a.{kind.lower()}#3", "b.png"]
     for k in range(3):
-        assert np.array_equal(found[f"a.{kind.lower()}#{k + 1}"], noise(8, 8, k))
+        assert abs(found[f"a.{kind.lower()}#{k + 1}"].astype(int) - noise(8, 8, k)).max() <= levels
 
 
 def test_enlarged_pictures_are_told(tmp_path: Path) -> None:
