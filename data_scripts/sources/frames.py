@@ -18,11 +18,12 @@ def by_frame(pictures: Pictures, view: View, account: Account) -> Pictures:
     for name, span in pictures.spans.items():
         numbers = [0] if is_row(span) or not view.frames else _frames(span, name, pictures, view)
         named = {f"{name}#{k}" if len(numbers) > 1 else name: number for k, number in enumerate(numbers, 1)}
-        account.n_seen += len(named) - 1
         if view.frames == "first":
             for later in list(named)[1:]:
-                account.drop(later, "frames behind the first of their picture")
+                account.note(later, "frames behind the first of their picture, left out")
             named = {name: numbers[0]}
+        elif len(named) > 1:
+            account.note(name, "of several frames, each taken")
         for inner, number in named.items():
             found.spans[inner] = Frame(span, number) if len(named) > 1 else span
             if name in pictures.labels:
