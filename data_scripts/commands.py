@@ -8,8 +8,8 @@ from data_scripts.account import FILE as ACCOUNT
 from data_scripts.account import lines_of
 from data_scripts.recipe import Recipe
 from data_scripts.recipes import RECIPES, VARIANTS, catalogue, make
+from lvae_torch.data.classes import labels_told
 from lvae_torch.data.dump import Dump
-from lvae_torch.show import labels_told
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,9 +10,8 @@ from test_own_sources import PNGS
 from upstream_pictures import encoded, write_tar
 
 from data_scripts.commands import command
-from lvae_torch.data.classes import Classes
+from lvae_torch.data.classes import Classes, labels_told
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.show import labels_told
 
 pytestmark = pytest.mark.usefixtures("at_once")
 

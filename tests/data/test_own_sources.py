@@ -19,9 +19,9 @@ from upstream_pictures import encoded
 
 import data_scripts
 import lvae_torch.data
+from lvae_torch.data.classes import labels_told
 from lvae_torch.data.dump import Dump
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.show import labels_told
 
 pytestmark = pytest.mark.usefixtures("at_once")
 PIXELS = np.stack([noise(8, 8, k) for k in range(6)])
