@@ -24,6 +24,11 @@ MOST_MEMBERS = 10_000_000  # ImageNet has 1.3 million
 MOST_EXPANSION = 200  # times the size of the archive; pictures hardly shrink, arrays of few values to a hundredth
 ALWAYS_ALLOWED = 2**30  # bytes that a small archive may hold all the same
 PICTURES = {"png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"}
+DAMAGE = (
+    *(OSError, EOFError, KeyError, ValueError, NotImplementedError, RuntimeError, SyntaxError, TokenError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, tarfile.TarError, BadFileError),
+)
+"""What damaged files make the libraries raise."""
 
 
 class Archive(Protocol):
@@ -171,8 +176,9 @@ def whole_tar(path: Path, tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise EOFError("the end is missing")
-        while file.read(CHUNK):  # to the end of the file, where gzip compares its check sum
-            pass
+        while chunk := file.read(CHUNK):  # to the end of the file, where gzip compares its check sum
+            if chunk.strip(b"\0"):
+                raise EOFError("more lies behind its end: several tars in one file? Unpack it with tar --ignore-zeros")
     return members
 
 
@@ -192,10 +198,9 @@ def reading(path: Path, member: str = "") -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (OSError, EOFError, KeyError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{path}{f': {member}' if member else ''}: damaged or cut off ({error}).") from error
-    except (zipfile.BadZipFile, zlib.error, struct.error, tarfile.TarError, SyntaxError, TokenError) as error:
-        raise DataError(f"{path}{f': {member}' if member else ''}: damaged or cut off ({error}).") from error
+    except DAMAGE as error:
+        what = " ".join(str(error).split())  # some libraries write several lines
+        raise DataError(f"{path}{f': {member}' if member else ''}: damaged or cut off ({what}).") from error
 
 
 def pictures_of(archive: Archive) -> list[str]:

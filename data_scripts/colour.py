@@ -1,6 +1,8 @@
 """The colours of a picture as sRGB, by the profile that it carries or the gamma of its PNG."""
 
 import io
+import re
+import struct
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -8,6 +10,9 @@ from typing import Any
 import numpy as np
 
 SRGB_GAMMA = 0.45455
+CODED = re.compile(rb"colrnclx(?P<box>....)|cICP(?P<chunk>..)", re.DOTALL)  # of AVIF and HEIC, of PNG
+HEAD = 2**16  # bytes in which such a code stands
+LIKE_SRGB = {1, 2, 5, 6}, {1, 2, 6, 13, 14, 15}  # ITU-T H.273: colour primaries, transfer characteristics
 
 
 def in_srgb(picture: Any, notes: list[str]) -> Any:
@@ -62,6 +67,17 @@ def _transform(profile: bytes, mode: str) -> tuple[Any, str]:
     shown = np.asarray(ImageCms.applyTransform(Image.fromarray(probe, start), transform)).astype(int)
     same = start != "CMYK" and np.abs(shown - probe.reshape(*probe.shape[:2], -1)).max() <= 2
     return (None if same else transform), start
+
+
+def coded_colours(data: bytes, picture: Any) -> list[str]:
+    """What to tell of a picture without a profile whose colours are coded as other ones than sRGB's."""
+    if picture.format not in ("AVIF", "HEIF", "PNG") or picture.info.get("icc_profile"):
+        return []
+    if not (match := CODED.search(data[:HEAD])):
+        return []
+    code = struct.unpack(">HH", match["box"]) if match["box"] else tuple(match["chunk"])
+    is_like = all(number in usual for number, usual in zip(code, LIKE_SRGB, strict=True))
+    return [] if is_like else ["with wider colours or a higher range than sRGB's by a code, taken as sRGB all the same"]
 
 
 def _without_gamma(picture: Any, notes: list[str]) -> Any:

@@ -8,6 +8,7 @@ from data_scripts.account import FILE as ACCOUNT
 from data_scripts.account import lines_of
 from data_scripts.recipe import Recipe
 from data_scripts.recipes import RECIPES, VARIANTS, catalogue, make
+from lvae_torch.data.classes import labels_told
 from lvae_torch.data.dump import Dump
 
 
@@ -57,6 +58,9 @@ def command(argv: Sequence[str]) -> None:
         if account := dump.provenance.get("account"):
             print("\n".join(lines_of(account)))
             print(f"all names: {dump.folder / ACCOUNT}")
+        for split in dump.counts:
+            if told := labels_told(dump, split):
+                print(f"labels of {split}: {told}")
         counts = ", ".join(f"{split} {count:,}" for split, count in dump.counts.items())
         print(f"{dump.folder}: {counts}; images {dump.image_shape}; {dump.identity}")
     else:

@@ -1,4 +1,4 @@
-"""Damage that Pillow does not tell of: libjpeg warns of it only, and PNG's check sums are passed over."""
+"""Damage that Pillow does not tell of: libjpeg warns of it only, and check sums of PNG and TIFF are passed over."""
 
 import struct
 import zlib
@@ -6,17 +6,25 @@ from typing import Any
 
 import numpy as np
 
+from data_scripts.heif_items import zeros_in
 from data_scripts.spans import BadFileError
 
 HOLE = bytes(32)  # zeros in a row that no coded picture has
-SCAN, TABLES = 0xDA, 0xC4
+SCAN, TABLES = 0xDA, 0xC4  # markers of a JPEG
+COMPRESSION, AS_JPEG, DEFLATED = 259, 7, (8, 32946)  # a tag of a TIFF, and some of its values
+PLACES, LENGTHS, JPEG_TABLES = (273, 324), (279, 325), 347  # of strips or tiles
+PIECE = 2**16  # packed bytes, of which no more than some megabytes come
 
 
-def damage_in(data: bytes, kind: str) -> str:
-    """What the bytes of a JPEG or PNG say is wrong, without decoding them; "" if nothing."""
-    if kind in ("JPEG", "MPO"):
+def damage_in(data: bytes, picture: Any) -> str:
+    """What the bytes of a picture that is open, but not read yet, say is wrong with it; "" if nothing."""
+    if picture.format in ("JPEG", "MPO"):
         return _hole_in_jpeg(data)
-    return _wrong_chunk(data) if kind == "PNG" else ""
+    if picture.format == "TIFF":
+        return _wrong_strip(data, picture.tag_v2)
+    if picture.format in ("HEIF", "AVIF"):
+        return zeros_in(data)
+    return _wrong_chunk(data) if picture.format == "PNG" else ""
 
 
 def strict_jpeg(data: bytes, picture: Any) -> np.ndarray | None:
@@ -92,3 +100,26 @@ def _wrong_chunk(data: bytes) -> str:
             return ""
         at = end + 4
     return "cut off: its end is missing"
+
+
+def _wrong_strip(data: bytes, tags: Any) -> str:
+    """The first damaged strip or tile of a TIFF packed as PNG or JPEG are: libtiff stops where it has enough pixels."""
+    if (packed := tags.get(COMPRESSION)) not in (*DEFLATED, AS_JPEG):
+        return ""
+    places, lengths = (next((tags[tag] for tag in either if tag in tags), ()) for either in (PLACES, LENGTHS))
+    head = tags.get(JPEG_TABLES, b"\xff\xd8\xff\xd9")[:-2]  # goes on where a strip's own begins
+    for place, length in zip(places, lengths, strict=False):
+        strip = data[place : place + length]
+        if problem := _hole_in_jpeg(head + strip[2:]) if packed == AS_JPEG else _wrong_stream(strip):
+            return f"{problem} of the strip at byte {place:,}"
+    return ""
+
+
+def _wrong_stream(packed: bytes) -> str:
+    unpack = zlib.decompressobj()
+    try:
+        for at in range(0, len(packed), PIECE):
+            unpack.decompress(packed[at : at + PIECE])
+    except zlib.error:
+        return "wrong check sum"
+    return ""

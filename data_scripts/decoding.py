@@ -69,9 +69,9 @@ def _allocate(file: int, n_bytes: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, n_bytes)
         return
-    zeros = bytes(2**20)  # macOS
-    for first in range(0, n_bytes, len(zeros)):
-        os.write(file, zeros[: n_bytes - first])
+    zeros, written = bytes(2**20), 0  # macOS
+    while written < n_bytes:
+        written += os.write(file, zeros[: n_bytes - written])
 
 
 @contextmanager

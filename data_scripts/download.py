@@ -6,13 +6,16 @@ import hashlib
 import http.client
 import re
 import shutil
+import string
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPMessage
 from pathlib import Path
+from typing import IO
 
 from data_scripts.copies import is_upstreams_unpacked, locate, md5_of
 from data_scripts.progress import progress
@@ -51,16 +54,14 @@ def fetch(source: Source, bases: Sequence[str], raw: Path, other_editions: bool 
     """
     problems = []
     for base in bases:
-        is_url = base.startswith(("http://", "https://"))
-        if "://" in base and not is_url:
-            raise CfgError(f"{without_password(base)!r}: use a URL that starts with http:// or https://, or a folder.")
+        is_url = is_address(base)
         for name in source.names if is_url else [""]:
             try:
                 if is_url:
                     path, seen = _download(f"{base.rstrip('/')}/{name}", raw / name, source, other_editions)
                 else:
                     path, seen = _own_copy(Path(base).expanduser(), source, other_editions)
-                return Found(path, seen.sha256, without_password(base), seen.is_upstream)
+                return Found(path, seen.sha256, shown(base), seen.is_upstream)
             except DataError as error:
                 problems.append(str(error))
     tried = "\n  ".join(problems)
@@ -71,21 +72,42 @@ def fetch_url(url: str, raw: Path) -> Found:
     """The file at an address that a person named, downloaded into ``raw``; nothing is known of it beforehand.
 
     Raises:
-        CfgError: for another kind of URL.
         DataError: saying what is wrong.
     """
-    if not url.startswith(("http://", "https://")):
-        raise CfgError(f"{without_password(url)!r}: use an address that starts with http:// or https://, or a folder.")
     name = Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name or "source"
     # Two addresses may end in one name.
     target = raw / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}_{name[-100:]}"
     path, seen = _download(url, target, Source(target.name), other_editions=True)
-    return Found(path, seen.sha256, without_password(url), is_upstream=False)
+    return Found(path, seen.sha256, shown(url), is_upstream=False)
 
 
-def without_password(url: str) -> str:
-    """``url`` as it may be shown: user and password are nobody's business."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "", url)
+def is_address(place: str) -> bool:
+    """Whether ``place`` is an http(s) address, rather than a path.
+
+    Raises:
+        CfgError: for another kind of address, or one without a host.
+    """
+    if "://" not in place:
+        return False
+    try:
+        parts = urllib.parse.urlsplit(place)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        is_good = False
+    if not is_good:
+        raise CfgError(
+            f"{shown(place)!r}: use an address that starts with http:// or https:// and a host, or a folder."
+        )
+    return True
+
+
+def shown(url: str) -> str:
+    """``url`` as it may be shown: user, password and what is asked for, perhaps by a token, are nobody's business."""
+    return re.sub(r"[?#].*", "?...", _without_user(url), flags=re.DOTALL)
+
+
+def _without_user(url: str) -> str:
+    return re.sub(r"(?<=://)[^/?#]*@", "", url)
 
 
 def _own_copy(base: Path, source: Source, other_editions: bool) -> tuple[Path, Seen]:
@@ -115,7 +137,7 @@ def _download(url: str, target: Path, source: Source, other_editions: bool) -> t
             except DataError as error:
                 part.unlink()
                 if not continued:  # else what lay there was of another file: once more, from the start
-                    raise DataError(f"{without_password(url)}: {error}") from error
+                    raise DataError(f"{shown(url)}: {error}") from error
         part.rename(target)
         share(target)
     assert seen is not None
@@ -141,7 +163,8 @@ def _persist(url: str, part: Path, size: int | None) -> None:
             return _continue(url, part, size)
         except urllib.error.HTTPError as error:
             if error.code not in BUSY:
-                raise DataError(f"{without_password(url)}: the server answers {error.code} {error.reason}.") from error
+                told = " ".join(str(error.reason).split())
+                raise DataError(f"{shown(url)}: the server answers {error.code} {told}.") from error
             problem: Exception = error
         except (OSError, EOFError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in LOCAL:
@@ -150,9 +173,7 @@ def _persist(url: str, part: Path, size: int | None) -> None:
         have = _length(part)
         failures, before = (failures + 1 if have <= before else 1), have
         if failures == TRIES:
-            raise DataError(
-                f"{without_password(url)}: {problem} ({TRIES} tries; what came is kept, and continued next time)."
-            )
+            raise DataError(f"{shown(url)}: {problem} ({TRIES} tries; what came is kept, and continued next time).")
         time.sleep(min(PAUSE * 2 ** (failures - 1), 10))
 
 
@@ -162,9 +183,10 @@ def _continue(url: str, part: Path, size: int | None) -> None:
     if size is not None and have == size:
         return
     headers = {"User-Agent": "data_scripts"} | ({"Range": f"bytes={have}-"} if have else {}) | _authorization(url)
+    # People copy addresses with blanks and accents in them.
+    asked = urllib.request.Request(urllib.parse.quote(_without_user(url), safe=string.punctuation), headers=headers)
     try:
-        asked = urllib.request.Request(without_password(url), headers=headers)
-        response = urllib.request.urlopen(asked, timeout=TIMEOUT)
+        response = urllib.request.build_opener(_Redirects).open(asked, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and have:  # nothing beyond what we have
@@ -175,11 +197,11 @@ def _continue(url: str, part: Path, size: int | None) -> None:
         raise
     with response:
         start = have if response.status == 206 else 0
-        if start and not (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-"):
-            part.unlink()
+        if response.status == 206 and not (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-"):
+            part.unlink(missing_ok=True)
             raise EOFError("the server continued at another place")
-        length = response.headers.get("Content-Length")
-        _receive(response, url, part, start, start + int(length) if length else None, size)
+        length = response.headers.get("Content-Length") or ""
+        _receive(response, url, part, start, start + int(length) if length.isdecimal() else None, size)
 
 
 def _authorization(url: str) -> dict[str, str]:
@@ -189,6 +211,18 @@ def _authorization(url: str) -> dict[str, str]:
         return {}
     told = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
     return {"Authorization": f"Basic {base64.b64encode(told.encode()).decode()}"}
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server to another place, but tells a password to nobody else."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        there = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if there is not None and (there.type, there.host) != (req.type, req.host):
+            there.remove_header("Authorization")
+        return there
 
 
 def _is_web_page(chunk: bytes) -> bool:
@@ -202,11 +236,9 @@ def _receive(
 ) -> None:
     chunk = response.read(CHUNK)
     if not start and _is_web_page(chunk):  # with status 200
-        raise DataError(
-            f"{without_password(url)}: answers with a web page instead of the file (a login or quota page?)."
-        )
+        raise DataError(f"{shown(url)}: answers with a web page instead of the file (a login or quota page?).")
     if None not in (size, total) and size != total:
-        raise DataError(f"{without_password(url)}: answers {total:,} bytes, but the file has {size:,}.")
+        raise DataError(f"{shown(url)}: answers {total:,} bytes, but the file has {size:,}.")
     _check_space(part.parent, (total or 0) - _length(part))
     with open(part, "ab" if start else "wb") as file, progress(part.stem, total, "bytes", start) as advance:
         while chunk:

@@ -15,11 +15,11 @@ from data_scripts.recipe import UNPACKED, Recipe, Request
 from data_scripts.render import Frame, Render, Resample
 from data_scripts.sources import Pictures, Place, gather
 from data_scripts.sources.arrays import AXES
-from data_scripts.sources.frames import one_by_one
+from data_scripts.sources.frames import by_frame
 from data_scripts.sources.walk import UNREADABLE
 from data_scripts.splits import Choice, choose
 from data_scripts.viewing import MAX_PIXELS, MOST_PIXELS, View
-from lvae_torch.data.dump import Layout
+from lvae_torch.data.dump import NO_CLASS, Layout
 from lvae_torch.data.shards import Encoding
 from lvae_torch.errors import CfgError, DataError
 
@@ -39,9 +39,8 @@ def write(request: Request) -> str:
     if options["skip_damaged"] < 0 or options["jobs"] < 0:
         raise CfgError(f"--skip-damaged is {options['skip_damaged']} and --jobs is {options['jobs']}; use 0 or more.")
     path = request.fetch_address(request.source)
-    pictures = gather(path, Place(request.raw / UNPACKED, account, options["key"], options["axes"]))
-    if view.frames == "all":
-        pictures = one_by_one(pictures)
+    found = gather(path, Place(request.raw / UNPACKED, request.dumps, account, options["key"], options["axes"]))
+    pictures = by_frame(found, view, account)
     if account.left_out.get(UNREADABLE) and not options["skip_unreadable"]:
         lost = account.left_out[UNREADABLE]
         raise DataError(
@@ -49,7 +48,7 @@ def write(request: Request) -> str:
         )
     splits = _splits(pictures, options, account, path)
     every = [name for names in splits.values() for name in names]
-    labels = _of_whole_splits(_labels(pictures, every, options, account), splits, account)
+    labels = _by_split(_labels(pictures, every, options, account), splits, account)
     channels = 1 if options["grey"] else 3
     encoding: Encoding = "png" if height >= LARGE else "raw"
     if options["encoding"] != "auto":
@@ -67,7 +66,11 @@ def write(request: Request) -> str:
 
 
 def _provenance(request: Request, path: Path, account: Account, labels: Labels) -> dict[str, Any]:
-    said: dict[str, Any] = {"source": path.name, "splits": account.splits["rule"], "split_rule": account.splits}
+    said: dict[str, Any] = {
+        "source": path.absolute().name,
+        "splits": account.splits["rule"],
+        "split_rule": account.splits,
+    }
     if labels.of:
         said |= {"labels": labels.source, "label_names": list(map(str, labels.names))}
     return said
@@ -140,15 +143,16 @@ def _labels(pictures: Pictures, names: Sequence[str], options: Mapping[str, Any]
     return from_folders(pictures, names, {folder for called in folders.values() for folder in called})
 
 
-def _of_whole_splits(labels: Labels, splits: Mapping[str, Sequence[str]], account: Account) -> Labels:
-    """The labels of splits that have one for every picture, by the names that the dump will have."""
+def _by_split(labels: Labels, splits: Mapping[str, Sequence[str]], account: Account) -> Labels:
+    """By the names that the dump will have: all of a split, those without a class as ``NO_CLASS``, or none."""
     kept = dict[str, int | tuple[int, ...]]()
-    for names in splits.values() if labels.of else ():
-        if without := [name for name in names if name not in labels.of]:
-            for name in without if len(without) < len(names) else ():
-                account.note(name, "without a class, for which the others of its split have none, too")
-        else:
-            kept |= {listed(name): labels.of[name] for name in names}
+    for names in splits.values():
+        if labels.of.keys().isdisjoint(names):
+            continue
+        for name in names:
+            if name not in labels.of:
+                account.note(name, f"without a class: label {NO_CLASS}")
+            kept[listed(name)] = labels.of.get(name, NO_CLASS)
     return Labels(kept, labels.names, labels.source)
 
 

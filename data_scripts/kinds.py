@@ -23,6 +23,8 @@ UNSEEN = {
     ),
     "a film; take its frames out first": "mp4 mov avi mkv webm m4v mpg mpeg wmv 3gp mts flv",
     "a drawing without pixels; export it as PNG": "svg svgz eps ai pdf ps wmf emf",
+    "a scan or a measurement; convert it to TIFF": "dcm dicom nii fits fit mrc czi lif nd2 svs ndpi",
+    "an archive of a kind that is not read; unpack it": "7z rar zst lz4 lzma ace arj cab iso dmg",
 }
 """Endings of what holds pictures in a way, but none that could be taken as it is."""
 _UNSEEN = {end: reason for reason, ends in UNSEEN.items() for end in ends.split()}
@@ -106,9 +108,12 @@ def why_not(name: str) -> str:
 def no_picture(name: str) -> str:
     """The reason to leave out a file whose first bytes say nothing."""
     end = ending(name) if "." in name.rpartition("/")[2] else ""
+    if end in ("gz", "bz2", "xz"):
+        return "packed files; unpack them"
     return f"no pictures (.{end})" if re.fullmatch(r"[a-z0-9_]{1,10}", end) else "no pictures"
 
 
 def by_number(name: str) -> list[tuple[int, str]]:
-    """A key that sorts 2.png before 10.png."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    """A key that sorts 2.png before 10.png; what is longer than any number that counts files is text."""
+    is_number = re.compile(r"\d{1,99}").fullmatch
+    return [(int(part), "") if is_number(part) else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -147,13 +147,13 @@ def from_table(
 
 
 def _column(head: Sequence[str], asked: str, usual: Sequence[str], option: str, path: Path) -> str:
-    if asked in head:
-        return asked
-    known = [name for name in head if name.lower() in usual]
-    if not asked and known:
+    known = [asked] if asked in head else [name for name in head if name.lower() in usual and not asked]
+    if known and head.count(known[0]) == 1:
         return known[0]
     what = f"has no column {asked!r}" if asked else "does not say which column"
-    raise CfgError(f"{path}: {what}; there are {', '.join(head)}. Give {option} NAME.")
+    if known:
+        what = f"has two columns {known[0]!r}"
+    raise CfgError(f"{path}: {what}; its first line names {', '.join(head)}. Give {option} NAME.")
 
 
 class _Names:
@@ -185,7 +185,8 @@ def _composed(name: str) -> str:
 
 
 def _as_numbers(found: Mapping[str, Sequence[str]], columns: Sequence[str], path: Path) -> Labels:
-    if empty := [name for name, values in found.items() if not all(value.strip() for value in values)]:
+    is_empty = re.compile(r"\s*(nan)?\s*", re.IGNORECASE).fullmatch  # which pandas writes for what is missing
+    if empty := [name for name, values in found.items() if any(map(is_empty, values))]:
         raise DataError(
             f"{path}: {len(empty):,} of {len(found):,} pictures have an empty label, the first {empty[0]}. Fill it in, "
             "or leave them out of the folder."

@@ -117,7 +117,7 @@ class PictureDump:
             return
         for name, outcome in problems.items():
             self.account.drop(name, "damaged")
-            self.account.note(name, f"damaged: {outcome.problem}")
+            self.account.note(f"{name}: {outcome.problem}", "damaged, and how")
         found = {split: list(ledger.of(split, names)) for split, names in spans.items()}
         for name, note in (
             (r.outcome.name, note) for records in found.values() for r in records for note in r.outcome.notes

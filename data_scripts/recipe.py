@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_scripts.download import Found, fetch, fetch_url
+from data_scripts.download import Found, fetch, fetch_url, is_address
 from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.order import spread
@@ -71,9 +71,10 @@ class Request:
         """A local path to what a person named: a folder or a file, or an http(s) address, which is downloaded.
 
         Raises:
+            CfgError: for an address of another kind.
             DataError: if it cannot be had.
         """
-        if "://" not in source:
+        if not is_address(source):
             return Path(source).expanduser()
         found = fetch_url(source, self.raw)
         size = found.path.stat().st_size

@@ -14,7 +14,6 @@ import numpy as np
 
 from data_scripts.rows import Readable, Value
 from data_scripts.spans import BadFileError
-from data_scripts.viewing import MAX_PIXELS as MAX_OWN_PIXELS
 from data_scripts.viewing import UndecidedError, View
 
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -141,8 +140,7 @@ class Render:
     @property
     def max_bytes(self) -> int | None:
         """Of a picture's file; None for the usual limit."""
-        is_more = self.view is not None and self.view.max_pixels > MAX_OWN_PIXELS
-        return 4 * self.view.max_pixels if self.view and is_more else None
+        return self.view.max_bytes if self.view else None
 
 
 def _through_jpeg(picture: Any) -> Any:

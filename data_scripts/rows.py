@@ -57,7 +57,7 @@ class Row(NamedTuple):
         """
         try:
             value = OPENERS[self.kind](self.path, self.key, self.modified)(self.row)
-        except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, SyntaxError) as error:
+        except Exception as error:  # each library has its own for what is damaged
             raise BadFileError(f"damaged ({error})") from error
         if isinstance(value, np.ndarray):
             return _as_hwc(value, self.axes)

@@ -4,7 +4,6 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 MAX_MEMBER = 256 * 2**20  # of one unpacked file that is read into memory; the largest picture has a few MB
@@ -108,7 +107,7 @@ _last: list[tuple[tuple[object, ...], int]] = []  # the file that was read last:
 
 
 def _opened(path: str) -> int:
-    now = Path(path).stat()
+    now = os.stat(path)  # noqa: PTH116, in half the time, once a picture
     file = (path, now.st_dev, now.st_ino, now.st_mtime_ns)  # another one may have taken its place
     if not _last or _last[0][0] != file:
         opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -19,9 +19,11 @@ WORDS = {
 }
 _WORD = {split: re.compile(rf"x?({words})(sets?|data|images?|imgs?|split)?") for split, words in WORDS.items()}
 _BEGINS = re.compile(
-    r"[\W\d_]*(?:(?P<train>train|tr(?![a-z]))|(?P<valid>vali?d?(?=[^u]|$)|va(?![a-z])|dev)|"
-    r"(?P<test>test|te(?![a-z])|ts(?![a-z])|hold.?out|eval))"
+    r"[\W\d_]*(?:(?P<train>train|tr(?![a-z])|entren|entra[iî]n|apprent|trein|addestr|обуч|трен|训练|訓練|学習|훈련|학습)|"
+    r"(?P<valid>vali?d?(?=[^u]|$)|va(?![a-z])|dev|convalid|валид|验证|驗證|検証|검증)|"
+    r"(?P<test>test|te(?![a-z])|ts(?![a-z])|hold.?out|eval|prueb|prova|тест|测试|測試|テスト|테스트|시험))"
 )
+"""Beginnings that are asked about, also in other languages: such folders are taken for neither splits nor classes."""
 USUAL = {
     *("set", "sets", "data", "dataset", "images", "image", "imgs", "img", "pictures", "pics", "photos", "split"),
     *("splits", "samples", "the", "my", "of", "part", "full", "small", "big", "large", "new", "old", "copy", "final"),

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data_scripts.colour import in_srgb
+from data_scripts.colour import coded_colours, in_srgb
 from data_scripts.damage import damage_in, strict_jpeg
-from data_scripts.float_tiff import FloatTiff
+from data_scripts.float_tiff import FloatTiff, tifffile
 from data_scripts.kinds import HEAD, kind_of
 from data_scripts.spans import BadFileError
 
@@ -56,6 +56,11 @@ class View:
             **({"frames": "all"} if self.frames == "all" else {}),
         }
 
+    @property
+    def max_bytes(self) -> int | None:
+        """Of a picture's file; None for the usual limit."""
+        return 4 * self.max_pixels if self.max_pixels > MAX_PIXELS else None
+
     def of_file(self, data: bytes, frame: int, notes: list[str], least: int = 0) -> Any:
         """A picture file's frame as a Pillow picture of mode L or RGB; adds to ``notes`` what was done to it.
 
@@ -66,12 +71,12 @@ class View:
             UndecidedError: if the person must choose.
             BadFileError: saying what is wrong.
         """
-        with _any_size(), warnings.catch_warnings(record=True) as told:
+        with any_size(), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             with opened(data) as picture:
                 self._check_size(picture.width, picture.height)
-                self._choose(picture, frame)
-                if problem := damage_in(data, picture.format):
+                frame = self._choose(picture, frame)
+                if problem := damage_in(data, picture):
                     raise BadFileError(f"damaged ({problem})")
                 shown = self._shown(picture, data, frame, notes, least)
         for warning in told:
@@ -101,11 +106,17 @@ class View:
                 f"(up to {MOST_PIXELS:,})"
             )
 
-    def _choose(self, picture: Any, frame: int) -> None:
-        if not self.frames and (n := count_frames(picture)) > 1:
-            raise UndecidedError(f"has {n} frames. Choose: --frames first takes one of each picture, --frames all each")
+    def _choose(self, picture: Any, frame: int) -> int:
+        """Go to the frame asked for, or to the only or first one, and return its number."""
+        if not frame:
+            frame, *others = frame_numbers(picture)
+            if others and not self.frames:
+                raise UndecidedError(
+                    f"has {1 + len(others)} frames. Choose: --frames first takes one of each picture, --frames all each"
+                )
         if frame:
             picture.seek(frame)
+        return frame
 
     def _shown(self, picture: Any, data: bytes, frame: int, notes: list[str], least: int) -> Any:
         from PIL import Image
@@ -114,7 +125,10 @@ class View:
         if is_deep or keeps_8:
             notes.append("of more than 8 bits a colour, scaled to 8: see range")
         if is_deep or (keeps_8 and self.range is not None):
-            pixels = self._picture(_all_bits(picture, data, frame), notes)
+            levels = _all_bits(picture, data, frame)
+            pixels = self._picture(levels, notes)
+            if isinstance(clear := picture.info.get("transparency"), int):  # of a grey PNG
+                pixels.putalpha(Image.fromarray(np.where(levels == clear, np.uint8(0), np.uint8(255))))
             return self._composed(_turned(pixels, picture), notes)
         is_jpeg = picture.format in ("JPEG", "MPO")
         if is_jpeg and least and picture.width * picture.height > MAX_PIXELS:
@@ -126,6 +140,7 @@ class View:
         else:
             picture.load()  # a TIFF is turned by this already
             shown = picture
+        notes += coded_colours(data, picture)
         return self._composed(in_srgb(_turned(shown, picture), notes), notes)
 
     def _composed(self, picture: Any, notes: list[str]) -> Any:
@@ -180,20 +195,10 @@ class View:
         return levels
 
 
-def count_frames(picture: Any) -> int:
-    """Frames of an open picture that are pictures of their own: no previews, gain maps or smaller copies."""
-    if picture.format in ("JPEG", "MPO", "PSD") or not getattr(picture, "is_animated", False):
-        return 1
-    if picture.format == "HEIF":
-        return 1  # a phone's other images are previews, depth and gain maps
-    return len(frame_numbers(picture))
-
-
 def frame_numbers(picture: Any) -> list[int]:
-    """Which frames of an open picture ``count_frames`` counts."""
-    n = int(getattr(picture, "n_frames", 1))
-    if picture.format in ("JPEG", "MPO", "PSD", "HEIF") or n == 1:
-        return [0]
+    """Frames of an open picture that are pictures of their own: no previews, gain maps or smaller copies."""
+    if picture.format in ("JPEG", "MPO", "PSD", "HEIF") or (n := int(getattr(picture, "n_frames", 1))) == 1:
+        return [0]  # a phone's other images are previews, depth and gain maps
     if picture.format != "TIFF":
         return list(range(n))
     found = []
@@ -210,6 +215,7 @@ def opened(data: bytes) -> Any:
 
     Raises:
         UndecidedError: for a kind that needs a package which is not installed.
+        BadFileError: for what is no picture.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -217,9 +223,9 @@ def opened(data: bytes) -> Any:
         _register_heif()
     try:
         return Image.open(io.BytesIO(data), formats=(kind,) if kind in FORMATS else WITHOUT_MAGIC)
-    except UnidentifiedImageError:
+    except UnidentifiedImageError as error:
         if data[:4] not in (b"II*\0", b"MM\0*"):
-            raise
+            raise BadFileError("no picture, or damaged at its beginning" if data else "is empty") from error
         return FloatTiff(data)
 
 
@@ -243,10 +249,8 @@ def _many_bits(picture: Any) -> bool:
 def _all_bits(picture: Any, data: bytes, frame: int) -> np.ndarray:
     """Pixels with all their bits: (H, W) or (H, W, C)."""
     if picture.format == "TIFF" and (picture.mode in ("RGB", "RGBA") or isinstance(picture, FloatTiff)):
-        import tifffile
-
         try:
-            pixels = np.asarray(tifffile.imread(io.BytesIO(data), key=frame))
+            pixels = np.asarray(tifffile().imread(io.BytesIO(data), key=frame))
         except Exception as error:  # a damaged file may raise anything
             raise BadFileError(f"cannot be read ({error})") from error
         is_planes = pixels.ndim == 3 and pixels.shape[0] in (3, 4) and pixels.shape[2] not in (3, 4)
@@ -278,7 +282,7 @@ def _turned(pixels: Any, picture: Any) -> Any:
 
 
 @contextmanager
-def _any_size() -> Iterator[None]:
+def any_size() -> Iterator[None]:
     """Without Pillow's own limit of pixels, in place of which ``max_pixels`` stands."""
     from PIL import Image
 

@@ -101,10 +101,13 @@ def main(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = 
         if error.errno not in DISK:
             raise
         place = "" if error.filename is None else f"{error.filename}: "
-        told = (
-            f"{place}{error.strerror}. Make room there, or choose a folder that can be written, and repeat the command."
+        may_not = error.errno in (errno.EACCES, errno.EPERM)
+        remedy = (
+            "Change its rights, or use another"
+            if may_not
+            else "Make room there, or choose a folder that can be written"
         )
-        say(told)
+        say(f"{place}{error.strerror}. {remedy}, and repeat the command.")
         sys.exit(DataError.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)

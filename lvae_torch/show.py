@@ -21,6 +21,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
+from lvae_torch.data.classes import labels_told
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.order import spread
 from lvae_torch.data.shapes import POINT
@@ -81,24 +82,6 @@ def show(dump: Dump, split: str, out: Path) -> int:
     chosen = images.gather(spread(len(images), columns**2)).numpy()
     _save(contact_sheet(chosen, dump.n_levels, columns), out)
     return len(chosen)
-
-
-def labels_told(dump: Dump, split: str) -> str:
-    """How many images each class has, or how many of each attribute are positive; "" without labels."""
-    labels, names = dump.labels(split), dump.label_names
-    if labels is None:
-        return ""
-    if labels.ndim == 2:
-        counts = (labels > 0).sum(axis=0)
-        told = [f"{name} {count:,}" for name, count in zip(names or range(labels.shape[1]), counts, strict=True)]
-        return f"{labels.shape[1]} attributes; above 0 in: {_first(told)}"
-    classes, counts = np.unique(labels, return_counts=True)
-    called = [names[c] if 0 <= c < len(names) else str(c) for c in classes]
-    return f"{len(classes)} classes: {_first([f'{c} {n:,}' for c, n in zip(called, counts, strict=True)])}"
-
-
-def _first(told: Sequence[str], most: int = 20) -> str:
-    return ", ".join(told[:most]) + (", ..." if len(told) > most else "")
 
 
 def _save(picture: np.ndarray, out: Path) -> None:

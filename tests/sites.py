@@ -24,8 +24,12 @@ class Site:
     says_length: bool = True
     continues_at: int = 0
     """By how much a continued answer begins at the wrong place."""
+    moved: dict[str, str] = field(default_factory=dict)
+    """Where else files are, by name."""
     asked: list[str] = field(default_factory=list)
     """Name and range of each request."""
+    passwords: list[str] = field(default_factory=list)
+    """What each request gave as such."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,8 +42,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         site, name, wanted = self.site, self.path.lstrip("/"), self.headers.get("Range")
         site.asked.append(f"{name} {wanted}" if wanted else name)
+        site.passwords.append(self.headers.get("Authorization", ""))
         if site.statuses:
             return self._answer(site.statuses.pop(0), b"")
+        if name in site.moved:
+            return self._answer(302, b"", moved=site.moved[name])
         if name not in site.files:
             return self._answer(404, b"")
         data = site.files[name]
@@ -51,8 +58,12 @@ class Handler(BaseHTTPRequestHandler):
         start += site.continues_at
         return self._answer(206, data[start:], f"bytes {start}-{len(data) - 1}/{len(data)}")
 
-    def _answer(self, status: int, body: bytes, content_range: str | None = None, cut: int | None = None) -> None:
+    def _answer(
+        self, status: int, body: bytes, content_range: str | None = None, cut: int | None = None, moved: str = ""
+    ) -> None:
         self.send_response(status)
+        if moved:
+            self.send_header("Location", moved)
         if self.site.says_length:
             self.send_header("Content-Length", str(len(body)))
         if content_range:

@@ -1,10 +1,10 @@
 """Own pictures, wherever they are: one reader for each kind of source, all giving ``Pictures``."""
 
-import os
-import zlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from data_scripts.archives import reading
 from data_scripts.kinds import (
     CONTAINER_ENDINGS,
     HEAD,
@@ -42,7 +42,7 @@ def gather(path: Path, place: Place) -> Pictures:
     elif is_lmdb(path):
         found = in_lmdb(path, place)
     elif path.is_dir():
-        found = _of_files(path, files_in(path, place.account), place, levels=2)
+        found = _of_files(path, files_in(path, place.account, place.dumps), place, levels=2)
     else:
         found = _in_file(path, place, levels=1)
     if not found.spans:
@@ -68,7 +68,7 @@ def _in_file(path: Path, place: Place, levels: int) -> Pictures:
     if kind == "zip":
         return _of_files(path, in_zip(path, place.account), place, levels)
     if kind == "packed":
-        return _of_files(path, in_tar(unpacked_tar(path, place.folder), place.account), place, levels)
+        return _of_files(path, in_tar(unpacked_tar(path, place), place.account), place, levels)
     if kind in PICTURES:
         status = path.stat()
         place.account.n_seen += 1
@@ -78,7 +78,9 @@ def _in_file(path: Path, place: Place, levels: int) -> Pictures:
         return in_arrow(path, place)
     if end == ".tar" or _is_tar(path):
         return _of_files(path, in_tar(path, place.account), place, levels)
-    what = {"7z": "a 7z archive", "rar": "a rar archive", "zstd": "packed by zstd"}.get(kind, "none of these")
+    what = {"7z": "a 7z archive", "rar": "a rar archive", "zstd": "packed by zstd"}.get(
+        kind, "none of these" if path.stat().st_size else "an empty file"
+    )
     raise DataError(
         f"{path}: neither a folder nor a .zip or .tar file, nor an array (.npy, .npz, .h5) or a table (.parquet, "
         f".arrow, LMDB), but {what}. Unpack or convert it, and give what comes out as --source."
@@ -112,16 +114,23 @@ def _of_files(path: Path, files: dict[str, Span], place: Place, levels: int) -> 
             account.leave_out(name, BESIDE if found.spans else TOO_DEEP)
         return found
     for name, span in sorted(containers.items()):
-        found.add(_contained(path, name, span, place, levels - 1), prefix=f"{name}/" if len(containers) > 1 else "")
+        inner = _contained(path, name, span, place, levels - 1)
+        found.add(inner, prefix=_prefix(name, inner.names) if len(containers) > 1 else "")
     return found
+
+
+def _prefix(name: str, inner: Sequence[str]) -> str:
+    """What goes before the names that ``name`` holds: some begin with it already, as rows of tables do."""
+    folder, slash, base = name.rpartition("/")
+    begin_so = all(one == base or one.startswith(f"{base}/") for one in inner)
+    return folder + slash if begin_so else f"{name}/"
 
 
 def _contained(path: Path, name: str, span: Span, place: Place, levels: int) -> Pictures:
     """What a file in a folder or an archive holds; out of an archive it is copied first."""
     if not span.is_zipped and span.offset == 0 and Path(span.path).name == Path(name).name:
         return _in_file(Path(span.path), place, levels)
-    place.folder.mkdir(parents=True, exist_ok=True)
-    target = place.folder / f"{zlib.crc32(os.fsencode(name)):08x}_{Path(name).name[-100:]}"
+    target = place.unpacked(f"{path}/{name}")
     try:
         with open(target, "wb") as file:
             for piece in span.pieces():
@@ -139,15 +148,15 @@ def _head(span: Span, path: Path, name: str) -> str:
 
 
 def _read_classes(found: Pictures, files: dict[str, Span], place: Place) -> None:
-    """WebDataset's ``key.cls`` beside ``key.jpg``; for all pictures or for none."""
+    """WebDataset's ``key.cls``, a number or a word, beside ``key.jpg``."""
     texts = {name.removesuffix(".cls"): span for name, span in files.items() if ending(name) == "cls"}
     for name in texts:
         place.account.leave_out(f"{name}.cls", CLASS_FILE)
-    try:
-        labels = {name: int(texts[_key(name)].read()) for name in found.spans} if texts else {}
-    except (KeyError, ValueError, BadFileError):
-        return
-    found.labels.update(labels)
+    for name in found.spans:
+        if span := texts.get(_key(name)):
+            with reading(found.path, f"{_key(name)}.cls"):
+                text = span.read().decode().strip()
+            found.labels[name] = int(text) if re.fullmatch(r"-?\d{1,18}", text, re.ASCII) else text
 
 
 def _key(name: str) -> str:

@@ -7,18 +7,22 @@ import posixpath
 import re
 import shutil
 import tarfile
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
 from data_scripts.account import Account
 from data_scripts.archives import CHUNK, MOST_EXPANSION, reading, tar_span, whole_tar, zip_members
+from data_scripts.sources.found import Place
+from data_scripts.sources.walk import BY_LINK, LEADS_BACK
 from data_scripts.spans import BadFileError, Span
 from lvae_torch.errors import DataError
 
 ODD = "odd names inside an archive (backslashes, drives, absolute paths), made plain"
 LEADS_OUT = "names inside an archive that lead out of it"
-DEAD_LINK = "links inside an archive to what is no file in it"
+DEAD_LINK = "links inside an archive to what is not in it"
 SAME_NAME = "an earlier file of the same name in the archive"
 
 
@@ -66,25 +70,50 @@ def _named(files: Iterable[tuple[str, Span]], links: dict[str, str], account: Ac
         if tidy != name.removeprefix("./"):
             account.note(tidy, ODD)
         found[tidy] = span
-    for name, target in links.items():
-        tidy, base = plain(name), "" if target.startswith("/") else posixpath.dirname(name)
-        aim = plain(posixpath.normpath(posixpath.join(base, target.lstrip("/"))))
-        if tidy and tidy not in found and aim in found:
-            found[tidy] = found[aim]
-            account.note(tidy, "the same file as another one, by a link")
-        else:
-            account.leave_out(name, DEAD_LINK)
+    _follow({plain(name): _aim(name, target) for name, target in links.items()}, found, account)
     return found
 
 
-def unpacked_tar(path: Path, place: Path) -> Path:
-    """A compressed tar as a plain one in the folder ``place``, where any process can read any of its files.
+def _aim(name: str, target: str) -> str:
+    """What a link leads to, below the archive's root."""
+    base = "" if target.startswith("/") else posixpath.dirname(name)
+    return plain(posixpath.normpath(posixpath.join(base, target.lstrip("/"))))
+
+
+def _follow(links: dict[str, str], found: dict[str, Span], account: Account) -> None:
+    """Add what links lead to: files, all that is in a folder, and what other links gave."""
+    waiting = {link: aim for link, aim in links.items() if link and aim and not f"{link}/".startswith(f"{aim}/")}
+    for link in links.keys() - waiting.keys():
+        account.leave_out(link, LEADS_BACK)
+    while waiting:
+        names = sorted(found)
+        reached = {link: inside for link, aim in waiting.items() if (inside := _below(names, aim))}
+        if not reached:
+            break
+        for link, inside in reached.items():
+            aim = waiting.pop(link)
+            for name in inside:
+                if found.setdefault(link + name[len(aim) :], found[name]) is found[name]:
+                    account.note(link + name[len(aim) :], BY_LINK)
+    for link in waiting:
+        account.leave_out(link, DEAD_LINK)
+
+
+def _below(names: Sequence[str], aim: str) -> list[str]:
+    """The file ``aim``, or those of the folder, among sorted names."""
+    first = bisect_left(names, f"{aim}/")
+    inside = list(takewhile(lambda name: name.startswith(f"{aim}/"), islice(names, first, None)))
+    at = bisect_left(names, aim)
+    return [aim] if names[at : at + 1] == [aim] else inside
+
+
+def unpacked_tar(path: Path, place: Place) -> Path:
+    """A compressed tar as a plain one, where any process can read any of its files.
 
     Raises:
         DataError: if it is no tar, damaged, or grows beyond all measure or the disk.
     """
-    target = place / f"{path.name}.tar"
-    place.mkdir(parents=True, exist_ok=True)
+    target = place.unpacked(f"{path}.tar")
     most = max(2**30, MOST_EXPANSION * path.stat().st_size)
     opened: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
     with open(path, "rb") as file:
@@ -93,7 +122,7 @@ def unpacked_tar(path: Path, place: Path) -> Path:
         size = 0
         while chunk := packed.read(CHUNK):
             size += len(chunk)
-            if size > min(most, shutil.disk_usage(place).free + size):
+            if size > min(most, shutil.disk_usage(place.folder).free + size):
                 raise DataError(f"{path}: unpacks to more than {size:,} bytes. Make room, or unpack it yourself.")
             if size == len(chunk) and chunk[257:262] != b"ustar" and not tarfile.is_tarfile(path):
                 raise DataError(f"{path}: packed, but no tar inside. Unpack it, and give what comes out as --source.")

@@ -3,7 +3,8 @@
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ def in_npy(path: Path, place: Place) -> Pictures:
     """One array: of many pictures, or of one."""
     with reading(path):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.offset + array.nbytes < path.stat().st_size:
+            raise ValueError("more bytes than its head says; several arrays in one file?")
     found = Pictures(path)
     _add(found, "npy", str(path), "", path.stem, array.shape, array.dtype, path, place)
     return found
@@ -38,9 +41,10 @@ def in_npz(path: Path, place: Place) -> Pictures:
     with reading(path), zipfile.ZipFile(path) as archive:
         sizes = {i.filename.removesuffix(".npy"): i for i in archive.infolist() if i.filename.endswith(".npy")}
         shapes = {name: _npy_head(archive, info.filename) for name, info in sizes.items()}
-    found = Pictures(path)
-    for key in chosen(shapes, place.key, path):
-        target = _unpacked(path, f"{key}.npy", place.folder)
+    found, keys = Pictures(path), chosen(shapes, place.key, path)
+    _tell_of_others(keys, shapes, path, place)
+    for key in keys:
+        target = _unpacked(path, f"{key}.npy", place)
         labels = _labels_beside(key, shapes)
         values = None
         if labels:
@@ -66,8 +70,9 @@ def in_hdf5(path: Path, place: Place) -> Pictures:
                 shapes[name] = item.shape, FILES if is_files else item.dtype
 
         file.visititems(note)
-        found = Pictures(path)
-        for key in chosen(shapes, place.key, path):
+        found, keys = Pictures(path), chosen(shapes, place.key, path)
+        _tell_of_others(keys, shapes, path, place)
+        for key in keys:
             labels = _labels_beside(key, shapes)
             values = file[labels][()] if labels else None
             _add(found, "hdf5", str(path), key, key, *shapes[key], path, place, values)
@@ -90,6 +95,13 @@ def chosen(shapes: Shapes, key: str, where: Path) -> list[str]:
     return [one_of(able, key, where, "array")]
 
 
+def _tell_of_others(keys: Sequence[str], shapes: Shapes, path: Path, place: Place) -> None:
+    """Account for arrays that are neither taken nor the labels of one that is."""
+    used = {*keys, *(_labels_beside(key, shapes) for key in keys)}
+    for name in (name for name in shapes if name not in used):
+        place.account.leave_out(f"{path.name}/{name}", "arrays beside those taken, neither pictures nor their labels")
+
+
 def _may_be_pictures(shape: tuple[int, ...], dtype: np.dtype) -> bool:
     is_numbers = dtype.kind in "uifb" and len(shape) in (3, 4)
     return min(shape, default=0) > 0 and (is_numbers or (dtype == FILES and len(shape) == 1))
@@ -101,7 +113,7 @@ def _labels_beside(key: str, shapes: Shapes) -> str:
     fits = [
         name
         for name, (shape, dtype) in shapes.items()
-        if dtype.kind in "ui" and shape in ((n,), (n, 1)) and re.search(LABEL_WORDS, name, re.IGNORECASE)
+        if dtype.kind in "uiUS" and shape in ((n,), (n, 1)) and re.search(LABEL_WORDS, name, re.IGNORECASE)
     ]
     same = [name for name in fits if _without(name, LABEL_WORDS) == rest]
     return next(iter(same), "")
@@ -131,9 +143,18 @@ def axes_of(shape: tuple[int, ...], asked: str, where: object) -> str:
             return "HWC"
         case (first, _, last) if first not in COLOURS and last not in COLOURS:
             return "NHW"
-        case (_, _) if min(shape) > 1:
+        case (n, numbers) if min(shape) > 1 and not _may_be_rows(n, numbers):
             return "HW"
-    raise DataError(f"{told} may be no picture, or one in several ways. Say how its axes are called: --axes NHWC.")
+    raise DataError(
+        f"{told} may be no picture, or one in several ways. Say how its axes are called: --axes {'|'.join(AXES)}; or "
+        "reshape it, if each row is a picture."
+    )
+
+
+def _may_be_rows(n: int, numbers: int) -> bool:
+    """Whether a table of numbers may be pictures, each a row: of 28 x 28 = 784, or 3 x 32 x 32."""
+    sides = {colours: isqrt(numbers // colours) for colours in (1, 3)}
+    return n != numbers and any(side >= 8 and colours * side**2 == numbers for colours, side in sides.items())
 
 
 def _add(
@@ -164,13 +185,12 @@ def _npy_head(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], n
     return shape, dtype
 
 
-def _unpacked(path: Path, member: str, folder: Path) -> Path:
+def _unpacked(path: Path, member: str, place: Place) -> Path:
     """An array of a ``.npz`` as a file of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{path.name}.{member.replace('/', '_')}"
+    target = place.unpacked(f"{path}/{member}")
     with reading(path, member), zipfile.ZipFile(path) as archive, archive.open(member) as packed:
         size = archive.getinfo(member).file_size
-        if size > min(shutil.disk_usage(folder).free, max(2**30, MOST_EXPANSION * path.stat().st_size)):
+        if size > min(shutil.disk_usage(place.folder).free, max(2**30, MOST_EXPANSION * path.stat().st_size)):
             raise DataError(f"{path}: {member} unpacks to {size:,} bytes. Make room, or unpack it yourself.")
         with open(target, "wb") as file:
             shutil.copyfileobj(packed, file, 2**20)

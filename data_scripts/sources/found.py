@@ -1,5 +1,7 @@
 """What readers of sources give: pictures by name, and what the source itself says of them."""
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,11 +55,18 @@ class Place:
 
     folder: Path
     """For what must be unpacked; it goes when the dump is whole."""
+    dumps: Path
+    """Of all dumps, where no pictures are looked for."""
     account: Account
     key: str = ""
     """Which array or column holds the pictures."""
     axes: str = ""
     """How an array's axes are called."""
+
+    def unpacked(self, what: str) -> Path:
+        """Where ``what``, a name with slashes, goes when it is unpacked; others may end like it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f"{hashlib.sha256(os.fsencode(what)).hexdigest()[:16]}_{what.rpartition('/')[2][-100:]}"
 
 
 def need(extra: str, module: str, what: Path) -> DataError:
@@ -73,7 +82,9 @@ def one_of(choices: Sequence[str], asked: str, where: Path, what: str) -> str:
     """
     if asked in choices or (not asked and len(choices) == 1):
         return asked or choices[0]
-    there = ", ".join(choices) or "none"
+    if not choices:
+        raise DataError(f"{where}: has no {what} that may be pictures.")
+    there = ", ".join(choices)
     asks = f"has no {what} {asked!r}" if asked else f"has {len(choices)} {what}s that may be the pictures"
     raise DataError(f"{where}: {asks}; there are: {there}. Choose one with --key NAME.")
 
@@ -86,5 +97,5 @@ def as_label(value: object) -> Label:
 
 
 def labels_of(names: Sequence[str], values: Sequence[object]) -> Mapping[str, Label]:
-    """One label for each name."""
-    return {name: as_label(value) for name, value in zip(names, values, strict=True)}
+    """One label for each name, but those that the source has none for."""
+    return {name: as_label(value) for name, value in zip(names, values, strict=True) if value is not None}

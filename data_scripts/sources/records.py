@@ -1,9 +1,10 @@
 """LMDB: a file of records, some of which are pictures."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_scripts.archives import reading
 from data_scripts.kinds import PICTURE_ENDINGS, kind_of
 from data_scripts.rows import Row
 from data_scripts.sources.found import Pictures, Place, need
@@ -19,9 +20,8 @@ def is_lmdb(path: Path) -> bool:
 
 def in_lmdb(path: Path, place: Place) -> Pictures:
     """All records that are files of pictures; the others are accounted for."""
-    found, data = Pictures(path), path / "data.mdb" if path.is_dir() else path
-    modified = data.stat().st_mtime_ns
-    with reading(path), opened_lmdb(path) as environment, environment.begin(buffers=True) as transaction:
+    found, modified = Pictures(path), _file(path).stat().st_mtime_ns
+    with opened_lmdb(path) as environment, lmdb_errors(path), environment.begin(buffers=True) as transaction:
         for key, value in transaction.cursor():
             raw = bytes(key)
             name = raw.decode("ascii") if raw.isascii() and raw.decode("ascii").isprintable() else raw.hex()
@@ -43,7 +43,25 @@ def opened_lmdb(path: Path) -> Any:
         import lmdb
     except ImportError as error:
         raise need("lmdb", "lmdb", path) from error
+    with lmdb_errors(path):
+        found = lmdb.open(str(path), readonly=True, lock=False, readahead=False, subdir=path.is_dir(), max_readers=1)
+    size, needed = _file(path).stat().st_size, (found.info()["last_pgno"] + 1) * found.stat()["psize"]
+    if size < needed:  # to read beyond the end of a mapped file ends the process
+        found.close()
+        raise DataError(f"{path}: cut off: {size:,} of {needed:,} bytes. Copy it again, with mdb_copy if you can.")
+    return found
+
+
+@contextmanager
+def lmdb_errors(path: Path) -> Iterator[None]:
+    """Turn what a damaged file makes ``lmdb`` raise into a message that names it."""
+    import lmdb
+
     try:
-        return lmdb.open(str(path), readonly=True, lock=False, readahead=False, subdir=path.is_dir(), max_readers=1)
+        yield
     except lmdb.Error as error:
         raise DataError(f"{path}: damaged, or no LMDB ({error}).") from error
+
+
+def _file(path: Path) -> Path:
+    return path / "data.mdb" if path.is_dir() else path

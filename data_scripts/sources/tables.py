@@ -85,9 +85,8 @@ def _found(
     if label:
         with reading(path, label):
             values = column_of(label).to_pylist()
-        if all(value is not None for value in values):
-            found.labels.update(labels_of(names, values))
-            found.label_names[:] = _class_names(schema, label)
+        found.labels.update(labels_of(names, values))
+        found.label_names[:] = _class_names(schema, label)
     return found
 
 
@@ -109,6 +108,8 @@ def _may_be_pictures(kind: Any) -> bool:
 def _is_label(kind: Any) -> bool:
     import pyarrow as pa
 
+    if pa.types.is_dictionary(kind):  # as pandas writes categories
+        kind = kind.value_type
     return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 

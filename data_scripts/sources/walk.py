@@ -10,20 +10,26 @@ from data_scripts.kinds import why_not
 from data_scripts.spans import Span
 
 UNREADABLE = "may not be read"
+LEADS_BACK = "links that lead back to a folder they lie in"
+BY_LINK = "the same file as another one, by a link"
 
 
-def files_in(root: Path, account: Account) -> dict[str, Span]:
-    """All regular files under ``root``, by their names below it; what is none is told to ``account``."""
-    return {name: _span(path, found) for name, path, found in _walk(root, account)}
+def files_in(root: Path, account: Account, dumps: Path) -> dict[str, Span]:
+    """All regular files under ``root``, by their names below it; what is none is told to ``account``.
+
+    Args:
+        dumps: a folder that is not entered: contact sheets lie there.
+    """
+    return {name: _span(path, found) for name, path, found in _walk(root, account, dumps)}
 
 
 def _span(path: str, found: os.stat_result) -> Span:
     return Span(path, 0, found.st_size, found.st_size, modified=found.st_mtime_ns)
 
 
-def _walk(root: Path, account: Account) -> Iterator[tuple[str, str, os.stat_result]]:
+def _walk(root: Path, account: Account, dumps: Path) -> Iterator[tuple[str, str, os.stat_result]]:
     """Name, path and status of each file, folder by folder; not recursive, for trees may be deep."""
-    top = root.stat()
+    top, own = root.stat(), dumps.stat()
     seen = set[tuple[int, int]]()
     # With each folder goes the chain of those that it lies in: a link to one of them would never end.
     left: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [("", str(root), ((top.st_dev, top.st_ino),))]
@@ -43,11 +49,13 @@ def _walk(root: Path, account: Account) -> Iterator[tuple[str, str, os.stat_resu
             place = (found.st_dev, found.st_ino)
             if not stat.S_ISDIR(found.st_mode):
                 if place in seen:
-                    account.note(name, "the same file as another one, by a link")
+                    account.note(name, BY_LINK)
                 seen.add(place)
                 yield name, entry.path, found
+            elif place == (own.st_dev, own.st_ino):
+                account.leave_out(f"{name}/", "the folder of all dumps")
             elif place in chain:
-                account.leave_out(f"{name}/", "links that lead back to a folder they lie in")
+                account.leave_out(f"{name}/", LEADS_BACK)
             else:
                 left.append((name, entry.path, (*chain, place)))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lvae_torch.data.dump import Dump, ImageSplit
+from lvae_torch.data.dump import NO_CLASS, Dump, ImageSplit
 from lvae_torch.errors import DataError
 
 REMEDY = "Make the dump again with a class for each image (lvae data images --labels FILE --label-column NAME)"
@@ -67,14 +67,32 @@ def class_numbers(wanted: Iterable[int | str], names: Sequence[str]) -> list[int
     chosen = list(wanted)
     numbers = [names.index(one) if one in names else one for one in chosen]
     if unknown := [one for one in numbers if not (isinstance(one, int) and 0 <= one < len(names))]:
-        told = ", ".join(names[:MOST_TOLD]) + (", ..." if len(names) > MOST_TOLD else "")
-        raise ValueError(f"no class {unknown[0]!r}; there are {len(names)}, counted from 0: {told}")
+        raise ValueError(f"no class {unknown[0]!r}; there are {len(names)}, counted from 0: {_first(names)}")
     return [one for one in numbers if isinstance(one, int)]
 
 
 def rows_of(classes: Sequence[int], places: Sequence[int], columns: int) -> list[int]:
     """The class at each place of a grid: a row of ``columns`` for each of the ``classes`` in turn."""
     return [classes[place // columns % len(classes)] for place in places]
+
+
+def labels_told(dump: Dump, split: str) -> str:
+    """How many images each class has, or how many of each attribute are positive; "" without labels."""
+    labels, names = dump.labels(split), dump.label_names
+    if labels is None:
+        return ""
+    if labels.ndim == 2:
+        counts = (labels > 0).sum(axis=0)
+        told = [f"{name} {count:,}" for name, count in zip(names or range(labels.shape[1]), counts, strict=True)]
+        return f"{labels.shape[1]} attributes; above 0 in: {_first(told)}"
+    classes, counts = np.unique(labels, return_counts=True)
+    called = ["no class" if c == NO_CLASS else names[c] if 0 <= c < len(names) else str(c) for c in classes]
+    n_classes = int((classes != NO_CLASS).sum())
+    return f"{n_classes} classes: {_first([f'{c} {n:,}' for c, n in zip(called, counts, strict=True)])}"
+
+
+def _first(told: Sequence[str]) -> str:
+    return ", ".join(told[:MOST_TOLD]) + (", ..." if len(told) > MOST_TOLD else "")
 
 
 def _one_each(dump: Dump, split: str) -> np.ndarray:

@@ -27,6 +27,7 @@ from lvae_torch.files import BROKEN_ARRAY, check_name, read_json, sha256_of
 
 VERSION = 2
 DESCRIPTION = "dataset.json"
+NO_CLASS = -1  # label of an image that has no class, where others of its split have one
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """``python -m data_scripts``: fetching over a bad line, refusing what is not the file, and the dumps that come out."""
 
+import base64
 import gzip
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -7,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sites import Site
+from sites import Site, served
 
 from data_scripts import download
-from data_scripts.download import fetch
+from data_scripts.download import fetch, fetch_url
 from data_scripts.progress import progress
 from data_scripts.upstream import Source
 from lvae_torch.errors import CfgError, DataError
@@ -200,6 +201,37 @@ def test_a_damaged_gzip_is_refused(tmp_path: Path, damaged: bytes) -> None:
 def test_other_kinds_of_urls_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CfgError, match="http"):
         fetch(BLOB_SOURCE, [f"file://{tmp_path}"], tmp_path)
+
+
+@pytest.mark.parametrize("address", ["http:///a.bin", "http://host:port/a.bin", "http://host:99999/a", "http://[::1/a"])
+def test_addresses_that_are_none_are_told(tmp_path: Path, address: str) -> None:
+    with pytest.raises(CfgError, match="and a host"):
+        fetch(BLOB_SOURCE, [address], tmp_path)
+
+
+def test_a_password_goes_to_nobody_else(site: Site, tmp_path: Path) -> None:
+    """A server may send to another one, as those of large files do; and back to itself."""
+    with served(Site()) as other:
+        other.files["b"] = BLOB
+        site.moved = {"a": "/a.bin", "b": f"{other.url}/b"}
+        for name in "ab":
+            fetch_url(f"{site.url.replace('://', '://me:p@ss%2F@')}/{name}", tmp_path)
+    wanted = f"Basic {base64.b64encode(b'me:p@ss/').decode()}"
+    assert (site.asked, site.passwords) == (["a", "a.bin", "b"], [wanted] * 3)
+    assert (other.asked, other.passwords) == (["b"], [""])
+
+
+def test_what_an_address_keeps_secret_is_not_shown(site: Site, tmp_path: Path) -> None:
+    address = site.url.replace("://", "://me:s3@cret@") + "/gone.zip?token=s3@cret#s3@cret"
+    with pytest.raises(DataError, match=r"/gone\.zip\?\.\.\.: the server answers 404") as told:
+        fetch_url(address, tmp_path)
+    assert "cret" not in str(told.value) and site.asked == ["gone.zip?token=s3@cret"]
+
+
+def test_addresses_are_taken_as_people_write_them(site: Site, tmp_path: Path) -> None:
+    site.files["my%20pictures%C3%A4.zip"] = BLOB
+    found = fetch_url(f"{site.url.replace('http', 'HTTP')}/my picturesä.zip", tmp_path)
+    assert found.path.read_bytes() == BLOB and found.path.name.endswith("my picturesä.zip")
 
 
 def test_a_log_gets_a_line_for_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,14 @@ def test_a_folder_of_phone_pictures_becomes_samples(
     ]
     data([*asked, "--frames", "first", "--skip-damaged", "1"])
     said = capsys.readouterr().out
-    told = {"seen 201, taken 200, left out 1", "1 damaged: dogs/broken.jpg", "1 with transparency", "196 with a colour"}
+    told = {
+        "seen 201, taken 200, left out 1",
+        "1 damaged: dogs/broken.jpg",
+        "1 with transparency",
+        "196 with a colour",
+        "1 without a class: label -1: preview.png",
+        "1 frames behind the first",
+    }
     assert not [part for part in told if part not in said], said
     assert Dump.open(tmp_path / "dumps", "own_images").counts == {"train": 180, "valid": 20}
     settings = [f"data.dumps={dumps}", f"run.runs={runs}", *SMALL]

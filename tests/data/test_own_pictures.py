@@ -133,6 +133,17 @@ def test_archives_of_any_kind_give_the_same(tmp_path: Path, kind: str) -> None:
     assert not (tmp_path / ".raw" / "images" / "unpacked").exists()
 
 
+def test_dumps_among_the_pictures_are_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """People convert the folder that they are in, twice; contact sheets lie among its dumps."""
+    source = write_folder(tmp_path / "mine", some(["1.png", "2.png"]))
+    monkeypatch.chdir(source)
+    for _ in range(2):
+        dump = make(Path(), Path("dataset_dumps"), valid=0)
+        (source / "dataset_dumps" / "x_train.png").write_bytes(encoded(noise(9, 9)))
+    assert dump.counts == {"train": 2} and dump.provenance["source"] == "mine"
+    assert account_of(dump)["left_out"] == {"the folder of all dumps": {"count": 1, "first": ["dataset_dumps/"]}}
+
+
 # --- splits -----------------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +261,8 @@ def stop_after(n_shards: int, source: Path, dumps: Path, monkeypatch: pytest.Mon
     "names",
     [
         ("Trainingsdaten/1.png", "Testdaten/1.png"),
+        ("entrenamiento/1.png", "prueba/1.png"),
+        ("訓練/1.png", "テスト/1.png"),
         ("traincrop/1.png", "testcrop/1.png"),
         ("tr/1.png", "te/1.png"),
         ("train_1.png", "test_1.png"),

@@ -1,9 +1,7 @@
 """Arrays, tables, labels, own copies of known sets, addresses and shared folders as sources of a dump."""
 
-import base64
 import gzip
 import pickle
-import stat
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -15,20 +13,15 @@ import pytest
 import upstream
 import upstream_pictures
 from making import contents
-from sites import Site
-from test_images_recipe import make, noise, some, write_folder
+from test_images_recipe import make, noise, write_folder
 from test_own_pictures import images_of
-from upstream_pictures import encoded, write_zip
+from upstream_pictures import encoded
 
 import data_scripts
 import lvae_torch.data
-from data_scripts.download import without_password
+from lvae_torch.data.classes import labels_told
 from lvae_torch.data.dump import Dump
-from lvae_torch.data.run_data import RunData
-from lvae_torch.data.section import DataSection
-from lvae_torch.data.sharing import locked, share
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.show import labels_told
 
 pytestmark = pytest.mark.usefixtures("at_once")
 PIXELS = np.stack([noise(8, 8, k) for k in range(6)])
@@ -112,6 +105,22 @@ def test_arrays_and_tables_keep_every_pixel_and_label(tmp_path: Path, lay_out: C
     assert sum(entry["count"] for entry in left_out.values()) == (lay_out is lmdb_of_files)
 
 
+@pytest.mark.parametrize("how", ["cut off", "zeros"])
+def test_damaged_lmdb_is_told(tmp_path: Path, how: str) -> None:
+    """Rather than the process being ended by a signal, as reading beyond a mapped file does."""
+    import lmdb
+
+    file = tmp_path / "db" / "data.mdb"
+    with lmdb.open(str(file.parent), map_size=2**22) as environment, environment.begin(write=True) as transaction:
+        for k in range(100):
+            transaction.put(f"{k:08d}".encode(), encoded(noise(40, 40, k)))
+    data = file.read_bytes()
+    half = len(data) // 2
+    file.write_bytes(data[:half] if how == "cut off" else data[:half] + bytes(len(data) - half))
+    with pytest.raises(DataError, match=r"db: (cut off|damaged)"):
+        make(file.parent, tmp_path / "dumps")
+
+
 def test_named_arrays_are_splits(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x_train=PIXELS[:4], y_train=LABELS[:4], x_test=PIXELS[4:], y_test=LABELS[4:])
     dump = make(tmp_path / "x.npz", tmp_path / "dumps")
@@ -124,13 +133,47 @@ def test_named_arrays_are_splits(tmp_path: Path) -> None:
     ({"x": PIXELS.astype(np.int64)}, r"int64\. Say which values .*--range"),
     ({"x": PIXELS.astype(np.float32)}, "outside of 0 to 1"),
     ({"x": PIXELS[0].transpose(2, 0, 1)}, "--axes"),
-    ({"x": np.array([{}], dtype=object)}, "0 arrays"),
+    ({"x": np.array([{}], dtype=object)}, "no array that may be pictures"),
     ({"x": np.zeros((3, 8, 8, 5), np.uint8)}, "--axes"),
 ])  # fmt: skip
 def test_arrays_that_are_not_clear_are_asked_about(tmp_path: Path, arrays: dict[str, np.ndarray], told: str) -> None:
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises((CfgError, DataError), match=told):
         make(tmp_path / "x.npz", tmp_path / "dumps", valid=0)
+
+
+def test_arrays_that_are_not_taken_are_accounted_for(tmp_path: Path) -> None:
+    words = np.array(list("abcabc"))
+    np.savez(tmp_path / "x.npz", images=PIXELS, labels=words, scores=np.arange(5), y=np.eye(6)[:, :3])
+    dump = make(tmp_path / "x.npz", tmp_path / "dumps", valid=0)
+    assert (dump.labels("train").tolist(), dump.label_names) == (LABELS.tolist(), ("a", "b", "c"))
+    left_out = dump.provenance["account"]["left_out"]
+    assert [entry["first"] for entry in left_out.values()] == [["x.npz/scores", "x.npz/y"]]
+
+
+def test_rows_of_numbers_are_not_taken_for_one_picture(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", PIXELS.reshape(6, -1))
+    with pytest.raises(DataError, match=r"\(6, 192\) may be no picture.*reshape it, if each row is a picture"):
+        make(tmp_path / "x.npy", tmp_path / "dumps")
+
+
+def test_a_file_of_several_arrays_is_refused(tmp_path: Path) -> None:
+    with open(tmp_path / "x.npy", "wb") as file:
+        np.save(file, PIXELS)
+        np.save(file, PIXELS)
+    with pytest.raises(DataError, match="several arrays in one file"):
+        make(tmp_path / "x.npy", tmp_path / "dumps")
+
+
+def test_each_array_of_a_folder_may_be_a_picture(tmp_path: Path) -> None:
+    """In folders of classes, by its own name."""
+    for k, folder in enumerate(("cat", "dog", "cat")):
+        (tmp_path / "mine" / folder).mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "mine" / folder / f"{k}.npy", PIXELS[k])
+    dump = make(tmp_path / "mine", tmp_path / "dumps", valid=0)
+    assert dump.names("train") == ["cat/0.npy", "cat/2.npy", "dog/1.npy"]
+    assert dump.labels("train").tolist() == [0, 0, 1]
+    assert np.array_equal(images_of(tmp_path / "dumps")["dog/1.npy"], PIXELS[1])
 
 
 def test_a_dump_can_be_written_by_a_program(tmp_path: Path) -> None:
@@ -141,45 +184,6 @@ def test_a_dump_can_be_written_by_a_program(tmp_path: Path) -> None:
     assert labels_told(dump, "train") == "3 classes: a 2, b 2, c 2" and labels_told(dump, "test") == ""
     with pytest.raises(DataError, match="float64"):
         lvae_torch.data.write_dump("other", {"train": PIXELS / 2}, tmp_path)
-
-
-# --- labels -----------------------------------------------------------------------------------------------------------
-
-
-def test_class_folders_are_labels(tmp_path: Path) -> None:
-    files = some(["train/cat/1.png", "train/dog/2.png", "train/cat/3.png", "test/4.png"])
-    dump = make(write_folder(tmp_path / "mine", files), tmp_path)
-    assert (dump.labels("train").tolist(), dump.labels("test"), dump.label_names) == ([0, 0, 1], None, ("cat", "dog"))
-    assert make(tmp_path / "mine", tmp_path, labels="none").labels("train") is None
-
-
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_table_may_be_written_anywhere(tmp_path: Path, encoding: str) -> None:
-    """Spreadsheets mark their encoding, tables with gaps write 3.0, macOS takes letters apart, numbers may be long."""
-    source = write_folder(tmp_path / "mine", {f"\u00e4{k}.png": encoded(noise(9, 9)) for k in range(2)})
-    table = tmp_path / "labels.csv"
-    for labels, wanted in ((("3.0", "-1"), [3, -1]), ((str(10**25), "b"), [0, 1]), (("2.5", "1e3"), [1, 0])):
-        lines = [f"a\u0308{k}.png,{label}\n" for k, label in enumerate(labels)]
-        table.write_bytes(("file,label\n" + "".join(lines)).encode(encoding))
-        assert make(source, tmp_path, valid="0", labels=str(table)).labels("train").tolist() == wanted
-    table.write_text("file,label\n\u00e40.png,\n\u00e41.png,1\n", "utf-8")
-    with pytest.raises(DataError, match=r"1 of 2 pictures have an empty label, the first \u00e40\.png"):
-        make(source, tmp_path, valid="0", labels=str(table))
-
-
-@pytest.mark.parametrize(("text", "options", "wanted"), [
-    ("file,label\na/1.png,red\na/2.png,blue\n", {}, [1, 0]),
-    ("\ufefffilename\tclass\tage\r\nC:\\a\\1.png\tx\t7\r\n2\ty\t9\r\n", {"label_column": ["age"]}, [7, 9]),
-    ("2\nSmiling Young\n1.png -1  1\n2.png  1 -1\n", {"label_column": ["Smiling", "Young"]}, [[-1, 1], [1, -1]]),
-])  # fmt: skip
-def test_a_table_of_labels(tmp_path: Path, text: str, options: dict[str, Any], wanted: list[Any]) -> None:
-    (tmp_path / "labels.csv").write_bytes(text.encode())
-    source = write_folder(tmp_path / "mine", some(["a/1.png", "a/2.png"]))
-    dump = make(source, tmp_path, valid=0, labels=str(tmp_path / "labels.csv"), **options)
-    assert dump.labels("train").tolist() == wanted
-    (tmp_path / "labels.csv").write_text("file,label\na/1.png,red\n")
-    with pytest.raises(DataError, match=r"no line for 1 of 2 pictures, the first a/2\.png"):
-        make(source, tmp_path, valid=0, labels=str(tmp_path / "labels.csv"))
 
 
 # --- own copies of known sets -----------------------------------------------------------------------------------------
@@ -248,57 +252,3 @@ def test_another_set_of_the_same_form_is_refused(shared: Path, tmp_path: Path) -
     mnist = str(shared / "data" / "raw" / "mnist")
     with pytest.raises(DataError, match=r"holds MNIST's digits, not fashion_mnist\. .*--accept-other"):
         data_scripts.make("fashion_mnist", tmp_path, source=mnist)
-
-
-# --- addresses, caches, shared folders --------------------------------------------------------------------------------
-
-
-def test_an_address_is_a_source_and_passwords_are_kept(empty_site: Site, tmp_path: Path, capsys: Any) -> None:
-    empty_site.files["pictures.zip"] = write_zip(tmp_path / "x.zip", some(["1.png", "2.png"])).read_bytes()
-    address = f"{empty_site.url}/pictures.zip"
-    data_scripts.make("images", tmp_path, source=address, name="x", size="8", valid=0)
-    assert len(images_of(tmp_path)) == 2 and "sha256" in capsys.readouterr().err
-    assert without_password("http://me:secret@host/a b@c.zip") == "http://host/a b@c.zip"
-    secret = address.replace("://", "://me:s3cret@")
-    with pytest.raises(DataError) as told:
-        data_scripts.make("images", tmp_path, source=secret.replace(".zip", ".tar"), name="x", size="8")
-    assert "s3cret" not in str(told.value) and base64.b64encode(b"me:s3cret").decode() not in str(told.value)
-
-
-def test_a_folder_of_a_group_stays_one(tmp_path: Path) -> None:
-    dumps = tmp_path / "dumps"
-    dumps.mkdir()
-    dumps.chmod(0o2775)
-    data_scripts.make("toy2d", dumps)
-    for path in [dumps / ".raw", dumps / ".raw" / "toy2d.lock", *dumps.glob("toy2d_1a/*"), dumps / "toy2d_1a"]:
-        mode = path.stat().st_mode
-        assert mode & stat.S_IWGRP and mode & stat.S_IROTH and (mode & stat.S_ISGID or path.is_file()), path
-    dumps.chmod(0o755)
-    (dumps / "own").touch(mode=0o600)
-    share(dumps / "own")
-    assert stat.S_IMODE((dumps / "own").stat().st_mode) == 0o600, "nobody shares that folder"
-
-
-@pytest.mark.parametrize("kind", ["dangling link", "link", "file"])
-def test_a_name_that_is_no_folder_is_told_before_the_work(tmp_path: Path, kind: str) -> None:
-    if kind == "file":
-        (tmp_path / "toy2d_1a").write_text("precious")
-    else:
-        (tmp_path / "toy2d_1a").symlink_to(tmp_path if kind == "link" else tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"toy2d_1a: is a (link|file), where the dump is to be.*--name"):
-        data_scripts.make("toy2d", tmp_path)
-
-
-def test_file_systems_without_locks_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*_: object) -> None:
-        raise NotImplementedError
-
-    monkeypatch.setattr("filelock.FileLock.acquire", unknown)
-    with pytest.raises(DataError, match="knows no locks"), locked(tmp_path / "x.lock", "x", wait=False):
-        pass
-
-
-def test_a_split_that_is_not_there_names_the_key_and_the_choices(tmp_path: Path) -> None:
-    lvae_torch.data.write_dump("mine", {"train": PIXELS, "valid": PIXELS}, tmp_path)
-    with pytest.raises(DataError, match=r"\[data\] val_split = test: .* has train, valid\."):
-        RunData.of(DataSection(dataset="mine", dumps=str(tmp_path)), 2, 0)

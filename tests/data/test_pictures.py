@@ -253,6 +253,21 @@ def test_a_full_disk_is_told_and_the_work_kept(
     assert len(names) == N - 3 * PER_SHARD + N
 
 
+@pytest.mark.parametrize("at_once_at_most", [2**20, 1000])
+def test_room_is_taken_where_no_call_does_it_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once_at_most: int
+) -> None:
+    """As on macOS; a write may take less than it was given."""
+    write = os.write
+    monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:at_once_at_most]))
+    with open(tmp_path / "pages", "w+b") as file:
+        decoding._allocate(file.fileno(), 2**20 + 7)
+        assert file.read() == b"" and os.fstat(file.fileno()).st_size == 2**20 + 7
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(OSError, match="No space left"):
+        decoding._allocate(full.fileno(), 7)
+
+
 def test_two_at_once_make_one(folder: Path, tmp_path: Path, at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one process makes a dump, another that would make the same, or one of the same name, is sent away."""
     refused = []

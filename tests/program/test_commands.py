@@ -1,5 +1,6 @@
 """The command line: finding runs, exit statuses."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,13 @@ def test_exit_status(error: BaseException, status: int, capsys: pytest.CaptureFi
         main(command, [])
     assert exit_.value.code == status
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(errno.EACCES, "Change its rights"), (errno.ENOSPC, "Make room there")])
+def test_a_disk_is_told_of_by_what_helps(number: int, remedy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def command(argv: object) -> None:
+        raise OSError(number, "no", "x.png")
+
+    with pytest.raises(SystemExit):
+        main(command, [])
+    assert capsys.readouterr().err.startswith(f"x.png: no. {remedy}")
