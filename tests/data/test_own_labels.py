@@ -10,7 +10,7 @@ from test_own_sources import PNGS
 from upstream_pictures import encoded, write_tar
 
 from data_scripts.commands import command
-from lvae_torch.data.classes import Classes, labels_told
+from lvae_torch.data.classes import ClassNames, labels_told
 from lvae_torch.errors import CfgError, DataError
 
 pytestmark = pytest.mark.usefixtures("at_once")
@@ -61,7 +61,7 @@ def test_a_loose_picture_leaves_the_others_their_classes(tmp_path: Path) -> None
     assert account_of(dump)["notes"]["without a class: label -1"] == {"count": 1, "first": ["preview.png"]}
     assert labels_told(dump, "train") == "2 classes: no class 1, cat 2, dog 1"
     with pytest.raises(DataError, match=r"image 3 of train has label -1, and there are 2 classes"):
-        Classes.of(dump, "train")
+        ClassNames.of(dump, "train")
 
 
 def test_a_table_with_gaps_keeps_the_classes_it_has(tmp_path: Path) -> None:
