@@ -44,7 +44,7 @@ from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.initialization import check_first_loss, initialize
 from lvae_torch.training.log import TrainingWatch, listed, training_reporters
 from lvae_torch.training.loop import Plan, Run, check_steps, restore
-from lvae_torch.training.memory import out_of_memory
+from lvae_torch.training.memory import needs, out_of_memory, told_before
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import learning_rate, make_optimizer
 from lvae_torch.training.reduction import GradientReduction
@@ -63,7 +63,6 @@ def command(argv: Sequence[str]) -> None:
 
 def train(settings: Settings, wanted: Which = "last") -> None:
     """Train to the last step; all files go to ``runs/<run.name>/``.
-
 
     Args:
         wanted: the checkpoint to go on from, if the run has any.
@@ -97,10 +96,12 @@ def train(settings: Settings, wanted: Which = "last") -> None:
                 data.dump.verify(settings.data.train_split, settings.data.val_split, tell=checking)
         start = find_start(settings, data, folder, processes, wanted)
         settings, data = start.settings, replace(data, order=start.order)
+        stack.enter_context(start.on_its_threads(processes.say))
         stop = stack.enter_context(StopRequest(processes).listening())  # until here there is nothing to save
         reporters = stack.enter_context(closing(Reporters()))
         run = assemble(settings, data, model, processes, stop, folder, reporters, tell, start.state.origin)
         _begin(run, start, settings, folder)
+        processes.say(_memory_told(run, settings))
         report = _report(run, settings, folder) if processes.is_main and settings.run.report else None
         if report is not None:
             stack.callback(report.finish)  # when the status tells how the run ended
@@ -137,6 +138,13 @@ def _begin(run: Run, start: Start, settings: Settings, folder: RunFolder) -> Non
     if start.is_older:  # the checkpoints of the course that the run leaves
         steps = run.store.set_aside(run.state.step)
         say(f"going on from step {run.state.step}; checkpoints after it ({', '.join(map(str, steps))}) become *.aside.")
+
+
+def _memory_told(run: Run, settings: Settings) -> str:
+    """What the run will take, and a warning where that may be too much; all ranks must find it out together."""
+    step, own = run.train_step, run.processes
+    found = needs(step.bare, settings.train, settings.loss, step.autocast)
+    return told_before(found, settings.train, settings.val, settings.synthesis.batch_size, own.device, own.world)
 
 
 @contextmanager
