@@ -106,6 +106,7 @@ class TrainingWatch:
             reconstructions.append(self.model(part.images, given).likelihood.mean())
             samples.append(self.model(None, drawn, n=len(part)).likelihood.mean())
         else:
+            self.tell("drawing pictures", len(x), len(x))
             columns = max(1, int(x.shape[0] ** 0.5))
             self.reporter.image(step, "samples", image_grid(torch.cat(samples), columns))
             self.reporter.image(step, "reconstructions", pair_grid(x, torch.cat(reconstructions), columns))

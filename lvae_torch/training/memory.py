@@ -118,15 +118,19 @@ def told_before(
         "evaluation": (found.evaluation, val.batch_size),
         "synthesis": (found.synthesis, synthesis_size),
     }
-    takes = ", ".join(f"{name} about {need.of(n) / GIB:.2f} GiB ({n} at once)" for name, (need, n) in planned.items())
+    takes = ", ".join(f"{name} {_size(need.of(n))} ({n} images at once)" for name, (need, n) in planned.items())
     free = free_of(device)
-    lines = [f"memory: {takes}" + (f"; {device} has {free / GIB:.1f} GiB free" if free else "")]
+    lines = [f"memory, about: {takes}" + (f"; {device} has {_size(free)} free" if free else "")]
     for phase in ("training", "evaluation"):
         need, n = planned[phase]
         if 0 < free < need.of_pass(n):
             what, remedy = _too_much("training" if phase == "training" else "evaluating", train, val, world)
             lines.append(f"WARNING: {what}, which may not fit. Set {remedy}.")
     return "\n".join(lines)
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / GIB:.1f} GiB" if n_bytes >= GIB else f"{n_bytes / 2**20:.0f} MiB"
 
 
 def out_of_memory(phase: str, train: TrainSection, val: ValSection, device: torch.device, world: int) -> OutOfMemory:

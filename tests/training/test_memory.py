@@ -154,19 +154,19 @@ def test_looking_at_the_needs_changes_nothing(family: str) -> None:
 def test_what_a_run_begins_with(monkeypatch: pytest.MonkeyPatch) -> None:
     gib = 2**30
     need = Need(weights=gib, fixed=0, per_image=gib // 10)
-    found = Needs(need, Need(gib, 0, gib // 4), Need(gib, 0, gib // 100))
+    found = Needs(need, Need(gib, 0, gib // 4), Need(0, 0, 4 * gib // 10))
     train_section, val = TrainSection(batch_size=40), ValSection(batch_size=20)
     monkeypatch.setattr(memory, "free_of", lambda device: 4.5 * gib)
-    line, *warnings_ = told_before(found, train_section, val, 100, CPU, world=2).splitlines()
+    line, *warnings_ = told_before(found, train_section, val, 1, CPU, world=2).splitlines()
     assert line == (
-        "memory: training about 3.00 GiB (20 at once), evaluation about 6.00 GiB (20 at once), "
-        "synthesis about 2.00 GiB (100 at once); cpu has 4.5 GiB free"
+        "memory, about: training 3.0 GiB (20 images at once), evaluation 6.0 GiB (20 images at once), "
+        "synthesis 410 MiB (1 images at once); cpu has 4.5 GiB free"
     )
     assert warnings_ == ["WARNING: evaluating takes 20 images at once, which may not fit. Set [val] batch_size = 10."]
     (training, _) = told_before(found, TrainSection(batch_size=60), val, 1, CPU, world=1).splitlines()[1:]
     assert "training takes 60 images at once" in training and "[train] accumulate = 2" in training
     monkeypatch.setattr(memory, "free_of", lambda device: 0)
-    assert "free" not in told_before(found, train_section, val, 100, CPU, world=2)
+    assert "free" not in told_before(found, train_section, val, 1, CPU, world=2)
 
 
 def failing(*_: object, **__: object) -> None:
