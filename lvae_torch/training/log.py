@@ -29,6 +29,12 @@ from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.section import RunSection
 from lvae_torch.training.meter import Reading
 
+LOST = (
+    "WARNING: most of these gradients or losses are not finite. Steps without a finite gradient change nothing; after "
+    "[optimizer] max_skips_in_a_row of them the run goes back to its last good checkpoint, or ends and names it. The "
+    "cure is a lower learning_rate, or a clip_norm."
+)
+
 
 @dataclass
 class TrainingWatch:
@@ -48,6 +54,7 @@ class TrainingWatch:
     is_asked_to_stop: Callable[[], bool] = lambda: False
     last: Evaluation | None = None
     _has_warned: bool = False
+    _has_told_lost: bool = False
 
     def begins(self, step: int, rollbacks: int = 0) -> None:
         """Training begins or continues at ``step``, after it went back so often."""
@@ -78,6 +85,9 @@ class TrainingWatch:
         self.reporter.scalars(step, values)
         if self.skip_norm is not None and not self._has_warned and 2 * reading.skipped_now >= reading.n_tried > 0:
             self._has_warned = warn_of_skip_norm(self.skip_norm, reading)
+        if reading.is_lost and not self._has_told_lost:
+            self._has_told_lost = True
+            say(LOST)
 
     def evaluated(self, step: int, evaluation: Evaluation, seconds: float) -> None:
         """Report an evaluation that took ``seconds``, with a grid of samples and one of reconstructions."""

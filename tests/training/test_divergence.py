@@ -132,11 +132,12 @@ def test_where_nothing_is_good_the_next_start_begins_anew(folder: Path, spoil: S
     assert [line["step"] for line in scalars(folder, "small") if "train/nll" in line] == list(range(1, 13))
 
 
-def test_an_end_without_a_number_is_no_success(folder: Path, spoil: Spoil) -> None:
-    spoil(range(10, 12), 99)
+def test_an_end_without_a_number_is_no_success(folder: Path, spoil: Spoil, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(range(8, 12), 99)
     with pytest.raises(NumericalError, match="most of the last steps were not finite"):
         run(folder, train__log_every=2, optimizer__max_skips_in_a_row=50)
     assert status(folder)["state"] == "failed"
+    assert capsys.readouterr().err.count("WARNING: most of these gradients") == 1, "at the first log line, not at each"
 
 
 @pytest.mark.parametrize(
@@ -217,6 +218,8 @@ def test_distributions_of_any_numbers_can_be_kept(tmp_path: Path, values: list[f
 def test_what_is_not_finite_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     ConsoleReporter(10).scalars(5, {"val/nelbo": math.nan, "val/nll": math.inf, "val/kl": 1.0})
     assert capsys.readouterr().err == "step 5: validation -ELBO not finite  NLL not finite  KL 1.00\n"
+    ConsoleReporter(10).scalars(5, {"val/nelbo": 11270194301298414.0, "val/nll": 2e6, "val/kl": 1.0})
+    assert capsys.readouterr().err == "step 5: validation -ELBO 1.13e+16  NLL 2000000.00  KL 1.00\n"
 
 
 def test_a_reading_is_lost_where_most_was_not_finite() -> None:
