@@ -101,23 +101,23 @@ def train(settings: Settings, wanted: Which = "last") -> None:
         reporters = stack.enter_context(closing(Reporters()))
         run = assemble(settings, data, model, processes, stop, folder, reporters, tell, start.state.origin)
         _begin(run, start, settings, folder)
-        processes.say(_memory_told(run, settings))
         report = _report(run, settings, folder) if processes.is_main and settings.run.report else None
         if report is not None:
             stack.callback(report.finish)  # when the status tells how the run ended
         status.steps, status.step = settings.train.total_steps, lambda: run.state.step
         with kept_status(status, processes, run.store.wait), _memory_explained(run, settings):
+            processes.say(_memory_told(run, settings))
 
-            def report_from(step: int) -> None:
+            def report_onwards() -> None:
                 if processes.is_main:
                     shown = [] if report is None else [report]  # after those whose files it reads
-                    reporters.restart([status, *_reporters(settings, step), *shown])
+                    reporters.restart([status, *_reporters(settings, run.state), *shown])
 
             def batches(step: int) -> AbstractContextManager[Iterator[Labelled]]:
                 return training_batches(data.split, data.order, processes, step, settings.data.on_device)
 
-            report_from(run.state.step)
-            fit_or_go_back(run, batches, report_from)
+            report_onwards()
+            fit_or_go_back(run, batches, report_onwards)
         if processes.is_main:
             reporters.close()
             print(training_summary(run, settings.train, settings.data, data, folder))
@@ -283,10 +283,10 @@ def _report(run: Run, settings: Settings, folder: RunFolder) -> ReportWriter:
     return ReportWriter(settings, looked_at, pictures, lambda: bool(run.stop.signal_name))
 
 
-def _reporters(settings: Settings, start_step: int) -> list[Reporter]:
-    s = settings
+def _reporters(settings: Settings, state: State) -> list[Reporter]:
+    s, is_evaluated = settings, state.evaluated_at == state.step
     values = listed(model=s.model, data=s.data, loss=s.loss, optimizer=s.optimizer, train=s.train)
-    return training_reporters(s.run, start_step, s.train.total_steps, to_cfg(s), values)
+    return training_reporters(s.run, state.step, is_evaluated, s.train.total_steps, to_cfg(s), values)
 
 
 if __name__ == "__main__":

@@ -157,16 +157,22 @@ def warn_of_skip_norm(skip_norm: float, reading: Reading) -> bool:
 
 
 def training_reporters(
-    section: RunSection, start_step: int, total_steps: int, settings_text: str, hparams: Mapping[str, str | float]
+    section: RunSection,
+    start_step: int,
+    is_evaluated: bool,
+    total_steps: int,
+    settings_text: str,
+    hparams: Mapping[str, str | float],
 ) -> list[Reporter]:
     """Reporters to ``metrics.jsonl``, the console and ``[run] trackers``, which continue from ``start_step``.
 
     Args:
+        is_evaluated: whether ``start_step`` was.
         hparams: hyperparameters that trackers list beside the run, by ``section.key``.
     """
     folder = RunFolder.of(section)
     return [
-        JsonlReporter(folder.metrics_jsonl, start_step),
+        JsonlReporter(folder.metrics_jsonl, start_step, is_evaluated),
         ConsoleReporter(total_steps, start_step),
         *trackers(section.trackers, Tracked(folder, start_step, total_steps, settings_text, hparams)),
     ]
