@@ -25,9 +25,10 @@ from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.order import TrainingOrder
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.distributed.processes import Processes
-from lvae_torch.hparams import in_steps, load
+from lvae_torch.hparams import in_steps, load, to_cfg
 from lvae_torch.info import shape_of_data
 from lvae_torch.models.sources import posterior_sample
+from lvae_torch.runs.checkpoint import About, State, TrainedOn
 from lvae_torch.runs.checkpoints import CheckpointStore
 
 N_IMAGES = 2000
@@ -59,6 +60,7 @@ def report(cfg: Path, pairs: int, batch_size: int, folder: Path) -> None:
     split = images(folder, shape, n_levels)
     order = TrainingOrder(len(split), batch_size, seed=0)
     store = CheckpointStore(folder / "checkpoints", keep=1)
+    about = About(to_cfg(settings), TrainedOn("random", "", shape, n_levels))
     x = step.preprocess(split.gather(order.batch(0)))
 
     def bare() -> None:
@@ -69,7 +71,7 @@ def report(cfg: Path, pairs: int, batch_size: int, folder: Path) -> None:
         step(split.gather(order.batch(k)), k)
 
     def checkpoint() -> None:
-        store.save(1, step.state_dict())
+        store.save(1, step.checkpoint(State(), about).as_dict())
         store.wait()
 
     bare(), whole(0), checkpoint()  # warm up

@@ -66,7 +66,11 @@ def _memory(settings: Settings, image_shape: ImageShape, build: Callable[[], Mod
         (name, ", ".join(f"{kept[checkpointing, p] / 2**20:.1f} MiB per image in {p}" for p in PRECISIONS))
         for name, checkpointing in (("kept for backward", False), ("activation_checkpointing", True))
     ]
-    return [*rows, *memory_rows(settings, needs(build, image_shape, train, settings.loss))]
+    with torch.device("meta"):  # tensors with shape and type, but no numbers
+        model = build()
+    if train.activation_checkpointing:
+        model.rematerialize()
+    return [*rows, *memory_rows(settings, needs(model, train, settings.loss))]
 
 
 def memory_rows(settings: Settings, found: Needs) -> list[tuple[str, str]]:

@@ -44,7 +44,7 @@ from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.initialization import check_first_loss, initialize
 from lvae_torch.training.log import TrainingWatch, listed, training_reporters
 from lvae_torch.training.loop import Plan, Run, check_steps, restore
-from lvae_torch.training.memory import out_of_memory
+from lvae_torch.training.memory import needs, out_of_memory, told_before
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import learning_rate, make_optimizer
 from lvae_torch.training.reduction import GradientReduction
@@ -63,7 +63,6 @@ def command(argv: Sequence[str]) -> None:
 
 def train(settings: Settings, wanted: Which = "last") -> None:
     """Train to the last step; all files go to ``runs/<run.name>/``.
-
 
     Args:
         wanted: the checkpoint to go on from, if the run has any.
@@ -97,6 +96,7 @@ def train(settings: Settings, wanted: Which = "last") -> None:
                 data.dump.verify(settings.data.train_split, settings.data.val_split, tell=checking)
         start = find_start(settings, data, folder, processes, wanted)
         settings, data = start.settings, replace(data, order=start.order)
+        stack.enter_context(start.on_its_threads(processes.say))
         stop = stack.enter_context(StopRequest(processes).listening())  # until here there is nothing to save
         reporters = stack.enter_context(closing(Reporters()))
         run = assemble(settings, data, model, processes, stop, folder, reporters, tell, start.state.origin)
@@ -106,17 +106,18 @@ def train(settings: Settings, wanted: Which = "last") -> None:
             stack.callback(report.finish)  # when the status tells how the run ended
         status.steps, status.step = settings.train.total_steps, lambda: run.state.step
         with kept_status(status, processes, run.store.wait), _memory_explained(run, settings):
+            processes.say(_memory_told(run, settings))
 
-            def report_from(step: int) -> None:
+            def report_onwards() -> None:
                 if processes.is_main:
                     shown = [] if report is None else [report]  # after those whose files it reads
-                    reporters.restart([status, *_reporters(settings, step), *shown])
+                    reporters.restart([status, *_reporters(settings, run.state), *shown])
 
             def batches(step: int) -> AbstractContextManager[Iterator[Labelled]]:
                 return training_batches(data.split, data.order, processes, step, settings.data.on_device)
 
-            report_from(run.state.step)
-            fit_or_go_back(run, batches, report_from)
+            report_onwards()
+            fit_or_go_back(run, batches, report_onwards)
         if processes.is_main:
             reporters.close()
             print(training_summary(run, settings.train, settings.data, data, folder))
@@ -137,6 +138,13 @@ def _begin(run: Run, start: Start, settings: Settings, folder: RunFolder) -> Non
     if start.is_older:  # the checkpoints of the course that the run leaves
         steps = run.store.set_aside(run.state.step)
         say(f"going on from step {run.state.step}; checkpoints after it ({', '.join(map(str, steps))}) become *.aside.")
+
+
+def _memory_told(run: Run, settings: Settings) -> str:
+    """What the run will take, and a warning where that may be too much; all ranks must find it out together."""
+    step, own = run.train_step, run.processes
+    found = needs(step.bare, settings.train, settings.loss, step.autocast)
+    return told_before(found, settings.train, settings.val, settings.synthesis.batch_size, own.device, own.world)
 
 
 @contextmanager
@@ -275,10 +283,10 @@ def _report(run: Run, settings: Settings, folder: RunFolder) -> ReportWriter:
     return ReportWriter(settings, looked_at, pictures, lambda: bool(run.stop.signal_name))
 
 
-def _reporters(settings: Settings, start_step: int) -> list[Reporter]:
-    s = settings
+def _reporters(settings: Settings, state: State) -> list[Reporter]:
+    s, is_evaluated = settings, state.evaluated_at == state.step
     values = listed(model=s.model, data=s.data, loss=s.loss, optimizer=s.optimizer, train=s.train)
-    return training_reporters(s.run, start_step, s.train.total_steps, to_cfg(s), values)
+    return training_reporters(s.run, state.step, is_evaluated, s.train.total_steps, to_cfg(s), values)
 
 
 if __name__ == "__main__":

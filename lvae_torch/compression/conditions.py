@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from lvae_torch.compression.stack import coding
+from lvae_torch.distributed.cpu import with_threads
 from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import Model
 
@@ -76,17 +77,15 @@ def conditions(model: Model, threads: int) -> Conditions:
 @contextmanager
 def reproducible(model: Model, threads: int) -> Iterator[None]:
     """Inside, the model is in evaluation mode, runs on so many threads, and always chooses the same algorithms."""
-    before = torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
     was_training = model.training
     try:
-        torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
         model.eval()
-        with torch.autocast(device_of(model).type, enabled=False):
+        with with_threads(threads), torch.autocast(device_of(model).type, enabled=False):
             yield
     finally:
-        torch.set_num_threads(before[0])
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[1:]
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before
         model.train(was_training)
 
 

@@ -1,6 +1,7 @@
-"""What the CPU can do with half precision, and what follows for a run on it."""
+"""What the CPU can do with half precision, what follows for a run on it, and on how many threads it computes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -43,3 +44,14 @@ def half_told(device: torch.device, precision: str, half: Half | None = None) ->
     if gain := GAINS.get(half):
         return f"This CPU has {half}: precision = bfloat16 trains about {gain} times faster (convolutional models)."
     return f"This CPU has {half}, and nobody has measured it: try whether precision = bfloat16 is faster."
+
+
+@contextmanager
+def with_threads(n_threads: int) -> Iterator[None]:
+    """Inside, PyTorch computes on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

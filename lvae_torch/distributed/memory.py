@@ -8,6 +8,8 @@ import torch
 
 SIGNS = ("can't allocate memory", "std::bad_alloc", "not enough memory", "could not create a memory object")
 """What PyTorch and oneDNN say on a CPU, where there is no type for it."""
+MEMINFO = Path("/proc/meminfo")
+GIB = 2**30
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # names that glibc's malloc.h gives to mallopt's options
 
 
@@ -41,6 +43,17 @@ def memory_of(device: torch.device) -> int:
     except (ValueError, OSError):
         return 0
     return min([whole, *map(_limit, ("memory.max", "memory/memory.limit_in_bytes"))])
+
+
+def free_of(device: torch.device) -> int:
+    """Bytes of ``device`` that this process may still take, beside the others of its run; 0 where that is unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if not MEMINFO.is_file():
+        return memory_of(device)
+    available = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable"))
+    n_processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    return min(int(available.split()[1]) * 2**10, memory_of(device)) // n_processes
 
 
 def _limit(file: str) -> int:

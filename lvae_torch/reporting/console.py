@@ -9,6 +9,9 @@ import numpy as np
 from lvae_torch.errors import say
 from lvae_torch.reporting.progress import Course, duration
 
+HUGE = 1e7
+"""What a diverged run has; digits of it tell nothing."""
+
 
 class ConsoleReporter:
     """Shows a progress bar on a terminal; elsewhere prints a line per log interval, with the time still to go."""
@@ -57,8 +60,10 @@ def _numbers(values: Mapping[str, float], prefix: str) -> str:
 
 
 def number(value: float, digits: int) -> str:
-    """With so many digits behind the point, or that it is none."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else "not finite"
+    """With so many digits behind the point, in short where it is huge, or that it is none."""
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:.{digits}f}" if abs(value) < HUGE else f"{value:.3g}"
 
 
 def _skipped(values: Mapping[str, float]) -> str:

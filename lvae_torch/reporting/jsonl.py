@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from lvae_torch.reporting.reporter import writing_to
 
 MOST_VALUES = 1024  # larger histograms are not written
 CHECKSUM = b', "crc32": '  # the last key of a line: the checksum of the line without it
+OWN = ("step", "time", "crc32")  # keys of a line; all others are names of numbers, such as val/nelbo
+Record = dict[str, Any]
 
 
 class JsonlReporter:
@@ -22,15 +25,17 @@ class JsonlReporter:
     A resumed run repeats the steps after ``start_step``, so their lines are removed, like an incomplete last line.
     Except for the times, the file then equals that of an uninterrupted run.
 
+    Args:
+        is_evaluated: whether the evaluation of ``start_step`` counts; else it will be repeated too.
     Raises:
         DataError: if a line that must stay is damaged, or the file cannot be written.
     """
 
-    def __init__(self, path: Path, start_step: int = 0) -> None:
+    def __init__(self, path: Path, start_step: int = 0, is_evaluated: bool = True) -> None:
         self._path = path
         if path.exists():
             text = path.read_bytes()
-            kept = _until(text, start_step, path)
+            kept = _until(text, start_step, is_evaluated, path)
             if kept != text:
                 with atomic_write(path) as file:
                     file.write(kept)
@@ -55,29 +60,35 @@ class JsonlReporter:
         """Does nothing: each line is already in the file."""
 
 
-def _until(text: bytes, last_step: int, path: Path) -> bytes:
+def _until(text: bytes, last_step: int, is_evaluated: bool, path: Path) -> bytes:
     """The lines of steps up to ``last_step``; steps need not be in order."""
     lines = text.split(b"\n")[:-1]  # after the last line end: nothing, or an incomplete line
-    steps = [_step(line) for line in lines]
-    n_kept = max((i + 1 for i, step in enumerate(steps) if step is not None and step <= last_step), default=0)
-    if None in steps[:n_kept]:
+    records = [_record(line) for line in lines]
+
+    def stays(record: Record | None) -> bool:
+        if record is None or record["step"] > last_step:
+            return False
+        return is_evaluated or record["step"] < last_step or not any(key.startswith("val/") for key in record)
+
+    n_kept = max((i + 1 for i, record in enumerate(records) if stays(record)), default=0)
+    if None in records[:n_kept]:
         raise DataError(
-            f"{path}: line {steps.index(None) + 1} is damaged. Restore the file from a copy, or remove that line."
+            f"{path}: line {records.index(None) + 1} is damaged. Restore the file from a copy, or remove that line."
         )
-    kept = zip(lines[:n_kept], steps, strict=False)
-    return b"".join(line + b"\n" for line, step in kept if step is not None and step <= last_step)
+    return b"".join(line + b"\n" for line, record in zip(lines, records, strict=True) if stays(record))
 
 
 def _sealed(line: bytes) -> bytes:
     return line[:-1] + CHECKSUM + str(zlib.crc32(line)).encode() + b"}"
 
 
-def _step(line: bytes) -> int | None:
-    """Step of a line; None if it is damaged. Lines of older versions have no checksum."""
+def _record(line: bytes) -> Record | None:
+    """What a line says; None if it is damaged. Lines of older versions have no checksum."""
     try:
         record = json.loads(line)
         if "crc32" in record and _sealed(line.rpartition(CHECKSUM)[0] + b"}") != line:
             return None
-        return int(record["step"])
+        is_known = all(key in OWN or "/" in key for key in record)
+        return record if is_known and isinstance(record["step"], int) else None
     except (ValueError, KeyError, TypeError):
         return None

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from lvae_torch.data.order import TrainingOrder
+from lvae_torch.distributed.place import n_cores
 from lvae_torch.hparams import Difference, Settings, differences, format_differences, schedules_are_in_epochs
 from lvae_torch.runs.checkpoint import NO_BEST, State
 from lvae_torch.training.optimization import LearningRate, learning_rate, without_jump
@@ -15,6 +16,8 @@ SCORED_ON = {("data", "val_split"), ("data", "limit_val"), ("val", "batch_norm")
 """Keys that make scores those of other images, or of another model: they cannot be compared."""
 LENGTH = {("train", "steps"), ("optimizer", "decay_end"), ("train", "batch_size")}
 """Keys that make a schedule longer or shorter."""
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables by which somebody asks for a number of threads."""
 JUMP = 0.01  # of the peak rate: less is none
 LEAD = 0.05  # of the steps that are left: how long the rate takes to a schedule of another length,
 LEAST_LEAD = 10  # but at least so many steps, or all that are left
@@ -102,6 +105,18 @@ def _rate_told(settings: Settings, state: State) -> str:
         f"the {settings.optimizer.schedule} schedule has another length: from step {int(step):,} on the learning rate "
         f"{way} from {before:.3g} to {after:.3g} over {int(length):,} steps, then follows it"
     )
+
+
+def threads_to_keep(known: Mapping[str, str], now: Mapping[str, str], environment: Mapping[str, str]) -> int | None:
+    """The threads that a run on a CPU was computed on so far; None to leave their number as it is.
+
+    It stays where the environment names one, where the machine has fewer cores, and where the bits differ anyway.
+    """
+    is_elsewhere = any(known.get(key) != now[key] for key in ("device", "processes"))
+    threads = known.get("threads", "")
+    if is_elsewhere or not threads or threads == now.get("threads") or any(map(environment.get, THREADS)):
+        return None
+    return int(threads) if int(threads) <= n_cores() else None
 
 
 def places_changed(known: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Change]:

@@ -1,6 +1,8 @@
 """From a cfg and a run's folder to the state that training starts from."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import torch
 
 from lvae_torch.data.order import TrainingOrder
 from lvae_torch.data.run_data import RunData
+from lvae_torch.distributed.cpu import with_threads
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.hparams import Settings, check_same_model, check_unchanged, in_steps, trained_settings
@@ -19,6 +22,7 @@ from lvae_torch.resuming.changes import (
     places_changed,
     settings_changed,
     table_of,
+    threads_to_keep,
 )
 from lvae_torch.runs.checkpoint import Checkpoint, State, load_chosen, load_newest, with_known_best
 from lvae_torch.runs.checkpoints import CheckpointStore, Which
@@ -40,9 +44,19 @@ class Start:
     is_older: bool = False
     """Whether the run goes on from a checkpoint that is not its newest: those after it are to be set aside."""
 
+    threads: int | None = None
+    """To compute on, as until now; None leaves them as they are."""
+
     @property
     def state(self) -> State:
         return State() if self.checkpoint is None else self.checkpoint.state
+
+    def on_its_threads(self, tell: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Inside, the run computes on as many threads as until now."""
+        if self.threads is None:
+            return nullcontext()
+        tell(f"threads: {self.threads}, as this run had until now; OMP_NUM_THREADS sets another number.")
+        return with_threads(self.threads)
 
 
 def as_checkpoint(name: str) -> Which:
@@ -86,11 +100,13 @@ def find_start(
     # A run of 0.1.0 comes where 0.1.0 came with it, as far as that took no jump in a longer run.
     least_lead = 0 if checkpoint.about.versions.get("lvae_torch", "").startswith("0.1.") else LEAST_LEAD
     state = after_changes(checkpoint.state, known, settings_, order, settings, least_lead)
+    known_on, now = checkpoint.about.computed_on, computed_on(processes)
+    threads = threads_to_keep(known_on, now, os.environ)
     changes: Sequence[Change] = [
         *settings_changed(known, settings_, checkpoint.state, state, order),
-        *places_changed(checkpoint.about.computed_on, computed_on(processes)),
+        *places_changed(known_on, now if threads is None else {**now, "threads": str(threads)}),
     ]
-    return Start(settings_, order, replace(checkpoint, state=state), table_of(changes), is_older)
+    return Start(settings_, order, replace(checkpoint, state=state), table_of(changes), is_older, threads)
 
 
 def computed_on(processes: Processes) -> dict[str, str]:

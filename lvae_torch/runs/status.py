@@ -41,7 +41,9 @@ class RunStatus:
         """Whether the run goes on under these settings; until then it may be refused, and keeps its old status."""
 
     def tell(self, phase: str, done: int = 0, total: int = 0) -> None:
-        """The run does this now, and has done so much of it."""
+        """The run does this now, and has done so much of it; when all of it is done, the run trains on."""
+        if self.has_begun and done >= total > 0:
+            phase, done, total = "training", self.step(), self.steps
         is_new = phase != self._phase
         if is_new:
             self._phase, self._since = phase, time.monotonic()
@@ -146,6 +148,7 @@ def kept_status(status: RunStatus, processes: Processes, finish_saving: Callable
 
     status.write("running")
     status.has_begun = True
+    status.tell("training", status.step(), status.steps)  # data was checked before
     try:
         try:
             yield

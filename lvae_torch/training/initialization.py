@@ -93,12 +93,12 @@ def first_loss(model: Model, batch: Labelled, seed: int) -> float:
     """Mean -ELBO of images x, (B, C, H, W), as in training, nats; changes nothing in the model."""
     seed_everything("first loss", seed)
     x, source = batch.images, of_classes(posterior_sample, batch.labels)
-    with _unchanged(model):
+    with unchanged(model):
         return float(elbo_terms(x, model.train()(x, source)).nelbo.double().mean())
 
 
 @contextmanager
-def _unchanged(model: Model) -> Iterator[None]:
+def unchanged(model: Model) -> Iterator[None]:
     """Afterwards buffers and mode of ``model`` are as before."""
     before, was_training = [buffer.clone() for buffer in model.buffers()], model.training
     try:

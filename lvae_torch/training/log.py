@@ -29,6 +29,12 @@ from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.section import RunSection
 from lvae_torch.training.meter import Reading
 
+LOST = (
+    "WARNING: most of these gradients or losses are not finite. Steps without a finite gradient change nothing; after "
+    "[optimizer] max_skips_in_a_row of them the run goes back to its last good checkpoint, or ends and names it. The "
+    "cure is a lower learning_rate, or a clip_norm."
+)
+
 
 @dataclass
 class TrainingWatch:
@@ -48,6 +54,7 @@ class TrainingWatch:
     is_asked_to_stop: Callable[[], bool] = lambda: False
     last: Evaluation | None = None
     _has_warned: bool = False
+    _has_told_lost: bool = False
 
     def begins(self, step: int, rollbacks: int = 0) -> None:
         """Training begins or continues at ``step``, after it went back so often."""
@@ -78,6 +85,9 @@ class TrainingWatch:
         self.reporter.scalars(step, values)
         if self.skip_norm is not None and not self._has_warned and 2 * reading.skipped_now >= reading.n_tried > 0:
             self._has_warned = warn_of_skip_norm(self.skip_norm, reading)
+        if reading.is_lost and not self._has_told_lost:
+            self._has_told_lost = True
+            say(LOST)
 
     def evaluated(self, step: int, evaluation: Evaluation, seconds: float) -> None:
         """Report an evaluation that took ``seconds``, with a grid of samples and one of reconstructions."""
@@ -106,6 +116,7 @@ class TrainingWatch:
             reconstructions.append(self.model(part.images, given).likelihood.mean())
             samples.append(self.model(None, drawn, n=len(part)).likelihood.mean())
         else:
+            self.tell("drawing pictures", len(x), len(x))
             columns = max(1, int(x.shape[0] ** 0.5))
             self.reporter.image(step, "samples", image_grid(torch.cat(samples), columns))
             self.reporter.image(step, "reconstructions", pair_grid(x, torch.cat(reconstructions), columns))
@@ -146,16 +157,22 @@ def warn_of_skip_norm(skip_norm: float, reading: Reading) -> bool:
 
 
 def training_reporters(
-    section: RunSection, start_step: int, total_steps: int, settings_text: str, hparams: Mapping[str, str | float]
+    section: RunSection,
+    start_step: int,
+    is_evaluated: bool,
+    total_steps: int,
+    settings_text: str,
+    hparams: Mapping[str, str | float],
 ) -> list[Reporter]:
     """Reporters to ``metrics.jsonl``, the console and ``[run] trackers``, which continue from ``start_step``.
 
     Args:
+        is_evaluated: whether ``start_step`` was.
         hparams: hyperparameters that trackers list beside the run, by ``section.key``.
     """
     folder = RunFolder.of(section)
     return [
-        JsonlReporter(folder.metrics_jsonl, start_step),
+        JsonlReporter(folder.metrics_jsonl, start_step, is_evaluated),
         ConsoleReporter(total_steps, start_step),
         *trackers(section.trackers, Tracked(folder, start_step, total_steps, settings_text, hparams)),
     ]

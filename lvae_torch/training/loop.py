@@ -24,6 +24,8 @@ from lvae_torch.training.step import TrainStep
 
 LONG = 60.0
 """Seconds of an evaluation that a checkpoint is written before."""
+RUINED = 100.0
+"""A run that ends worse than its best by so many times its size has failed; one that merely got worse has not."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Run:
     was_mostly_taken: bool = True
     """Whether most of the steps before the last checkpoint were taken."""
     ends_lost: bool = False
-    """Whether no step was taken since the log line before the last, for no gradient was finite."""
+    """Whether most steps since the log line before the last had no finite gradient, or no finite loss."""
 
 
 def fit(run: Run, batches: Iterable[Labelled]) -> None:
@@ -129,7 +131,7 @@ def _fit(run: Run, images: Iterator[Labelled]) -> None:
             save(run, is_best)
         if is_done:
             _choose_best(run)
-            _check_ended_well(run)
+            check_ended_well(run)
             return
         state.chosen_step = 0  # a finished run continues, so its choice no longer holds
         run.stop.ask()
@@ -178,11 +180,11 @@ def is_well(state: State) -> bool:
     return is_near(state.last_nelbo, state.best_nelbo) and is_near(state.last_logged, state.best_logged)
 
 
-def is_near(nelbo: float | None, best: float) -> bool:
-    """Whether a -ELBO, nats, is finite and not wildly worse than the best: by no more than its own size."""
+def is_near(nelbo: float | None, best: float, times: float = 1.0) -> bool:
+    """Whether a -ELBO, nats, is finite and not wildly worse than the best: by no more than so many times its size."""
     if nelbo is None:
         return True
-    return math.isfinite(nelbo) and nelbo <= best + max(abs(best), 1.0)
+    return math.isfinite(nelbo) and nelbo <= best + times * max(abs(best), 1.0)
 
 
 def _save_before_leaving(run: Run) -> None:
@@ -257,12 +259,19 @@ def _best_weights(run: Run) -> Weights:
         raise DataError(f"{error} It had the best weights; [val] patience = 0 trains on without them.") from error
 
 
-def _check_ended_well(run: Run) -> None:
+def check_ended_well(run: Run) -> None:
+    """
+    Raises:
+        Diverged: if what the run came to is not finite, or nothing beside its best.
+    """
     state = run.state
     if state.last_nelbo is not None and not math.isfinite(state.last_nelbo):
         raise Diverged(f"step {state.step}: the last evaluation is not finite.")
+    if not is_near(state.last_nelbo, state.best_nelbo, RUINED):
+        best = f"the best, {state.best_nelbo:.2f} at step {state.best_step}"
+        raise Diverged(f"step {state.step}: the last -ELBO, {state.last_nelbo:.2f} nats, is far above {best}.")
     if run.ends_lost:
-        raise Diverged(f"step {state.step}: none of the last steps was taken, for their gradients were not finite.")
+        raise Diverged(f"step {state.step}: the gradients or losses of most of the last steps were not finite.")
 
 
 def _log(run: Run, images_per_step: int) -> None:

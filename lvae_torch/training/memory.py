@@ -2,22 +2,26 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from lvae_torch.data.shapes import ImageShape
-from lvae_torch.distributed.memory import memory_of
+from lvae_torch.distributed.memory import GIB, free_of, memory_of
 from lvae_torch.elbo.bounds import Terms, elbo_terms
 from lvae_torch.elbo.section import LossSection, ValSection
 from lvae_torch.errors import OutOfMemory
 from lvae_torch.models.contract import Model
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.training.costs import Allocations
+from lvae_torch.training.initialization import unchanged
 from lvae_torch.training.section import TrainSection
 
 COUNTED = (2, 4)
 """Batch sizes that are run; memory grows evenly between them and beyond."""
+NEGLIGIBLE = 0.03
+"""What a pass takes for any number of images is a copy of a weight: below that share of it, one size will do."""
 MOMENTS = 2
 
 
@@ -31,7 +35,11 @@ class Need:
 
     def of(self, n_images: int) -> int:
         """The peak for so many images at once."""
-        return self.weights + max(0, self.fixed + n_images * self.per_image)
+        return self.weights + self.of_pass(n_images)
+
+    def of_pass(self, n_images: int) -> int:
+        """The part of it that comes and goes with the pass."""
+        return max(0, self.fixed + n_images * self.per_image)
 
 
 @dataclass(frozen=True)
@@ -41,53 +49,103 @@ class Needs:
     training: Need
     evaluation: Need
     synthesis: Need
+    """Drawing images; modes that read images take what an evaluation does."""
 
 
-def needs(build: Callable[[], Model], image_shape: ImageShape, train: TrainSection, loss: LossSection) -> Needs:
-    """What a model will need with these settings, in float32: bfloat16 takes less.
+def needs(
+    model: Model, train: TrainSection, loss: LossSection, half: AbstractContextManager[object] | None = None
+) -> Needs:
+    """What ``model`` will need with these settings, found by running it on few images.
 
     Args:
-        build: makes the model.
+        model: on the meta device it runs without numbers, and slower. Buffers stay, gradients do not.
+        half: the context for half precision, which the meta device does not know; by default all is float32.
     """
-    with torch.device("meta"):  # tensors with shape and type, but no numbers
-        model = build().train()
-    if train.activation_checkpointing:
-        model.rematerialize()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    n_bytes = sum(p.nbytes for p in parameters)
+    device, n_bytes = parameters[0].device, sum(p.nbytes for p in parameters)
+    largest = max(p.nbytes for p in parameters)
     held = n_bytes * (2 + MOMENTS + (train.ema_decay > 0))  # weights, gradients, moments, average
     for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)  # as in training, where all gradients are one vector
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)  # as in training, where all gradients are one vector
     repeats = loss.mc_samples * loss.iw_samples
+    prior = prior_sample([1.0] * len(model.latent_shapes()))
 
     def evaluated(n: int) -> Terms:
-        x = torch.empty(n, *image_shape, device="meta")
-        return elbo_terms(x, model(x, model.of_any_class(posterior_sample, n)))
+        x = torch.zeros(n, *model.image_shape, device=device)
+        with half or nullcontext():
+            return elbo_terms(x, model.forward(x, model.of_any_class(posterior_sample, n)))  # not as it is compiled
 
-    training = _need(lambda n: evaluated(n * repeats).nelbo.mean().backward(), held)
-    model.eval()
-    with torch.no_grad():
-        evaluation = _need(evaluated, held)
-        prior = prior_sample([1.0] * len(model.latent_shapes()))
-        drawn = _need(lambda n: model(None, model.of_any_class(prior, n), n=n).likelihood.mean(), n_bytes)
-    read = Need(n_bytes, evaluation.fixed, evaluation.per_image)
-    return Needs(training, evaluation, max(drawn, read, key=lambda need: need.per_image))
+    def drawn(n: int) -> Tensor:
+        return model.forward(None, model.of_any_class(prior, n), n=n).likelihood.mean()
+
+    with unchanged(model):
+        model.train()
+        training = _need(lambda n: evaluated(n * repeats).nelbo.mean().backward(), held, largest)
+        model.eval()
+        with torch.no_grad():
+            evaluation = _need(evaluated, held, largest)
+            synthesis = _need(drawn, n_bytes, largest)
+    return Needs(training, evaluation, synthesis)
 
 
-def _need(run: Callable[[int], object], weights: int) -> Need:
-    peaks = []
-    for n in COUNTED:
-        with Allocations() as allocations:
-            run(n)
-        peaks.append(allocations.peak)
-    per_image = (peaks[1] - peaks[0]) // (COUNTED[1] - COUNTED[0])
-    return Need(weights, peaks[0] - COUNTED[0] * per_image, per_image)
+def _need(run: Callable[[int], object], weights: int, largest: int) -> Need:
+    """The need of ``run``, of so many images, in a model whose largest weight takes ``largest`` bytes."""
+    few, more = COUNTED
+    peak = _peak(run, few)
+    if largest < NEGLIGIBLE * peak:
+        return Need(weights, 0, peak // few)
+    per_image = (_peak(run, more) - peak) // (more - few)
+    return Need(weights, peak - few * per_image, per_image)
+
+
+def _peak(run: Callable[[int], object], n_images: int) -> int:
+    with Allocations() as allocations:
+        run(n_images)
+    return allocations.peak
+
+
+def told_before(
+    found: Needs, train: TrainSection, val: ValSection, synthesis_size: int, device: torch.device, world: int
+) -> str:
+    """What a run begins with: a line of what it will take, and a warning for what may not fit, with the remedy.
+
+    Args:
+        synthesis_size: images that synthesis draws at once.
+    """
+    planned = {
+        "training": (found.training, train.batch_size // world // train.accumulate),
+        "evaluation": (found.evaluation, val.batch_size),
+        "synthesis": (found.synthesis, synthesis_size),
+    }
+    takes = ", ".join(f"{name} {_size(need.of(n))} ({n} images at once)" for name, (need, n) in planned.items())
+    free = free_of(device)
+    lines = [f"memory, about: {takes}" + (f"; {device} has {_size(free)} free" if free else "")]
+    for phase in ("training", "evaluation"):
+        need, n = planned[phase]
+        if 0 < free < need.of_pass(n):
+            what, remedy = _too_much("training" if phase == "training" else "evaluating", train, val, world)
+            lines.append(f"WARNING: {what}, which may not fit. Set {remedy}.")
+    return "\n".join(lines)
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / GIB:.1f} GiB" if n_bytes >= GIB else f"{n_bytes / 2**20:.0f} MiB"
 
 
 def out_of_memory(phase: str, train: TrainSection, val: ValSection, device: torch.device, world: int) -> OutOfMemory:
     """What to tell where a training run found no more memory, with the keys to change and to what."""
     whole = memory_of(device)
-    has = f"{device} has {whole / 2**30:.1f} GiB" if whole else str(device)
+    has = f"{device} has {whole / GIB:.1f} GiB" if whole else str(device)
+    what, remedy = _too_much(phase, train, val, world)
+    return OutOfMemory(
+        f"There is not enough memory: {what}, and {has}. Set {remedy}, and repeat the command; what was saved stays. "
+        "lvae info tells how much each needs."
+    )
+
+
+def _too_much(phase: str, train: TrainSection, val: ValSection, world: int) -> tuple[str, str]:
+    """How many images are computed at once, and what makes them fewer."""
     if phase == "training":
         share = train.batch_size // world
         at_once = share // train.accumulate
@@ -102,8 +160,4 @@ def out_of_memory(phase: str, train: TrainSection, val: ValSection, device: torc
         key = "images" if phase == "drawing pictures" and val.images < val.batch_size else "batch_size"
         number = getattr(val, key)
         ways, what = [f"[val] {key} = {max(1, math.ceil(number / 2))}"], f"{phase} takes {number} images at once"
-    remedy = ", or ".join(ways) or "a smaller model"
-    return OutOfMemory(
-        f"There is not enough memory: {what}, and {has}. Set {remedy}, and repeat the command; what was saved stays. "
-        "lvae info tells how much each needs."
-    )
+    return what, ", or ".join(ways) or "a smaller model"

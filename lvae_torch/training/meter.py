@@ -51,8 +51,10 @@ class Reading:
 
     @property
     def is_lost(self) -> bool:
-        """Whether no step could be taken, for no gradient was finite."""
-        return self.n_steps == 0 and self.skipped_now > 0 and not self.finite_norms
+        """Whether most of the steps had no finite gradient, or those taken no finite loss."""
+        n_known = min(self.n_tried, KEPT_NORMS)
+        not_finite = len(self.skipped_norms) - len(self.finite_norms)
+        return 2 * not_finite > n_known or (self.n_steps > 0 and not math.isfinite(self.nelbo))
 
 
 class Meter:

@@ -12,11 +12,11 @@ Batches = Callable[[int], AbstractContextManager[Iterator[Labelled]]]
 """The first step -> endless batches from there on."""
 
 
-def fit_or_go_back(run: Run, batches: Batches, rewind: Callable[[int], None]) -> None:
+def fit_or_go_back(run: Run, batches: Batches, rewind: Callable[[], None]) -> None:
     """``fit``, and after a divergence again from the last good checkpoint, as often as the plan allows.
 
     Args:
-        rewind: told the step that the run went back to.
+        rewind: called after the run went back.
     Raises:
         NumericalError: if it diverged once more; what it ruined is set aside, so that the next start is a good one.
     """
@@ -27,7 +27,7 @@ def fit_or_go_back(run: Run, batches: Batches, rewind: Callable[[int], None]) ->
             return
         except Diverged as reason:
             go_back(run, reason)
-            rewind(run.state.step)
+            rewind()
 
 
 def go_back(run: Run, reason: Diverged) -> None:

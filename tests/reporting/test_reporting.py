@@ -150,6 +150,17 @@ def test_later_steps_go_where_an_earlier_one_was_told_again_behind_them(tmp_path
     assert [record["step"] for record in records(path)] == [1, 2, 2, 3, 4, 4, 3]
 
 
+def test_an_evaluation_that_will_be_repeated_is_not_told_twice(tmp_path: Path) -> None:
+    """A kill came between its lines and the checkpoint that knows of it."""
+    whole, resumed = tmp_path / "whole.jsonl", tmp_path / "resumed.jsonl"
+    report_steps(whole, 1, 6)
+    report_steps(resumed, 1, 6)
+    JsonlReporter(resumed, 6, is_evaluated=False).scalars(6, {"val/nelbo": 6.0})
+    assert records(resumed) == records(whole)
+    JsonlReporter(resumed, 6)
+    assert records(resumed) == records(whole)
+
+
 def test_lines_of_an_older_version_without_checksums_stay(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     old = b"".join(b'{"step": %d, "time": 1.8e9, "train/loss": %d}\n' % (step, step) for step in range(1, 7))
@@ -170,7 +181,11 @@ def test_a_start_from_nothing_drops_what_a_lost_start_wrote(tmp_path: Path) -> N
 CHANGED = b'{"step": 3, "time": 1.8e9, "train/loss": 1.0, "crc32": 2}'
 
 
-@pytest.mark.parametrize("damage", [b"\0\0\0", b"\xff\xfe", b"", b"[1]", b'{"step": 2, "crc32": 1}', CHANGED])
+NAMELESS = b'{"step": 3, "time": 1.8e9, "train/loss": 2.0, "crg32": 3}'
+"""A byte of the checksum's own name is another."""
+
+
+@pytest.mark.parametrize("damage", [b"\0\0\0", b"\xff\xfe", b"", b"[1]", b'{"step": 2, "crc32": 1}', CHANGED, NAMELESS])
 def test_damage_in_the_middle_is_refused_by_name(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "metrics.jsonl"
     report_steps(path, 1, 6)

@@ -86,6 +86,27 @@ def test_the_status_is_fresh_whatever_takes_long(tmp_path: Path, monkeypatch: py
     assert found["seconds_to_go"] > 0
 
 
+def test_what_is_over_is_not_said_to_go_on(tmp_path: Path) -> None:
+    """Between log lines, which may be hours apart, a run trains."""
+    folder, alone = RunFolder(tmp_path, "r"), Processes(0, 1, torch.device("cpu"))
+    folder.path.mkdir()
+    status, phases = RunStatus(folder, alone, steps=10, batch_size=4), []
+    status.step = lambda: 3
+    status.tell("checking data", 5, 5)
+    with status_module.kept_status(status, alone, lambda: None):
+        for work in (
+            ("evaluating", 2, 9),
+            ("evaluating", 9, 9),
+            ("drawing pictures", 8, 64),
+            ("drawing pictures", 64, 64),
+        ):
+            phases.append(read_json(folder.status_json)["phase"])
+            status.tell(*work)
+        found = read_json(folder.status_json)
+    assert phases == ["training", "evaluating", "training", "drawing pictures"]
+    assert (found["phase"], found["done"], found["total"]) == ("training", 3, 10)
+
+
 def test_a_run_that_was_refused_keeps_its_status(tmp_path: Path) -> None:
     small.write_dump(tmp_path / "dumps")
     train(small.settings(tmp_path))

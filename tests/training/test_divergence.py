@@ -3,8 +3,10 @@
 import json
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import small
@@ -13,14 +15,14 @@ from test_runs import assert_same_bits, checkpoint, scalars
 
 from lvae_torch.elbo.bounds import Terms
 from lvae_torch.elbo.objective import Objective
-from lvae_torch.errors import CfgError, DataError, NumericalError
+from lvae_torch.errors import CfgError, DataError, Diverged, NumericalError
 from lvae_torch.files import read_json
 from lvae_torch.reporting.console import ConsoleReporter
 from lvae_torch.reporting.trackers.tensorboard import TensorBoardReporter
 from lvae_torch.runs.checkpoint import State
 from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.train import train
-from lvae_torch.training.loop import is_well
+from lvae_torch.training.loop import check_ended_well, is_well
 from lvae_torch.training.meter import Reading
 
 # A checkpoint and an evaluation every other step, and an end after more than two bad steps in a row.
@@ -114,6 +116,14 @@ def test_without_going_back_the_same_command_goes_on_from_what_is_good(folder: P
     assert_same_bits(checkpoint(folder, "small")["model"], checkpoint(folder, "whole")["model"])
 
 
+@pytest.mark.parametrize(("last", "ends_well"), [(99.0, True), (1000.0, True), (10101.0, False), (math.nan, False)])
+def test_a_run_that_ends_in_ruin_has_not_finished(last: float, ends_well: bool) -> None:
+    """Also where all its numbers are finite; one that overfits is another thing."""
+    run = SimpleNamespace(state=State(9, best_step=5, best_nelbo=100.0, last_nelbo=last), ends_lost=False)
+    with nullcontext() if ends_well else pytest.raises(Diverged, match="step 9: the last"):
+        check_ended_well(cast(Any, run))
+
+
 def test_where_nothing_is_good_the_next_start_begins_anew(folder: Path, spoil: Spoil) -> None:
     spoil(range(3), 1)
     with pytest.raises(NumericalError, match=r"No checkpoint is good.*the run begins anew"):
@@ -122,11 +132,12 @@ def test_where_nothing_is_good_the_next_start_begins_anew(folder: Path, spoil: S
     assert [line["step"] for line in scalars(folder, "small") if "train/nll" in line] == list(range(1, 13))
 
 
-def test_an_end_without_a_number_is_no_success(folder: Path, spoil: Spoil) -> None:
-    spoil(range(10, 12), 99)
-    with pytest.raises(NumericalError, match="none of the last steps was taken"):
+def test_an_end_without_a_number_is_no_success(folder: Path, spoil: Spoil, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(range(8, 12), 99)
+    with pytest.raises(NumericalError, match="most of the last steps were not finite"):
         run(folder, train__log_every=2, optimizer__max_skips_in_a_row=50)
     assert status(folder)["state"] == "failed"
+    assert capsys.readouterr().err.count("WARNING: most of these gradients") == 1, "at the first log line, not at each"
 
 
 @pytest.mark.parametrize(
@@ -207,13 +218,16 @@ def test_distributions_of_any_numbers_can_be_kept(tmp_path: Path, values: list[f
 def test_what_is_not_finite_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     ConsoleReporter(10).scalars(5, {"val/nelbo": math.nan, "val/nll": math.inf, "val/kl": 1.0})
     assert capsys.readouterr().err == "step 5: validation -ELBO not finite  NLL not finite  KL 1.00\n"
+    ConsoleReporter(10).scalars(5, {"val/nelbo": 11270194301298414.0, "val/nll": 2e6, "val/kl": 1.0})
+    assert capsys.readouterr().err == "step 5: validation -ELBO 1.13e+16  NLL 2000000.00  KL 1.00\n"
 
 
-def test_a_reading_is_lost_where_no_gradient_was_finite() -> None:
-    def reading(taken: int, norms: tuple[float, ...]) -> Reading:
-        return Reading(0, 0, (), 0, taken, len(norms), len(norms), {}, norms, len(norms))
+def test_a_reading_is_lost_where_most_was_not_finite() -> None:
+    def reading(taken: int, norms: tuple[float, ...], nll: float = 0) -> Reading:
+        return Reading(0, nll, (), 0, taken, len(norms), len(norms), {}, norms, len(norms))
 
-    assert reading(0, (math.nan, math.inf)).is_lost
+    assert reading(0, (math.nan, math.inf)).is_lost and reading(1, (math.nan,) * 2).is_lost
+    assert reading(5, (), math.inf).is_lost and not reading(5, ()).is_lost
     assert not reading(1, (math.nan,)).is_lost and not reading(0, (math.nan, 5.0)).is_lost
 
 

@@ -18,10 +18,11 @@ from lvae_torch.elbo.section import LossSection, ValSection
 from lvae_torch.errors import OutOfMemory
 from lvae_torch.hparams import load_text
 from lvae_torch.models.contract import Model
-from lvae_torch.models.sources import posterior_sample
+from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
-from lvae_torch.training.memory import Need, needs, out_of_memory
+from lvae_torch.training import memory
+from lvae_torch.training.memory import Need, Needs, needs, out_of_memory, told_before
 from lvae_torch.training.section import TrainSection
 
 CPU = torch.device("cpu")
@@ -34,7 +35,7 @@ MAKERS: dict[str, Callable[..., Model]] = {
     "vae": lambda scale: small.one_latent("vae", (3, 16, 16), 256, widths=(8 * scale, 16 * scale, 16)),
     "vlae": lambda scale: small.one_latent("vlae", (3, 16, 16), 256, widths=(8 * scale, 16 * scale, 16)),
     "vqvae": lambda scale: small.vqvae((3, 16, 16), width=8 * scale),
-    "pixelcnn": lambda scale: small.pixelcnn((1, 8, 8), width=8 * scale),
+    "pixelcnn": lambda scale: small.pixelcnn((1, 8, 8), width=64 * scale),
 }
 
 
@@ -60,7 +61,7 @@ def test_estimates_are_what_is_measured(family: str, scale: int) -> None:
     """Training, evaluation and synthesis, within 15 %."""
     model = MAKERS[family](scale)
     shape = model.image_shape
-    found = needs(lambda: MAKERS[family](scale), shape, TrainSection(ema_decay=0.0), LossSection())
+    found = needs(model, TrainSection(ema_decay=0.0), LossSection())
     x = torch.rand(N, *shape)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -69,10 +70,12 @@ def test_estimates_are_what_is_measured(family: str, scale: int) -> None:
     model.eval()
     with torch.no_grad():
         measured["evaluation"] = profiled(lambda: elbo_terms(x, model(x, posterior_sample)))
+        prior = prior_sample([1.0] * len(model.latent_shapes()))
+        measured["synthesis"] = profiled(lambda: model(None, prior, n=N).likelihood.mean())
     for name, peak in measured.items():
         need: Need = getattr(found, name)
-        estimate = need.fixed + N * need.per_image
-        assert estimate == pytest.approx(peak + (x.nbytes), rel=0.15), (name, estimate, peak)
+        given = 0 if name == "synthesis" else x.nbytes
+        assert need.of_pass(N) == pytest.approx(peak + given, rel=0.15), (name, need, peak)
 
 
 def test_batch_sizes_follow_those_of_training() -> None:
@@ -132,6 +135,38 @@ def test_what_is_told_where_training_finds_no_memory() -> None:
         assert part in told, told
     told = str(out_of_memory("evaluating", train_section, val, CPU, world=1))
     assert "evaluating takes 30 images at once" in told and "Set [val] batch_size = 15" in told
+
+
+@pytest.mark.parametrize("family", ["spatial_lvae", "vqvae", "ladder"])
+def test_looking_at_the_needs_changes_nothing(family: str) -> None:
+    """And without numbers it finds the same."""
+    model, train_section = MAKERS[family](1).eval(), TrainSection()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = needs(model, train_section, LossSection())
+    assert not model.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    without = needs(model.to("meta"), train_section, LossSection())
+    for phase in ("training", "evaluation", "synthesis"):
+        assert getattr(without, phase).of(N) == pytest.approx(getattr(found, phase).of(N), rel=0.01), phase
+
+
+def test_what_a_run_begins_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    gib = 2**30
+    need = Need(weights=gib, fixed=0, per_image=gib // 10)
+    found = Needs(need, Need(gib, 0, gib // 4), Need(0, 0, 4 * gib // 10))
+    train_section, val = TrainSection(batch_size=40), ValSection(batch_size=20)
+    monkeypatch.setattr(memory, "free_of", lambda device: 4.5 * gib)
+    line, *warnings_ = told_before(found, train_section, val, 1, CPU, world=2).splitlines()
+    assert line == (
+        "memory, about: training 3.0 GiB (20 images at once), evaluation 6.0 GiB (20 images at once), "
+        "synthesis 410 MiB (1 images at once); cpu has 4.5 GiB free"
+    )
+    assert warnings_ == ["WARNING: evaluating takes 20 images at once, which may not fit. Set [val] batch_size = 10."]
+    (training, _) = told_before(found, TrainSection(batch_size=60), val, 1, CPU, world=1).splitlines()[1:]
+    assert "training takes 60 images at once" in training and "[train] accumulate = 2" in training
+    monkeypatch.setattr(memory, "free_of", lambda device: 0)
+    assert "free" not in told_before(found, train_section, val, 1, CPU, world=2)
 
 
 def failing(*_: object, **__: object) -> None:

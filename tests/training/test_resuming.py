@@ -12,10 +12,18 @@ import torch
 from test_runs import checkpoint, scalars
 
 from lvae_torch.data.order import TrainingOrder
+from lvae_torch.distributed.cpu import with_threads
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
 from lvae_torch.hparams import in_steps
-from lvae_torch.resuming.changes import after_changes, places_changed, settings_changed, table_of
+from lvae_torch.resuming.changes import (
+    THREADS,
+    after_changes,
+    places_changed,
+    settings_changed,
+    table_of,
+    threads_to_keep,
+)
 from lvae_torch.runs.checkpoint import State
 from lvae_torch.train import command, train
 from lvae_torch.training.step import TrainStep
@@ -201,6 +209,46 @@ def test_another_number_of_threads_is_told(folder: Path, capsys: pytest.CaptureF
         torch.set_num_threads(threads)
     row = next(line for line in capsys.readouterr().err.splitlines() if "[where] threads" in line)
     assert f"'{threads}'" in row and f"'{threads + 1}'" in row and "last bits differ" in row
+
+
+def test_a_run_keeps_its_threads(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, although a new start would compute on another number."""
+    monkeypatch.setattr("lvae_torch.resuming.changes.n_cores", lambda: 8)
+    with with_threads(2):
+        run(folder, run__name="whole", train__steps=4)
+        run(folder, train__steps=2)
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    with with_threads(1):
+        run(folder, train__steps=4)
+        assert torch.get_num_threads() == 1
+    told = capsys.readouterr().err
+    assert "threads: 2, as this run had until now" in told and "[where] threads" not in told
+    whole, parts = (checkpoint(folder, name) for name in ("whole", "small"))
+    assert whole["meta"]["computed_on"] == parts["meta"]["computed_on"]
+    for name, weight in whole["model"].items():
+        assert torch.equal(weight, parts["model"][name]), name
+
+
+@pytest.mark.parametrize(
+    ("known", "now", "environment"),
+    [
+        ({}, {}, {}),
+        ({"threads": "2"}, {"threads": "2"}, {}),
+        ({"threads": "2"}, {"threads": "1"}, {"OMP_NUM_THREADS": "1"}),
+        ({"threads": "2"}, {"threads": "1", "processes": "2"}, {}),
+        ({"threads": "16"}, {}, {}),
+        ({"threads": "2"}, {"device": "cuda H"}, {}),
+    ],
+)
+def test_where_the_threads_are_left_as_they_are(
+    known: dict[str, str], now: dict[str, str], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lvae_torch.resuming.changes.n_cores", lambda: 8)
+    place = {"device": "cpu", "processes": "1"}
+    assert threads_to_keep({**place, **known}, {**place, "threads": "1", **now}, environment) is None
 
 
 def test_places_are_told_where_both_are_known() -> None:
