@@ -51,7 +51,15 @@ from lvae_torch.training.reduction import GradientReduction
 from lvae_torch.training.rollback import fit_or_go_back
 from lvae_torch.training.step import TrainStep
 from lvae_torch.training.summary import training_summary
-from lvae_torch.training.wrapping import as_called, autocast, check_processes, half_weights, is_graphed, place
+from lvae_torch.training.wrapping import (
+    as_called,
+    autocast,
+    check_processes,
+    choose_kernels,
+    half_weights,
+    is_graphed,
+    place,
+)
 
 
 def command(argv: Sequence[str]) -> None:
@@ -78,6 +86,7 @@ def train(settings: Settings, wanted: Which = "last") -> None:
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
         check_processes(settings.train, processes)
+        choose_kernels(settings.train, settings.run.deterministic, processes.device)
         if told_half := half_told(processes.device, settings.train.precision):
             processes.say(told_half)
         parts = settings.model, settings.loss, settings.train, data.dump.image_shape, data.levels, processes.world

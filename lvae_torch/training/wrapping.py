@@ -1,5 +1,6 @@
 """Applies the switches of [train] to a model, and checks that they fit the processes."""
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
@@ -27,6 +28,19 @@ def check_processes(section: TrainSection, processes: Processes) -> None:
         )
     if section.sync_batch_norm and processes.device.type != "cuda":
         raise CfgError("[train] sync_batch_norm = True needs GPUs; PyTorch has none of it for CPUs. Set it False.")
+
+
+def choose_kernels(section: TrainSection, is_deterministic: bool, device: torch.device) -> None:
+    """Let the libraries of a card choose kernels as the switches say, for the whole process. A CPU has no choice."""
+    if device.type != "cuda":
+        return
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = section.tf32
+    torch.backends.cudnn.benchmark = section.cudnn_benchmark
+    if is_deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+        torch.use_deterministic_algorithms(True)
+        # No step reads what nothing wrote.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def place(section: TrainSection, model: Model, device: torch.device) -> None:
