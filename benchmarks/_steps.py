@@ -15,7 +15,15 @@ from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import make_optimizer
 from lvae_torch.training.section import OptimizerSection
 from lvae_torch.training.step import TrainStep
-from lvae_torch.training.wrapping import as_called, autocast, choose_kernels, half_weights, is_graphed, place
+from lvae_torch.training.wrapping import (
+    as_called,
+    autocast,
+    choose_kernels,
+    gradient_slices,
+    half_weights,
+    is_graphed,
+    place,
+)
 
 CPU = torch.device("cpu")
 
@@ -36,6 +44,7 @@ def whole_step(
     With a learning ``rate`` of 0 no step changes the next one.
     """
     train, device = settings.train, next(model.parameters()).device
+    alone = Processes(0, 1, device)
     choose_kernels(train, settings.run.deterministic, device)
     model.train()
     flat = FlatParameters(model)
@@ -54,5 +63,6 @@ def whole_step(
         accumulate=train.accumulate,
         autocast=autocast(train, device),
         is_graphed=is_graphed(train, device),
-        half=half_weights(train, model, flat, Processes(0, 1, device)),
+        half=half_weights(train, model, flat, alone),
+        slices=gradient_slices(flat, alone),
     )

@@ -47,7 +47,6 @@ from lvae_torch.training.loop import Plan, Run, check_steps, restore
 from lvae_torch.training.memory import out_of_memory
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import learning_rate, make_optimizer
-from lvae_torch.training.reduction import GradientReduction
 from lvae_torch.training.rollback import fit_or_go_back
 from lvae_torch.training.step import TrainStep
 from lvae_torch.training.summary import training_summary
@@ -56,6 +55,7 @@ from lvae_torch.training.wrapping import (
     autocast,
     check_processes,
     choose_kernels,
+    gradient_slices,
     half_weights,
     is_graphed,
     place,
@@ -240,7 +240,7 @@ def assemble(
         accumulate=settings.train.accumulate,
         autocast=autocast(settings.train, processes.device),
         is_graphed=is_graphed(settings.train, processes.device),
-        reduction=GradientReduction(flat, processes.world) if processes.world > 1 else None,
+        slices=gradient_slices(flat, processes),
         half=half_weights(settings.train, bare, flat, processes),
     )
     dump, n_pictures = data.dump, settings.val.images if processes.is_main else 0

@@ -31,7 +31,7 @@ from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.synthesis.modes import MODES
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
-from lvae_torch.training.reduction import GradientReduction
+from lvae_torch.training.reduction import GradientSlices
 
 STEPS = 60
 SHORT = (
@@ -128,7 +128,7 @@ def one_rank_exchanges(bench: Bench) -> Iterator[Row]:
         yield Row("sum over one rank", {"MB": x.nbytes / 1e6, "ms": 1e3 * seconds})
         settings = settings_of("quickstart", *bench.quickstart)
         alone, grouped = small_step(bench, settings), small_step(bench, settings)
-        grouped.reduction = GradientReduction(grouped.flat, 1)
+        grouped.slices = GradientSlices(grouped.flat, world=1, collecting=True)
         raw = bench.images(4 if bench.is_quick else BATCH, *shape_of_data(settings))
         for step in (alone, grouped):
             for k in range(2 if bench.is_quick else 10):
