@@ -17,6 +17,7 @@ if __name__ == "__main__":
 from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.loader import training_batches
 from lvae_torch.data.run_data import RunData
+from lvae_torch.distributed.compiling import prepare_compiling
 from lvae_torch.distributed.cpu import half_told
 from lvae_torch.distributed.memory import is_out_of_memory
 from lvae_torch.distributed.processes import Processes, start_processes
@@ -86,6 +87,8 @@ def train(settings: Settings, wanted: Which = "last") -> None:
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
         check_processes(settings.train, processes)
+        if settings.train.compile:
+            prepare_compiling(Path(settings.run.runs))
         choose_kernels(settings.train, settings.run.deterministic, processes.device)
         if told_half := half_told(processes.device, settings.train.precision):
             processes.say(told_half)

@@ -16,6 +16,8 @@ from lvae_torch.distributions.noise import normal_like
 from lvae_torch.distributions.precision import widened
 
 LOG_2PI = math.log(2 * math.pi)
+FLOOR = -30.0
+"""Below it softplus(x) equals e^x in float64, until it underflows."""
 
 
 def log_softplus(raw: Tensor, beta: float = 1.0) -> Tensor:
@@ -176,25 +178,23 @@ def _shifts(params: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], ...]:
 
 
 class _LogSoftplus(torch.autograd.Function):
-    """log(softplus(beta raw) / beta); below the floor softplus(x) equals e^x in float64 until it underflows."""
-
-    FLOOR = -30.0
+    """log(softplus(beta raw) / beta)."""
 
     @staticmethod
     def forward(ctx: Any, raw: Tensor, beta: float) -> Tensor:
         x = raw if beta == 1.0 else beta * raw
-        plus = softplus(x.clamp(min=_LogSoftplus.FLOOR))
+        plus = softplus(x.clamp(min=FLOOR))
         ctx.save_for_backward(x, plus)
         ctx.beta = beta
-        y = torch.where(x < _LogSoftplus.FLOOR, x, plus.log())
+        y = torch.where(x < FLOOR, x, plus.log())
         return y if beta == 1.0 else y.sub_(math.log(beta))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         x, plus = ctx.saved_tensors
-        above = torch.ops.aten.softplus_backward(g / plus, x.clamp(min=_LogSoftplus.FLOOR), 1.0, 20.0)
-        to_x = torch.where(x < _LogSoftplus.FLOOR, g, above)
+        above = torch.ops.aten.softplus_backward(g / plus, x.clamp(min=FLOOR), 1.0, 20.0)
+        to_x = torch.where(x < FLOOR, g, above)
         return to_x if ctx.beta == 1.0 else to_x.mul_(ctx.beta), None
 
 
