@@ -3,6 +3,7 @@
 import torch
 
 from lvae_torch.data.transforms import Preprocess
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.objective import Objective
 from lvae_torch.elbo.section import LossSection
 from lvae_torch.hparams import Settings
@@ -14,7 +15,15 @@ from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import make_optimizer
 from lvae_torch.training.section import OptimizerSection
 from lvae_torch.training.step import TrainStep
-from lvae_torch.training.wrapping import autocast, is_graphed
+from lvae_torch.training.wrapping import (
+    as_called,
+    autocast,
+    choose_kernels,
+    gradient_slices,
+    half_weights,
+    is_graphed,
+    place,
+)
 
 CPU = torch.device("cpu")
 
@@ -22,33 +31,38 @@ CPU = torch.device("cpu")
 def trained_model(settings: Settings, device: torch.device = CPU) -> Model:
     """Its weights drawn from seed 0, in training mode and in the memory format that training uses."""
     torch.manual_seed(0)
-    model = settings.model.build(*shape_of_data(settings)).to(device)
-    return model.to(memory_format=torch.channels_last).train()
+    model = settings.model.build(*shape_of_data(settings))
+    place(settings.train, model, device)
+    return model.train()
 
 
-def whole_step(settings: Settings, model: Model, section: OptimizerSection | None = None) -> TrainStep:
-    """Optimizer (Adamax unless ``section`` says another), EMA, skip guard and meter.
+def whole_step(
+    settings: Settings, model: Model, section: OptimizerSection | None = None, rate: float = 0.0
+) -> TrainStep:
+    """Optimizer (Adamax unless ``section`` says another), EMA, skip guard and meter, with the switches of [train].
 
-    The learning rate is 0, so that no step changes the next one.
+    With a learning ``rate`` of 0 no step changes the next one.
     """
     train, device = settings.train, next(model.parameters()).device
+    alone = Processes(0, 1, device)
+    choose_kernels(train, settings.run.deterministic, device)
     model.train()
-    if train.activation_checkpointing:
-        model.rematerialize()
     flat = FlatParameters(model)
     section = section or OptimizerSection()
     return TrainStep(
         section=section,
-        model=model,
+        model=as_called(train, model),
         bare=model,
         flat=flat,
         ema=Ema(model, 0.999),
         objective=Objective(LossSection(), model.image_shape),
         optimizer=make_optimizer(section, flat),
-        learning_rate=lambda step: 0.0,
+        learning_rate=lambda step: rate,
         meter=Meter(len(model.latent_shapes()), device),
         preprocess=Preprocess(shape_of_data(settings)[1]).training,
         accumulate=train.accumulate,
         autocast=autocast(train, device),
         is_graphed=is_graphed(train, device),
+        half=half_weights(train, model, flat, alone),
+        slices=gradient_slices(flat, alone),
     )

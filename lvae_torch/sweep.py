@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +20,9 @@ from lvae_torch.synthesis.modes import MODES
 
 PARSER = new_parser("sweep")
 PARSER.add_argument("cfgs", nargs="+", type=Path, metavar="CFG", help="the .cfg files")
-PARSER.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (default 1)")
+PARSER.add_argument(
+    "--jobs", type=int, default=1, metavar="N", help="runs side by side (default 1), spread over the cards"
+)
 add_overrides(PARSER)
 PARSER.add_argument("--mode", choices=list(MODES), action="append", default=[], dest="modes",
                     help="what to do with each trained run, if not what its cfg says; may be repeated")  # fmt: skip
@@ -30,6 +32,7 @@ PARSER.add_argument("--figures", type=Path, metavar="FOLDER", help="draw the run
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
+from lvae_torch.distributed.cards import cards_by_name
 from lvae_torch.distributed.launcher import STARTED_BY
 from lvae_torch.distributed.place import n_cores
 from lvae_torch.distributed.signals import stop_signals
@@ -53,6 +56,8 @@ class Job:
     process: "subprocess.Popen[bytes] | None" = None
     status: int = 0
     """Exit status of the first command that failed."""
+    card: str | None = None
+    """The card of the current command, as CUDA_VISIBLE_DEVICES calls it, where there are several."""
     started: float = 0.0
     """Time at which the first command began."""
 
@@ -127,12 +132,12 @@ def _loops(name: str, needed: Mapping[str, str | None]) -> bool:
 
 
 def work(jobs: Sequence[Job], side_by_side: int) -> None:
-    """Do all jobs, at most ``side_by_side`` at a time, each with its share of the cores.
+    """Do all jobs, at most ``side_by_side`` at a time, each with its share of the cores, on the card with the fewest.
 
     Raises:
         Preempted: after a stop signal, when every run has saved and stopped.
     """
-    threads = max(1, n_cores() // side_by_side)
+    threads, cards = max(1, n_cores() // side_by_side), cards_by_name()
     stopped: list[int] = []
     with ExitStack() as stack:
         for number in stop_signals():
@@ -147,9 +152,16 @@ def work(jobs: Sequence[Job], side_by_side: int) -> None:
             for job in jobs:
                 _give_up_if_unfounded(job, jobs)
             if len(running) < side_by_side and (waiting := [job for job in jobs if _may_start(job, jobs)]):
+                waiting[0].card = freest(cards, running)
                 _start(waiting[0], threads)
             else:
                 time.sleep(POLL)
+
+
+def freest(cards: Sequence[str], running: Sequence[Job]) -> str | None:
+    """The card with the fewest running jobs, the first of several; None where there is no choice."""
+    taken = Counter(job.card for job in running if job.process is not None)
+    return min(cards, key=lambda card: taken[card]) if len(cards) > 1 else None
 
 
 def _end(running: Sequence[Job]) -> None:
@@ -184,6 +196,8 @@ def _start(job: Job, threads: int) -> None:
     say(f"{job.name}: {' '.join(arguments[1:3])} begins, output in {folder / OUTPUT}")
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     environment[STARTED_BY] = str(os.getpid())
+    if job.card is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = job.card
     with open(folder / OUTPUT, "ab") as output:
         # A separate process group: Ctrl-C reaches only the sweep, which passes it on once.
         job.process = subprocess.Popen(

@@ -17,6 +17,7 @@ if __name__ == "__main__":
 from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.loader import training_batches
 from lvae_torch.data.run_data import RunData
+from lvae_torch.distributed.compiling import prepare_compiling
 from lvae_torch.distributed.cpu import half_told
 from lvae_torch.distributed.memory import is_out_of_memory
 from lvae_torch.distributed.processes import Processes, start_processes
@@ -47,11 +48,19 @@ from lvae_torch.training.loop import Plan, Run, check_steps, restore
 from lvae_torch.training.memory import needs, out_of_memory, told_before
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import learning_rate, make_optimizer
-from lvae_torch.training.reduction import GradientReduction
 from lvae_torch.training.rollback import fit_or_go_back
 from lvae_torch.training.step import TrainStep
 from lvae_torch.training.summary import training_summary
-from lvae_torch.training.wrapping import as_called, autocast, check_processes, half_weights, is_graphed, place
+from lvae_torch.training.wrapping import (
+    as_called,
+    autocast,
+    check_processes,
+    choose_kernels,
+    gradient_slices,
+    half_weights,
+    is_graphed,
+    place,
+)
 
 
 def command(argv: Sequence[str]) -> None:
@@ -77,6 +86,9 @@ def train(settings: Settings, wanted: Which = "last") -> None:
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
         check_processes(settings.train, processes)
+        if settings.train.compile:
+            prepare_compiling(Path(settings.run.runs))
+        choose_kernels(settings.train, settings.run.deterministic, processes.device)
         if told_half := half_told(processes.device, settings.train.precision):
             processes.say(told_half)
         parts = settings.model, settings.loss, settings.train, data.dump.image_shape, data.levels, processes.world
@@ -239,7 +251,7 @@ def assemble(
         accumulate=settings.train.accumulate,
         autocast=autocast(settings.train, processes.device),
         is_graphed=is_graphed(settings.train, processes.device),
-        reduction=GradientReduction(flat, processes.world) if processes.world > 1 else None,
+        slices=gradient_slices(flat, processes),
         half=half_weights(settings.train, bare, flat, processes),
     )
     dump, n_pictures = data.dump, settings.val.images if processes.is_main else 0

@@ -28,6 +28,14 @@ def cards_shown() -> int:
     return max(sum(1 for _ in folder.glob(names)) for folder, names in SHOWN)
 
 
+def cards_by_name() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` calls each card that is shown and not hidden."""
+    shown, chosen = cards_shown(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not shown:
+        return []
+    return [str(k) for k in range(shown)] if chosen is None else [name.strip() for name in chosen.split(",")]
+
+
 def has_driver() -> bool:
     """Whether this machine has an NVIDIA driver, whatever PyTorch can do with it."""
     return any(path.exists() for path in DRIVER) or shutil.which("nvidia-smi") is not None

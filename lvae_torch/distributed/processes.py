@@ -1,7 +1,6 @@
 """The processes of one run: one on a laptop, or as many as ``torchrun`` started, on any number of nodes."""
 
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,16 +9,14 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore, _abort_process_group
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from lvae_torch.distributed.leaving import leave_group
 from lvae_torch.distributed.memory import keep_freed_memory
 from lvae_torch.distributed.place import Device, Standing, choose_device, device_told
 from lvae_torch.distributed.roll_call import RollCall
 from lvae_torch.errors import CfgError, LostRank, say
-
-ABORT_SECONDS = 15.0
-"""How long an NCCL group may take to end after an error."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ def start_processes(device: Device = "auto", timeout_minutes: float = 30) -> Ite
         yield Processes(rank, world, chosen, roll_call)
     except BaseException as reason:
         if chosen.type == "cuda":
-            _abort()
+            leave_group()
             is_left = True
         if lost := roll_call.find_lost(reason):
             raise lost from reason
@@ -125,19 +122,6 @@ def start_processes(device: Device = "auto", timeout_minutes: float = 30) -> Ite
     finally:
         if dist.is_initialized() and not is_left:
             dist.destroy_process_group()
-
-
-def _abort() -> None:
-    """Leave the group without waiting for its work, which may wait for a rank that is gone.
-
-    Destroying an NCCL group waits for what is pending, for as long as half an hour. The abort itself calls CUDA, which
-    may hang too: then the process ends without it.
-    """
-    aborting = threading.Thread(target=_abort_process_group, daemon=True)
-    aborting.start()
-    aborting.join(ABORT_SECONDS)
-    if aborting.is_alive():
-        say(f"The process group did not end within {ABORT_SECONDS:.0f} s; leaving without it.")
 
 
 def _lines_only_in(text: str, other: str) -> list[str]:

@@ -11,6 +11,7 @@ from uuid import uuid4
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
+from lvae_torch.distributed.leaving import leave_group
 from lvae_torch.errors import LostRank
 
 GRACE = 5.0
@@ -97,8 +98,8 @@ class RollCall:
         if isinstance(reason, LostRank):  # already found
             return None
         is_loss = _tells_of_a_loss(reason)
-        if is_loss and dist.is_initialized():
-            dist.destroy_process_group()  # closes our connections, so that no rank waits for us
+        if is_loss:
+            leave_group()  # closes our connections
         found: list[str] = []
 
         def ask() -> None:

@@ -77,7 +77,7 @@ class CertainCodes:
 def perplexity(counts: Tensor) -> Tensor:
     """exp(entropy of the usage), a scalar: the equivalent number of equally frequent codes. counts: (n_codes,)."""
     share = counts / counts.sum().clamp(min=1)
-    return torch.special.entr(share).sum().exp()
+    return torch.xlogy(share, share).sum().neg().exp()  # torch.special.entr would be compiled at its first use on a GPU
 
 
 def used_fraction(counts: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,14 +16,14 @@ from lvae_torch.distributions.noise import normal_like
 from lvae_torch.distributions.precision import widened
 
 LOG_2PI = math.log(2 * math.pi)
+FLOOR = -30.0
+"""Below it softplus(x) equals e^x in float64, until it underflows."""
 
 
 def log_softplus(raw: Tensor, beta: float = 1.0) -> Tensor:
     """log(log(1 + e^(beta raw)) / beta), finite and with a finite gradient for every ``raw``."""
-    if beta != 1.0:
-        return log_softplus(beta * raw) - math.log(beta)
-    floor = -30.0  # below it, softplus(raw) equals e^raw in float64 until it underflows
-    return torch.where(raw < floor, raw, softplus(raw.clamp(min=floor)).log())
+    y: Tensor = _LogSoftplus.apply(raw, beta)
+    return y
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class DiagonalGaussian:
 
     def rsample(self, temperature: float = 1.0) -> Tensor:
         """A reparameterised sample; ``temperature`` multiplies the standard deviation."""
-        return self.at_noise(temperature * normal_like(self.mean))
+        eps = normal_like(self.mean)
+        return self.at_noise(eps if temperature == 1.0 else temperature * eps)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log N(z; mean, std^2), element-wise."""
@@ -100,8 +102,7 @@ class DiagonalGaussian:
 
     def kl(self, p: DiagonalGaussian) -> Tensor:
         """KL(self || p) in closed form, element-wise; exactly zero if both are equal."""
-        units: Tensor = _KL.apply(*torch.broadcast_tensors(self.mean, self.log_std, p.mean, p.log_std))
-        return units
+        return kl_of_all([(self, p)])[0]
 
     def log_ratio(self, p: DiagonalGaussian, z: Tensor) -> Tensor:
         """log self(z) - log p(z), element-wise."""
@@ -123,29 +124,78 @@ class DiagonalGaussian:
         return DiagonalGaussian(base.mean + self.mean, base.log_std + self.log_std)
 
 
+def kl_of_all(pairs: Sequence[tuple[DiagonalGaussian, DiagonalGaussian]]) -> list[Tensor]:
+    """KL(q || p) of each pair (q, p), element-wise; on a card each operation is one kernel for many of them."""
+    broadcast = (torch.broadcast_tensors(q.mean, q.log_std, p.mean, p.log_std) for q, p in pairs)
+    units: tuple[Tensor, ...] = _KL.apply(*(tensor for of_pair in broadcast for tensor in of_pair))
+    return list(units)
+
+
 class _KL(torch.autograd.Function):
     """KL(q || p) = (shift^2 + expm1(2 r)) / 2 - r, with shift = (m_q - m_p) / s_p and r = log s_q - log s_p.
 
-    It keeps the parameters alone, which live anyhow, and computes the few intermediate maps again.
+    Parameters of any number of pairs, four of each, one after the other. It keeps these alone, which live anyhow, and
+    computes the few intermediate maps again.
     """
 
     @staticmethod
-    def forward(ctx: Any, q_mean: Tensor, q_log_std: Tensor, p_mean: Tensor, p_log_std: Tensor) -> Tensor:
-        ctx.save_for_backward(q_mean, q_log_std, p_mean, p_log_std)
-        r = q_log_std - p_log_std
-        shift = (q_mean - p_mean) * (-p_log_std).exp()
-        return shift.square_().add_(torch.expm1(2 * r)).mul_(0.5).sub_(r)  # expm1: exact near q = p
+    def forward(ctx: Any, *params: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*params)
+        shift, _, r = _shifts(params)
+        wider = torch._foreach_mul(r, 2.0)
+        torch._foreach_expm1_(wider)  # exact near q = p
+        torch._foreach_mul_(shift, shift)
+        torch._foreach_add_(shift, wider)
+        torch._foreach_mul_(shift, 0.5)
+        torch._foreach_sub_(shift, r)
+        return tuple(shift)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        q_mean, q_log_std, p_mean, p_log_std = ctx.saved_tensors
-        inverse = (-p_log_std).exp()
-        shift = (q_mean - p_mean).mul_(inverse)
-        wider = (q_log_std - p_log_std).mul_(2).expm1_()
-        to_mean = inverse.mul_(shift).mul_(g)
-        to_q_log_std = wider * g
-        return to_mean, to_q_log_std, -to_mean, shift.square_().add_(wider).mul_(g).neg_()
+    def backward(ctx: Any, *g: Tensor) -> tuple[Tensor, ...]:
+        shift, to_mean, wider = _shifts(ctx.saved_tensors)
+        torch._foreach_mul_(wider, 2.0)
+        torch._foreach_expm1_(wider)
+        torch._foreach_mul_(to_mean, shift)
+        torch._foreach_mul_(to_mean, g)
+        torch._foreach_mul_(shift, shift)
+        torch._foreach_add_(shift, wider)
+        torch._foreach_mul_(shift, g)
+        torch._foreach_neg_(shift)
+        torch._foreach_mul_(wider, g)
+        of_pairs = zip(to_mean, wider, torch._foreach_neg(to_mean), shift, strict=True)
+        return tuple(gradient for of_pair in of_pairs for gradient in of_pair)
+
+
+def _shifts(params: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], ...]:
+    """(m_q - m_p) / s_p, 1 / s_p and log s_q - log s_p of each pair."""
+    q_mean, q_log_std, p_mean, p_log_std = (params[k::4] for k in range(4))
+    inverse = torch._foreach_neg(p_log_std)
+    torch._foreach_exp_(inverse)
+    shift = torch._foreach_sub(q_mean, p_mean)
+    torch._foreach_mul_(shift, inverse)
+    return shift, inverse, torch._foreach_sub(q_log_std, p_log_std)
+
+
+class _LogSoftplus(torch.autograd.Function):
+    """log(softplus(beta raw) / beta)."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor, beta: float) -> Tensor:
+        x = raw if beta == 1.0 else beta * raw
+        plus = softplus(x.clamp(min=FLOOR))
+        ctx.save_for_backward(x, plus)
+        ctx.beta = beta
+        y = torch.where(x < FLOOR, x, plus.log())
+        return y if beta == 1.0 else y.sub_(math.log(beta))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        x, plus = ctx.saved_tensors
+        above = torch.ops.aten.softplus_backward(g / plus, x.clamp(min=FLOOR), 1.0, 20.0)
+        to_x = torch.where(x < FLOOR, g, above)
+        return to_x if ctx.beta == 1.0 else to_x.mul_(ctx.beta), None
 
 
 class _LogRatio(torch.autograd.Function):

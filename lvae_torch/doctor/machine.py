@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from lvae_torch.cli import WAITING
+from lvae_torch.distributed.compiling import c_compiler
 from lvae_torch.distributed.cpu import half_of_cpu
 from lvae_torch.distributed.memory import memory_of
 from lvae_torch.distributed.place import n_cores
@@ -103,9 +104,8 @@ def check_locked_memory() -> Finding:
 
 def check_compiler() -> Finding:
     """``[train] compile`` builds programs of its own."""
-    for name in filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")):
-        if found := shutil.which(name):
-            return Finding("C compiler", found)
+    if found := c_compiler():
+        return Finding("C compiler", found)
     remedy = "[train] compile = True needs one: install gcc, or set CC to one."
     return Finding("C compiler", "none", "warning", remedy)
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from lvae_torch.data.labelled import Labelled
 from lvae_torch.distributed.place import float64_device
 from lvae_torch.distributions.codes import CertainCodes, perplexity, used_fraction
-from lvae_torch.models.contract import Latent, Model, Output, Source, of_classes
+from lvae_torch.distributions.gaussian import DiagonalGaussian, kl_of_all
+from lvae_torch.models.contract import Latent, Model, Output, Source, of_classes, per_image
 from lvae_torch.models.sources import posterior_sample
 
 KLEstimate = Literal["analytic", "sampled"]
@@ -62,14 +63,33 @@ def code_usage(usage: Mapping[int, Tensor]) -> dict[str, Tensor]:
 
 def elbo_terms(x: Tensor, out: Output, kl_estimate: KLEstimate = "analytic") -> Terms:
     """-log p(x|z) and the KL of each layer, for images x (B, C, H, W)."""
-    per_layer: Callable[[Latent], Tensor] = (
-        (lambda latent: latent.kl) if kl_estimate == "analytic" else (lambda latent: latent.log_ratio)
-    )
     nll = -out.likelihood.log_prob(x)
-    kl = torch.stack([per_layer(latent) for latent in out.latents], dim=1) if out.latents else nll.new_zeros(len(x), 0)
+    of_layers = (
+        kl_of_layers(out.latents, at_once=x.is_cuda)
+        if kl_estimate == "analytic"
+        else [latent.log_ratio for latent in out.latents]
+    )
+    kl = torch.stack(of_layers, dim=1) if of_layers else nll.new_zeros(len(x), 0)
     posteriors = [latent.posterior for latent in out.latents]
     usage = {i: q.counts() for i, q in enumerate(posteriors) if isinstance(q, CertainCodes)}
     return Terms(nll, kl, out.penalties, usage)
+
+
+def kl_of_layers(latents: Sequence[Latent], at_once: bool) -> list[Tensor]:
+    """KL(q || p) of each layer, nats, (B,).
+
+    Args:
+        at_once: whether to compute those of all Gaussians together: few operations, for a card; on a CPU a layer's maps
+            stay in its cache if they are alone.
+    """
+    gaussian = {}
+    if at_once:
+        for i, latent in enumerate(latents):
+            match latent.encoded, latent.prior:
+                case DiagonalGaussian() as q, DiagonalGaussian() as p:
+                    gaussian[i] = q, p
+    units = dict(zip(gaussian, kl_of_all(list(gaussian.values())), strict=True)) if gaussian else {}
+    return [per_image(units[i]) if i in units else latent.kl for i, latent in enumerate(latents)]
 
 
 def log_weight(x: Tensor, out: Output) -> Tensor:

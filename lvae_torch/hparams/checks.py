@@ -38,6 +38,11 @@ def _norm_can_be_shared(run: RunSection, train: TrainSection) -> Iterator[str]:
         yield "[train] sync_batch_norm needs GPUs, but [run] device = cpu; leave it out."
 
 
+def _kernels_are_chosen_alike(run: RunSection, train: TrainSection) -> Iterator[str]:
+    if run.deterministic and train.cudnn_benchmark:
+        yield "[train] cudnn_benchmark chooses by time, anew at each start; leave it out with [run] deterministic."
+
+
 def _noise_has_a_density(data: DataSection, model: ModelSection) -> Iterator[str]:
     if data.dequantize and not model.is_density:
         likelihood = getattr(model, "likelihood", "that of codes")
@@ -112,6 +117,7 @@ CHECKS: dict[Check, tuple[str, ...]] = {
     _warmup_ends: ("optimizer", "train"),
     _blocks_are_known: ("optimizer", "model"),
     _norm_can_be_shared: ("run", "train"),
+    _kernels_are_chosen_alike: ("run", "train"),
     _noise_has_a_density: ("data", "model"),
 }
 """Each check with the sections that it compares."""

@@ -18,16 +18,22 @@ def rematerialize(model: nn.Module, *block_types: type[nn.Module]) -> None:
     """
     for block in model.modules():
         if isinstance(block, block_types):
-            block.forward = partial(_checkpointed, block, block.forward)
+            forward = partial(_checkpointed, block, block.forward)
+            # A compiled recomputation would count a batch twice; the layers of such a block are compiled alone.
+            block.forward = torch.compiler.disable(forward, recursive=False) if _norms(block) else forward
 
 
 def _checkpointed(block: nn.Module, forward, *inputs: Any) -> Any:  # type: ignore[no-untyped-def]
     if not (block.training and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)):
         return forward(*inputs)
-    if torch.compiler.is_compiling():  # which writes the running statistics in one place, whatever is recomputed
+    if torch.compiler.is_compiling():  # it takes no contexts, and needs none: there are no statistics
         return checkpoint(forward, *inputs, use_reentrant=False)
     contexts: partial[tuple[AbstractContextManager[None], AbstractContextManager[None]]] = partial(_contexts, block)
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
+
+
+def _norms(block: nn.Module) -> list[_BatchNorm]:
+    return [m for m in block.modules() if isinstance(m, _BatchNorm)]
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -37,7 +43,7 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
 @contextmanager
 def _frozen_statistics(block: nn.Module) -> Iterator[None]:
     """Keep the running statistics unchanged while a batch runs for the second time."""
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
+    norms = _norms(block)
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

@@ -23,6 +23,9 @@ class RunSection(Section):
     """Seed of everything random: initial weights, order of the data, noise."""
     device: Device = "auto"
     """Device to compute on; auto uses an NVIDIA GPU if there is one. mps, Apple's GPU, was only tested without one."""
+    deterministic: bool = False
+    """On NVIDIA GPUs: use only kernels that add in a fixed order, so that a resumed run is the uninterrupted one to the
+    bit there too, as it is on CPUs in any case; slower."""
     trackers: TupleOf[TrackerName] = ("tensorboard",)
     """Where numbers and pictures go beside metrics.jsonl: a list of tensorboard, wandb and mlflow. The last two write
     to the disk alone, unless the environment names a server. docs/tracking.md tells more."""

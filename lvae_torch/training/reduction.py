@@ -1,11 +1,13 @@
-"""Averages gradients over ranks where they lie: in the flat gradient, while the backward pass still runs."""
+"""Gradients on their way into the flat gradient and over the ranks, slice by slice while the backward pass runs."""
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from lvae_torch.training.flat import FlatParameters
 
@@ -15,41 +17,78 @@ SLICE_BYTES = 25 * 2**20
 
 @dataclass
 class _Slice:
-    """A piece of the flat gradient, and how many of its parameters the backward pass has not reached yet."""
+    """A piece of the flat gradient, its parameters, and how many of them the backward pass has not reached yet."""
 
     gradient: Tensor
-    n_parameters: int
+    parameters: Sequence[nn.Parameter]
+    """In the order in which they lie in ``gradient``."""
     missing: int = 0
 
+    def collect(self) -> None:
+        """Add the parameters' own gradients to the piece, and free them."""
+        places = self.gradient.split([p.numel() for p in self.parameters])
+        reached = [(place, p) for place, p in zip(places, self.parameters, strict=True) if p.grad is not None]
+        if not reached:
+            return
+        ours, theirs = zip(*((place, in_order(p)) for place, p in reached), strict=True)
+        torch._foreach_add_(ours, theirs)
+        for _, parameter in reached:
+            parameter.grad = None
 
-class GradientReduction:
-    """The mean over all ranks of a flat gradient, slice by slice.
 
-    PyTorch's DDP copies each gradient into a bucket and out again, though here all of them lie in one vector already.
-    A slice travels as soon as the backward pass has reached all its parameters and the slices before it are under way:
-    so the order is the same on every rank. Gradients of the last parameters come first.
+def in_order(parameter: nn.Parameter) -> Tensor:
+    """The gradient of a parameter as a vector, in the order of memory, which is the parameter's."""
+    gradient = parameter.grad
+    assert gradient is not None, "autograd gives it the strides of the parameter"
+    return gradient.as_strided((gradient.numel(),), (1,))
+
+
+class GradientSlices:
+    """The flat gradient in slices, each of which is complete as soon as the backward pass has reached its parameters.
+
+    ``collecting``: autograd adds each gradient to the one before, an operation for each of a thousand parameters. Here
+    it leaves them where they are, and a complete slice is added in one operation. With several ranks a complete slice
+    then travels, if those before it are under way: so the order is the same on every rank. PyTorch's DDP copies each
+    gradient into a bucket and out again, though here all of them lie in one vector. Gradients of the last parameters
+    come first.
     """
 
-    def __init__(self, flat: FlatParameters, world: int, slice_bytes: int = SLICE_BYTES) -> None:
+    def __init__(
+        self, flat: FlatParameters, world: int = 1, collecting: bool = False, slice_bytes: int = SLICE_BYTES
+    ) -> None:
         """``flat`` must have a gradient; all ranks must have the same parameters."""
         self.world = world
+        self.collecting = collecting
         self.slices = list(_slices(flat, slice_bytes))
         self._works: list[dist.Work] = []
         self._n_sent = 0
-        self._is_on = False
-        owners = (piece for piece in self.slices for _ in range(piece.n_parameters))
-        for parameter, piece in zip(reversed(flat.parameters), owners, strict=True):
-            parameter.register_post_accumulate_grad_hook(lambda _, piece=piece: self._reached(piece))
+        self._is_on = self._is_last = False
+        for number, piece in enumerate(self.slices):
+            hook = self._hook(number)
+            for parameter in piece.parameters:
+                if collecting:
+                    parameter.grad = None
+                parameter.register_post_accumulate_grad_hook(hook)
+
+    def _hook(self, number: int) -> Callable[[Tensor], None]:
+        """What a parameter of the slice calls; it holds no slice, for no garbage collector sees that cycle."""
+        own = weakref.ref(self)
+
+        def reached(_: Tensor) -> None:
+            if (slices := own()) is not None:
+                slices._reached(slices.slices[number])
+
+        return reached
 
     @contextmanager
-    def reducing(self) -> Iterator[None]:
-        """Around the last backward pass of a step; afterwards the flat gradient is the mean over all ranks."""
+    def passing(self, is_last: bool = True) -> Iterator[None]:
+        """Around each backward pass; after the ``last`` of a step the flat gradient is the mean over all ranks."""
         for piece in self.slices:
-            piece.missing = piece.n_parameters
-        self._n_sent, self._works, self._is_on = 0, [], True
+            piece.missing = len(piece.parameters)
+        self._n_sent, self._works, self._is_on, self._is_last = 0, [], True, is_last
         try:
             yield
-            self._send(len(self.slices))  # what the pass did not reach, for a parameter took no part in the loss
+            self._complete(len(self.slices))  # what the pass did not reach, for a parameter took no part in the loss
             for work in self._works:
                 work.wait()
         finally:
@@ -63,23 +102,27 @@ class GradientReduction:
             ready = self._n_sent
             while ready < len(self.slices) and self.slices[ready].missing == 0:
                 ready += 1
-            self._send(ready)
+            self._complete(ready)
 
-    def _send(self, until: int) -> None:
+    def _complete(self, until: int) -> None:
         for piece in self.slices[self._n_sent : until]:
-            self._works.append(_start_mean(piece.gradient, self.world))
+            if self.collecting:
+                piece.collect()
+            if self.world > 1 and self._is_last:
+                self._works.append(_start_mean(piece.gradient, self.world))
         self._n_sent = until
 
 
 def _slices(flat: FlatParameters, slice_bytes: int) -> Iterator[_Slice]:
     """Pieces of at least ``slice_bytes`` from the end of the gradient to its beginning, whose piece may be shorter."""
-    last = flat.gradient.numel()
-    first, n_parameters = last, 0
+    first = last = flat.gradient.numel()
+    parameters: list[nn.Parameter] = []
     for parameter in reversed(flat.parameters):
-        first, n_parameters = first - parameter.numel(), n_parameters + 1
+        first -= parameter.numel()
+        parameters.insert(0, parameter)
         if (last - first) * flat.gradient.element_size() >= slice_bytes or first == 0:
-            yield _Slice(flat.gradient[first:last], n_parameters)
-            last, n_parameters = first, 0
+            yield _Slice(flat.gradient[first:last], parameters)
+            last, parameters = first, []
 
 
 def _start_mean(piece: Tensor, world: int) -> dist.Work:

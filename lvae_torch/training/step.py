@@ -22,7 +22,7 @@ from lvae_torch.training.graph import GraphedStep
 from lvae_torch.training.half_weights import HalfWeights
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_where, without_jump
-from lvae_torch.training.reduction import GradientReduction
+from lvae_torch.training.reduction import GradientSlices
 from lvae_torch.training.section import OptimizerSection
 
 SHORT, PIECE = 2**20, 2**16
@@ -62,8 +62,8 @@ class TrainStep:
     accumulate: int = 1
     """Number of parts in which a batch is computed."""
     autocast: AbstractContextManager[object] | None = None
-    reduction: GradientReduction | None = None
-    """Of the gradients over the ranks, if there are several."""
+    slices: GradientSlices | None = None
+    """Of the flat gradient: where there are several ranks, or collecting gradients pays."""
     half: HalfWeights | None = None
     """With ``autocast``: gives the layers their weights in half precision, converted all at once."""
     origin: int = 0
@@ -182,7 +182,7 @@ class TrainStep:
                 labels = None if part.labels is None else self.objective.repeated(part.labels)
                 out = self._passed(x, of_classes(posterior_sample, labels))
                 loss, terms = self.objective(x, out, step - self.origin, self._scalars[1])
-            with self._reducing(is_last=k == len(parts) - 1):
+            with self._passing(is_last=k == len(parts) - 1):
                 (loss / len(parts)).backward()
             losses.append(loss.detach())
             all_terms.append(terms)
@@ -192,6 +192,6 @@ class TrainStep:
         out: Output = self.model(x, source) if self.half is None else self.half(self.model, x, source)
         return out
 
-    def _reducing(self, is_last: bool) -> AbstractContextManager[object]:
+    def _passing(self, is_last: bool) -> AbstractContextManager[object]:
         """Ranks exchange gradients in the last part of an accumulated batch only."""
-        return self.reduction.reducing() if self.reduction is not None and is_last else nullcontext()
+        return nullcontext() if self.slices is None else self.slices.passing(is_last)

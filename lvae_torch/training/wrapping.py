@@ -1,5 +1,6 @@
 """Applies the switches of [train] to a model, and checks that they fit the processes."""
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
@@ -10,6 +11,7 @@ from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import Model
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.half_weights import HalfWeights
+from lvae_torch.training.reduction import GradientSlices
 from lvae_torch.training.section import TrainSection
 
 
@@ -27,6 +29,19 @@ def check_processes(section: TrainSection, processes: Processes) -> None:
         )
     if section.sync_batch_norm and processes.device.type != "cuda":
         raise CfgError("[train] sync_batch_norm = True needs GPUs; PyTorch has none of it for CPUs. Set it False.")
+
+
+def choose_kernels(section: TrainSection, is_deterministic: bool, device: torch.device) -> None:
+    """Let the libraries of a card choose kernels as the switches say, for the whole process. A CPU has no choice."""
+    if device.type != "cuda":
+        return
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = section.tf32
+    torch.backends.cudnn.benchmark = section.cudnn_benchmark
+    if is_deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+        torch.use_deterministic_algorithms(True)
+        # No step reads what nothing wrote.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def place(section: TrainSection, model: Model, device: torch.device) -> None:
@@ -51,6 +66,12 @@ def as_called(section: TrainSection, bare: Model) -> nn.Module:
 def is_graphed(section: TrainSection, device: torch.device) -> bool:
     """Whether the step is one CUDA graph: PyTorch's synchronised batch norm reads sizes on the host in between."""
     return section.cuda_graph and device.type == "cuda" and not section.sync_batch_norm
+
+
+def gradient_slices(flat: FlatParameters, processes: Processes) -> GradientSlices | None:
+    """What exchanges gradients over ranks and, on a card, collects them: thousands of small operations less."""
+    is_cuda = processes.device.type == "cuda"
+    return GradientSlices(flat, processes.world, collecting=is_cuda) if is_cuda or processes.world > 1 else None
 
 
 def half_weights(section: TrainSection, model: Model, flat: FlatParameters, processes: Processes) -> HalfWeights | None:

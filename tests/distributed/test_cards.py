@@ -126,3 +126,14 @@ def test_a_card_too_old_for_the_build_is_refused_before_the_work(monkeypatch: py
     for wanted in ("auto", "cuda"):
         with pytest.raises(CfgError, match=r"Tesla V100\) has compute capability 7\.0; .* is built for 7\.5 and newer"):
             place.choose_device(wanted)
+
+
+def test_cards_are_called_as_they_are_chosen(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cards.cards_by_name() == []
+    has_card(system)
+    (system / "nvidia1").touch()
+    assert cards.cards_by_name() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1, GPU-8932f937")
+    assert cards.cards_by_name() == ["1", "GPU-8932f937"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert cards.cards_by_name() == []

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lvae_torch.distributions import DiagonalGaussian, GaussianLikelihood
-from lvae_torch.elbo.bounds import bits_per_dim, elbo_terms, iw_bound, log_weight
+from lvae_torch.elbo.bounds import bits_per_dim, elbo_terms, iw_bound, kl_of_layers, log_weight
 from lvae_torch.elbo.objective import Objective, linear_warmup, logistic_warmup
 from lvae_torch.elbo.units import UnitStatistics
 from lvae_torch.models.contract import Latent, Output, Posterior, Prior, Source
@@ -248,3 +248,18 @@ def test_more_importance_samples_give_a_smaller_loss() -> None:
         losses.append(float(objective(repeated, LinearGaussian(posterior_shift=0.8)(repeated, posterior_sample), 0)[0]))
     evidence = -float(LinearGaussian().evidence(X).mean())
     assert losses[0] > losses[1] > losses[2] > evidence - 0.01
+
+
+@pytest.mark.parametrize("make", [small.model, small.very_deep, small.vqvae, lambda: small.one_latent("vlae")])
+def test_the_kl_of_all_layers_at_once_is_that_of_each(make: Callable[[], Any]) -> None:
+    """Gaussians of several sizes, codes, and a flow, values and gradients to the bit."""
+    results = []
+    for at_once in (False, True):
+        model = make()
+        torch.manual_seed(0)
+        kl = torch.stack(kl_of_layers(model(small.images(3, model.image_shape), posterior_sample).latents, at_once))
+        if kl.requires_grad:
+            (kl * torch.arange(1, kl.numel() + 1).view_as(kl)).sum().backward()
+        results.append([kl.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(results[0]) == len(results[1])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -17,7 +17,7 @@ from lvae_torch.files import read_json
 from lvae_torch.reporting import comparison
 from lvae_torch.reporting.comparison import Result, draw_comparison, results_table
 from lvae_torch.runs.folder import RunFolder
-from lvae_torch.sweep import command, plan
+from lvae_torch.sweep import command, freest, plan
 
 
 def cfgs(folder: Path, **more: str) -> list[Path]:
@@ -136,3 +136,16 @@ def test_what_a_cfg_says_is_done_with_its_run(tmp_path: Path) -> None:
     commands = plan([path], [], [])[0].commands
     assert [words[2] for words in commands] == ["lvae_torch.train", "lvae_torch.synthesize"]
     assert plan([path], [], ["analysis"])[0].commands[1][-1] == "--mode=analysis"
+
+
+def test_runs_side_by_side_are_spread_over_the_cards(tmp_path: Path) -> None:
+    jobs = plan(cfgs(tmp_path), small.override_list(tmp_path), [])
+    running = subprocess.Popen(["true"])
+    running.wait()
+    assert [freest(cards, []) for cards in ([], ["0"], ["2", "5"])] == [None, None, "2"]
+    jobs[0].process, jobs[0].card = running, "2"
+    assert freest(["2", "5"], jobs) == "5"
+    jobs[1].process, jobs[1].card = running, "5"
+    assert freest(["2", "5"], jobs) == "2"
+    jobs[1].process = None
+    assert freest(["2", "5"], jobs) == "5", "its job is done"

@@ -1,11 +1,15 @@
 """The mean of gradients over ranks, beside PyTorch's own DDP."""
 
-from collections.abc import Iterator
+import gc
+import weakref
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small
+import steps
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -15,7 +19,8 @@ from torch.testing import assert_close
 
 from lvae_torch.training import reduction
 from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.reduction import GradientReduction
+from lvae_torch.training.half_weights import HalfWeights
+from lvae_torch.training.reduction import GradientSlices
 
 RANKS = 2
 
@@ -34,22 +39,23 @@ def layers() -> nn.Sequential:
 def on_one_rank(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=RANKS)
-    results = [gradient for slice_bytes in (1, 2000, 2**20) for gradient in on_one_rank_in(slice_bytes, rank)]
+    ways = [(slice_bytes, collecting) for slice_bytes in (1, 2000, 2**20) for collecting in (False, True)]
+    results = [gradient for way in ways for gradient in on_one_rank_in(*way, rank)]
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def on_one_rank_in(slice_bytes: int, rank: int) -> Iterator[torch.Tensor]:
+def on_one_rank_in(slice_bytes: int, collecting: bool, rank: int) -> Iterator[torch.Tensor]:
     ours, theirs = layers(), layers()
     flat = FlatParameters(ours)
-    means = GradientReduction(flat, RANKS, slice_bytes)
+    means = GradientSlices(flat, RANKS, collecting, slice_bytes)
     reference = DistributedDataParallel(theirs)
     for _ in range(2):  # a second step begins as the first
         flat.gradient.zero_()
         reference.zero_grad()
-        loss_of(ours, rank, 0).backward()
-        with means.reducing():
-            loss_of(ours, rank, 1).backward()
+        for part in range(2):
+            with means.passing(is_last=part == 1):
+                loss_of(ours, rank, part).backward()
         with reference.no_sync():
             loss_of(reference, rank, 0).backward()
         loss_of(reference, rank, 1).backward()
@@ -91,10 +97,10 @@ class Sent:
 def test_slices_travel_while_the_backward_pass_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     sent, model = Sent(monkeypatch), layers()
     flat = FlatParameters(model)
-    means = GradientReduction(flat, RANKS, slice_bytes=4 * 600)
+    means = GradientSlices(flat, RANKS, slice_bytes=4 * 600)
     seen: list[int] = []
     model[0].weight.register_hook(lambda gradient: seen.append(len(sent.sizes)))  # the last to be reached
-    with means.reducing():
+    with means.passing():
         loss_of(model, 0).backward()
         before_waiting = sent.waited
     assert sum(sent.sizes) == flat.vector.numel() and min(sent.sizes[:-1]) >= 600
@@ -104,10 +110,10 @@ def test_slices_travel_while_the_backward_pass_goes_on(monkeypatch: pytest.Monke
 def test_a_parameter_that_took_no_part_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     sent, model = Sent(monkeypatch), layers()
     flat = FlatParameters(nn.ModuleList([model, deepcopy(model)]))
-    means = GradientReduction(flat, RANKS, slice_bytes=400)
+    means = GradientSlices(flat, RANKS, slice_bytes=400)
     for _ in range(2):
         sent.sizes.clear()
-        with means.reducing():
+        with means.passing():
             loss_of(model, 0).backward()
         assert sum(sent.sizes) == flat.vector.numel()
     sent.sizes.clear()
@@ -117,8 +123,51 @@ def test_a_parameter_that_took_no_part_holds_nobody_up(monkeypatch: pytest.Monke
 
 def test_a_pass_that_fails_sends_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     sent, model = Sent(monkeypatch), layers()
-    means = GradientReduction(FlatParameters(model), RANKS)
-    with pytest.raises(ZeroDivisionError), means.reducing():
+    means = GradientSlices(FlatParameters(model), RANKS)
+    with pytest.raises(ZeroDivisionError), means.passing():
         raise ZeroDivisionError
     loss_of(model, 0).backward()
     assert not sent.sizes
+
+
+@pytest.mark.parametrize("slice_bytes", [1, 3000, 2**20])
+@pytest.mark.parametrize("make", [small.model, small.very_deep, small.residual, small.vqvae, small.pixelcnn])
+def test_collected_gradients_are_the_same_bits(make: Callable[[], Any], slice_bytes: int) -> None:
+    results = []
+    for collecting in (False, True):
+        model = make().to(memory_format=torch.channels_last).train()
+        step = steps.train_step(model, accumulate=2)
+        if collecting:
+            step.slices = GradientSlices(step.flat, collecting=True, slice_bytes=slice_bytes)
+        for k in range(2):
+            torch.manual_seed(k)
+            step(small.images(4, model.image_shape, 2), k)
+        assert collecting == all(p.grad is None for p in model.parameters())
+        results.append([step.flat.gradient.clone(), *steps.state_of(step)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_half_weights_come_to_the_same_gradient() -> None:
+    """Some parameters are reached one by one, the others all at once."""
+    gradients = []
+    for collecting in (False, True):
+        model = small.model((3, 8, 8), batch_norm=True).to(memory_format=torch.channels_last).train()
+        step = steps.train_step(model, autocast=torch.autocast("cpu", torch.bfloat16))
+        step.half = HalfWeights(model, step.flat)
+        step.slices = GradientSlices(step.flat, collecting=True, slice_bytes=500) if collecting else None
+        torch.manual_seed(0)
+        step(small.images(4, (3, 8, 8)), 0)
+        gradients.append(step.flat.gradient.clone())
+    assert torch.equal(*gradients)
+
+
+def test_a_model_is_freed_with_its_slices() -> None:
+    """Autograd holds the hooks of parameters where the garbage collector does not look."""
+    model = layers()
+    slices = GradientSlices(FlatParameters(model), collecting=True)
+    with slices.passing():
+        loss_of(model, 0).backward()
+    weight = weakref.ref(model[0].weight)
+    del model, slices
+    gc.collect()
+    assert weight() is None

@@ -50,7 +50,9 @@ class SameConv2d(nn.Conv2d):
         """
         if self._uneven is not None or self.kernel_size[0] != self.kernel_size[1]:
             return self(silu(inputs[0] if len(inputs) == 1 else torch.cat(inputs, dim=1)))
-        kernels = self.weight.split([x.shape[1] for x in inputs], dim=1)
+        kernels = [self.weight]  # a split into one part would copy its gradient
+        if len(inputs) > 1:
+            kernels = list(self.weight.split([x.shape[1] for x in inputs], dim=1))
         first, *others = zip(inputs, kernels, strict=True)
         y = activated_conv("silu", *first, self.bias)
         for x, kernel in others:

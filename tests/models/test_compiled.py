@@ -1,0 +1,73 @@
+"""``[train] compile`` together with ``activation_checkpointing``: the steps of every family are those without."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+import steps
+import torch
+
+from lvae_torch.distributed.compiling import CACHES, prepare_compiling
+from lvae_torch.errors import CfgError
+from lvae_torch.models.families import FAMILIES
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "spatial_lvae": lambda: small.model(batch_norm=True, dropout=0.2),
+    "ladder": lambda: small.dense("ladder"),
+    "hierarchical_vae": lambda: small.dense("hierarchical_vae"),
+    "vae": lambda: small.one_latent("vae"),
+    "vlae": lambda: small.one_latent("vlae"),
+    "vqvae": small.vqvae,
+    "pixelcnn": small.pixelcnn,
+    "efficient_vdvae": small.very_deep,
+    "vdvae": lambda: small.residual(enc_blocks="8x1,8d2,4x1", dec_blocks="4x1,8m4,8x1", custom_width_str=""),
+}
+
+
+def test_every_family_is_here() -> None:
+    assert MODELS.keys() == FAMILIES.keys()
+
+
+def two_steps(name: str, backend: str | None) -> list[torch.Tensor]:
+    """The gradient of the second step, and the statistics of batch norm after it."""
+    torch._dynamo.reset()
+    model = MODELS[name]().train()
+    model.rematerialize()
+    if backend is not None:
+        model.compile(backend=backend)
+    step = steps.train_step(model)
+    for k in range(2):
+        torch.manual_seed(k)
+        step(small.images(4, model.image_shape, 2), k)
+    return [step.flat.gradient.clone(), *(buffer.clone() for buffer in model.buffers())]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("name", MODELS)
+def test_compiled_and_recomputed_steps_are_the_same(name: str) -> None:
+    """By the compiler's front and its gradients alone, which is quick; what it makes of them is the compiler's."""
+    for ours, plain in zip(two_steps(name, "aot_eager"), two_steps(name, None), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-5 * float(plain.double().abs().max()))
+
+
+def test_no_compiler_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(CfgError, match=r"^\[train\] compile = True .* no C compiler .* or set compile = False\.$"):
+        prepare_compiling(tmp_path)
+
+
+def test_what_is_compiled_is_kept_beside_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gcc").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in CACHES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", "/elsewhere")
+    monkeypatch.chdir(tmp_path)
+    prepare_compiling(Path("runs"))
+    assert os.environ.pop("TORCHINDUCTOR_CACHE_DIR") == str(tmp_path / "runs" / ".compiled" / "inductor")
+    assert os.environ["TRITON_CACHE_DIR"] == "/elsewhere"
