@@ -17,7 +17,6 @@ if __name__ == "__main__":
 from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.loader import training_batches
 from lvae_torch.data.run_data import RunData
-from lvae_torch.distributed.compiling import prepare_compiling
 from lvae_torch.distributed.cpu import half_told
 from lvae_torch.distributed.memory import is_out_of_memory
 from lvae_torch.distributed.processes import Processes, start_processes
@@ -51,16 +50,7 @@ from lvae_torch.training.optimization import learning_rate, make_optimizer
 from lvae_torch.training.rollback import fit_or_go_back
 from lvae_torch.training.step import TrainStep
 from lvae_torch.training.summary import training_summary
-from lvae_torch.training.wrapping import (
-    as_called,
-    autocast,
-    check_processes,
-    choose_kernels,
-    gradient_slices,
-    half_weights,
-    is_graphed,
-    place,
-)
+from lvae_torch.training.wrapping import as_called, autocast, gradient_slices, half_weights, is_graphed, place, prepare
 
 
 def command(argv: Sequence[str]) -> None:
@@ -85,10 +75,7 @@ def train(settings: Settings, wanted: Which = "last") -> None:
     steps = in_steps(settings, data.order.steps_per_epoch).train.total_steps  # what does not fit is told first
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
-        check_processes(settings.train, processes)
-        if settings.train.compile:
-            prepare_compiling(Path(settings.run.runs))
-        choose_kernels(settings.train, settings.run.deterministic, processes.device)
+        prepare(settings.train, settings.run.deterministic, Path(settings.run.runs), processes)
         if told_half := half_told(processes.device, settings.train.precision):
             processes.say(told_half)
         parts = settings.model, settings.loss, settings.train, data.dump.image_shape, data.levels, processes.world

@@ -2,10 +2,12 @@
 
 import os
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from lvae_torch.distributed.compiling import prepare_compiling
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import Model
@@ -13,6 +15,20 @@ from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.half_weights import HalfWeights
 from lvae_torch.training.reduction import GradientSlices
 from lvae_torch.training.section import TrainSection
+
+
+def prepare(section: TrainSection, is_deterministic: bool, runs: Path, processes: Processes) -> None:
+    """Check the switches against the processes and the machine, and apply those of the whole process.
+
+    Args:
+        runs: the folder of runs, beside which compiled programs are kept.
+    Raises:
+        CfgError: if a switch does not fit.
+    """
+    check_processes(section, processes)
+    if section.compile:
+        prepare_compiling(runs)
+    choose_kernels(section, is_deterministic, processes.device)
 
 
 def check_processes(section: TrainSection, processes: Processes) -> None:
