@@ -19,13 +19,13 @@ def checkpoint(folder: Path, name: str = "small") -> dict[str, Any]:
 
 
 def assert_same_bits(one: Any, other: Any, where: str = "") -> None:
-    """Equal tensors, bit for bit, all the way down; the run's name may differ."""
+    """Equal tensors, bit for bit, all the way down; the run's name and the program's commit may differ."""
     if isinstance(one, torch.Tensor):
         assert torch.equal(one, other), where
     elif isinstance(one, dict):
         assert one.keys() == other.keys(), where
         for key in one:
-            if key != "settings":
+            if key not in ("settings", "commit"):
                 assert_same_bits(one[key], other[key], f"{where}/{key}")
     elif isinstance(one, list):
         for k, (a, b) in enumerate(zip(one, other, strict=True)):
