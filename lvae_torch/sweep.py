@@ -27,7 +27,7 @@ add_overrides(PARSER)
 PARSER.add_argument("--mode", choices=list(MODES), action="append", default=[], dest="modes",
                     help="what to do with each trained run, if not what its cfg says; may be repeated")  # fmt: skip
 PARSER.add_argument("--table", action="store_true", help="only show what there is already")
-PARSER.add_argument("--out", type=Path, help="write the table there too, as Markdown")
+PARSER.add_argument("--out", type=Path, help="write the table there too: .csv with all digits, else Markdown")
 PARSER.add_argument("--figures", type=Path, metavar="FOLDER", help="draw the runs side by side there")
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
@@ -39,7 +39,7 @@ from lvae_torch.distributed.signals import stop_signals
 from lvae_torch.errors import CfgError, Preempted, say
 from lvae_torch.files import write_text
 from lvae_torch.hparams import Settings, load_in_place
-from lvae_torch.reporting.comparison import Result, draw_comparison, results_table
+from lvae_torch.reporting.comparison import Result, draw_comparison, results_csv, results_table
 from lvae_torch.runs.folder import RunFolder
 
 POLL = 0.2  # seconds
@@ -87,7 +87,7 @@ def command(argv: Sequence[str]) -> None:
     results = [Result.of(RunFolder.of(job.settings.run)) for job in jobs]
     print(table := results_table(results))
     if options.out:
-        write_text(options.out, table + "\n")
+        write_text(options.out, results_csv(results) if options.out.suffix == ".csv" else table + "\n")
     if options.figures:
         draw_comparison(options.figures, results)
     if failed := [job.name for job in jobs if job.status]:

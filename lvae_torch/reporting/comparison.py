@@ -1,5 +1,7 @@
 """Compares the results of several runs."""
 
+import csv
+import io
 import math
 import re
 from collections.abc import Sequence
@@ -103,6 +105,27 @@ def results_table(results: Sequence[Result]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     lines = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def results_csv(results: Sequence[Result]) -> str:
+    """The same with all digits, a column for each number, empty where there is none; layers from the bottom, as z_1."""
+    rows = [_numbers(result) for result in results]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _numbers(result: Result) -> dict[str, Any]:
+    known, bound = result.evaluation, result.own_bound
+    row = {"run": result.name, "data": bound.get("content", ""), "seed of the bound": bound.get("seed", "")}
+    row |= {name: known.get(name, "") for name in ("step", "nelbo", "nll", "kl")}
+    row |= {name: bound.get(name, "") for name in ("iw_samples", "n_images", "nll_bound", "standard_error")}
+    for key in ("kl", "informative_units"):
+        row |= {f"{key} of z_{i}": value for i, value in enumerate(reversed(result.per_layer(key)), 1)}
+    return row
 
 
 def _row(result: Result) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Several runs, one after the other or side by side, and their table."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -52,6 +53,16 @@ def test_runs_are_trained_used_and_compared(tmp_path: Path, capsys: pytest.Captu
         assert f"{result.evaluation['nelbo']:.2f}" in row
         assert len(result.per_layer("kl")) == 2
         assert (folder.path / "output.log").read_text().count("finished") == 1
+    command([*arguments, "--table", "--out", str(tmp_path / "table.csv")])
+    with (tmp_path / "table.csv").open(newline="") as file:
+        numbers = {row["run"]: row for row in csv.DictReader(file)}
+    for name, row in numbers.items():
+        result = Result.of(RunFolder(tmp_path / "runs", name))
+        assert (
+            float(row["nelbo"]) == result.evaluation["nelbo"] and float(row["nll_bound"]) == result.bound["nll_bound"]
+        )
+        assert [float(row["kl of z_2"]), float(row["kl of z_1"])] == result.per_layer("kl")
+    assert list(numbers) == ["b", "a"]
     began = [line.split(":")[0] for line in printed.err.splitlines() if "lvae_torch.train begins" in line]
     assert began == ["a", "b"], "b needs the weights of a"
 
