@@ -1,6 +1,6 @@
 """Tiny data, settings and models that tests share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +173,14 @@ def images(n: int, shape: tuple[int, int, int] = IMAGE_SHAPE, n_levels: int = 2)
     """Random x, (n, *shape), on the levels."""
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, n_levels, (n, *shape), generator=generator).float() / (n_levels - 1)
+
+
+SMALL: dict[str, Callable[[], Any]] = {
+    "ladder": lambda: dense("ladder"),
+    "hierarchical_vae": lambda: dense("hierarchical_vae"),
+    "vae": lambda: one_latent("vae"),
+    "vlae": lambda: one_latent("vlae"),
+    "vqvae": vqvae,
+    "pixelcnn": pixelcnn,
+}
+"""Families of which one small model serves all tests."""

@@ -16,12 +16,7 @@ from lvae_torch.models.families import FAMILIES
 
 MODELS: dict[str, Callable[[], Any]] = {
     "spatial_lvae": lambda: small.model(batch_norm=True, dropout=0.2),
-    "ladder": lambda: small.dense("ladder"),
-    "hierarchical_vae": lambda: small.dense("hierarchical_vae"),
-    "vae": lambda: small.one_latent("vae"),
-    "vlae": lambda: small.one_latent("vlae"),
-    "vqvae": small.vqvae,
-    "pixelcnn": small.pixelcnn,
+    **small.SMALL,
     "efficient_vdvae": small.very_deep,
     "vdvae": lambda: small.residual(enc_blocks="8x1,8d2,4x1", dec_blocks="4x1,8m4,8x1", custom_width_str=""),
 }

@@ -22,12 +22,7 @@ COLOUR = (3, 8, 8)
 MAKERS: dict[str, Callable[[], Any]] = {
     "spatial_lvae": small.model,
     "efficient_vdvae": lambda: small.very_deep(COLOUR, 256),
-    "ladder": lambda: small.dense("ladder"),
-    "hierarchical_vae": lambda: small.dense("hierarchical_vae"),
-    "vae": lambda: small.one_latent("vae"),
-    "vlae": lambda: small.one_latent("vlae"),
-    "vqvae": small.vqvae,
-    "pixelcnn": small.pixelcnn,
+    **small.SMALL,
 }
 
 
