@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import torch
 
 from lvae_torch.distributed import cards
+from lvae_torch.distributed.memory import GIB
 from lvae_torch.doctor.finding import Finding
 
 OTHERS = 0.1
 """The share of a card's memory that others may use before it is told."""
-GIB = 2**30
 
 
 def check_cards() -> Iterator[Finding]:

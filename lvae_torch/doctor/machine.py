@@ -14,7 +14,7 @@ import torch
 from lvae_torch.cli import WAITING
 from lvae_torch.distributed.compiling import c_compiler
 from lvae_torch.distributed.cpu import half_of_cpu
-from lvae_torch.distributed.memory import memory_of
+from lvae_torch.distributed.memory import GIB, memory_of
 from lvae_torch.distributed.place import n_cores
 from lvae_torch.doctor.finding import Finding
 from lvae_torch.runs.version import VERSION
@@ -22,7 +22,6 @@ from lvae_torch.runs.version import VERSION
 SHARED_MEMORY = Path("/dev/shm")
 INFINIBAND = Path("/sys/class/infiniband")
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-GIB = 2**30
 ENOUGH_SHARED, ENOUGH_LOCKED = GIB, 64 * 2**20
 PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "tensorboard", "Pillow")
 
