@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tokenize import TokenError
 from typing import Protocol
 
@@ -222,8 +222,8 @@ def is_picture(name: str) -> bool:
 
 def is_stray(name: str) -> bool:
     """Whether file managers leave files of that name beside others."""
-    parts = PurePosixPath(name).parts  # without the "." that members of tars often begin with
-    return any(part.startswith((".", "__MACOSX")) for part in parts)
+    parts = name.split("/")
+    return any(part.startswith((".", "__MACOSX")) for part in parts if part != ".")  # tars' members often begin with it
 
 
 def _bounded(path: Path, tar: tarfile.TarFile) -> list[tarfile.TarInfo]:

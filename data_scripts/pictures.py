@@ -151,6 +151,8 @@ def _equal(found: Mapping[str, Sequence[Record]]) -> dict[str, list[str]]:
 
 def listed(name: str) -> str:
     """A file's name as one line of text, whatever is in it."""
+    if name.isprintable():  # nearly all, in no time
+        return name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
