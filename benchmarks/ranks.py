@@ -1,11 +1,11 @@
-"""What two ranks lose against two runs that know nothing of each other: the exchange of gradients, on CPUs.
+"""What ranks of one run lose against runs that know nothing of each other, on CPUs.
 
-    python -m benchmarks.ranks [CFG] [--batch-size 64] [--ranks 2] [--pairs 9] [--steps 3]
+    python -m benchmarks.ranks [CFG] [--batch-size 64] [--ranks 2] [--rounds 7] [--steps 2]
 
-As many processes as ranks, a core and a model each, take a few steps each for itself, and as many as ranks of one run
-that average their gradients over gloo, in turns; all start together each time. Efficiency is the time of the steps
-each for itself over that of the others. Both halves of the machine are at work all the time, so that it is the
-exchange that is measured and not the cores' shared memory.
+As many processes as ranks, each with a core and a model, take a few steps each for itself, then waiting for each other
+after each step, then as ranks of one run that average their gradients over gloo; then again. All cores are at work all
+the time. What the second loses is due to steps that do not take equally long, on a shared machine most of it; what the
+third loses against the second is the exchange. Processor time, of all threads, has no waiting in it.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,14 +26,17 @@ from lvae_torch.distributed.processes import Processes
 from lvae_torch.hparams import in_steps, load
 from lvae_torch.training.step import TrainStep
 
+Times = tuple[float, float]
+"""Wall and processor time, seconds."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cfg", type=Path, nargs="?", default=Path("egs/spatial_lvae/static_mnist_3.cfg"))
     parser.add_argument("--batch-size", type=int, default=64, help="of each rank")
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         spawn(on_one_rank, (options, Path(folder, "store")), nprocs=options.ranks)
@@ -44,14 +48,18 @@ def on_one_rank(rank: int, options: argparse.Namespace, store: Path) -> None:
     keep_freed_memory()
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=options.ranks)
     own = Processes(rank, options.ranks, CPU)
-    apart, together = (prepared(options, processes) for processes in (Processes(0, 1, CPU), own))
-    seconds: dict[bool, list[float]] = {False: [], True: []}
-    for k in range(options.pairs + 1):
-        for is_joined in (True, False) if k % 2 else (False, True):
-            seconds[is_joined].append(own.mean(timed(together if is_joined else apart, options)))
+    alone, joined = (prepared(options, processes) for processes in (Processes(0, 1, CPU), own))
+    ways: dict[str, tuple[TrainStep, Callable[[], object]]] = {
+        "each for itself": (alone, int), "in step": (alone, dist.barrier), "as one run": (joined, int)
+    }  # fmt: skip
+    found: dict[str, list[Times]] = {name: [] for name in ways}
+    for _ in range(options.rounds + 1):
+        for name, way in ways.items():
+            wall, processor = timed(*way, options)
+            found[name].append((own.mean(wall), own.mean(processor)))
     dist.destroy_process_group()
     if rank == 0:
-        report(options, seconds[False][1:], seconds[True][1:])  # the first of each makes buffers
+        report(options, {name: times[1:] for name, times in found.items()})  # the first steps make buffers
 
 
 def prepared(options: argparse.Namespace, processes: Processes) -> TrainStep:
@@ -59,23 +67,29 @@ def prepared(options: argparse.Namespace, processes: Processes) -> TrainStep:
     return whole_step(settings, trained_model(settings), processes=processes)
 
 
-def timed(step: TrainStep, options: argparse.Namespace) -> float:
-    """Seconds of a step, once all ranks are here."""
+def timed(step: TrainStep, after_each: Callable[[], object], options: argparse.Namespace) -> Times:
+    """Of a step, once all ranks are here."""
     channels, height, width = step.bare.image_shape
     raw = torch.zeros(options.batch_size, height, width, channels, dtype=torch.uint8)
     dist.barrier()
-    start = time.perf_counter()
+    wall, processor = time.perf_counter(), time.process_time()
     for k in range(options.steps):
         step(raw, k)
-    return (time.perf_counter() - start) / options.steps
+        after_each()
+    return (time.perf_counter() - wall) / options.steps, (time.process_time() - processor) / options.steps
 
 
-def report(options: argparse.Namespace, apart: list[float], together: list[float]) -> None:
-    ratios = sorted(a / b for a, b in zip(apart, together, strict=True))
-    print(f"{options.cfg.stem}, batch {options.batch_size} on each of {options.ranks} ranks, {options.pairs} pairs")
-    print(f"  each for itself {1e3 * statistics.median(apart):8.1f} ms a step")
-    print(f"  as one run      {1e3 * statistics.median(together):8.1f} ms a step")
-    print(f"  efficiency {statistics.median(ratios):.1%} (pairs: {ratios[0]:.1%} to {ratios[-1]:.1%})")
+def report(options: argparse.Namespace, found: dict[str, list[Times]]) -> None:
+    n_steps = options.rounds * options.steps
+    print(f"{options.cfg.stem}, batch {options.batch_size} on each of {options.ranks} ranks, {n_steps} steps each way")
+    first = next(iter(found.values()))
+    for name, times in found.items():
+        wall, processor = (1e3 * statistics.mean(column) for column in zip(*times, strict=True))
+        told = [f"{name:<16} {wall:8.1f} ms a step, {processor:8.1f} ms of processor"]
+        if times is not first:
+            ratios = [[a / b for a, b in zip(*pair, strict=True)] for pair in zip(first, times, strict=True)]
+            told += [f"{statistics.median(column):.1%}" for column in zip(*ratios, strict=True)]
+        print("  " + "; ".join(told))
 
 
 if __name__ == "__main__":
