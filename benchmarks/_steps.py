@@ -37,21 +37,25 @@ def trained_model(settings: Settings, device: torch.device = CPU) -> Model:
 
 
 def whole_step(
-    settings: Settings, model: Model, section: OptimizerSection | None = None, rate: float = 0.0
+    settings: Settings,
+    model: Model,
+    section: OptimizerSection | None = None,
+    rate: float = 0.0,
+    processes: Processes | None = None,
 ) -> TrainStep:
     """Optimizer (Adamax unless ``section`` says another), EMA, skip guard and meter, with the switches of [train].
 
-    With a learning ``rate`` of 0 no step changes the next one.
+    With a learning ``rate`` of 0 no step changes the next one. Without ``processes`` the step is that of one process.
     """
     train, device = settings.train, next(model.parameters()).device
-    alone = Processes(0, 1, device)
+    own = processes or Processes(0, 1, device)
     choose_kernels(train, settings.run.deterministic, device)
     model.train()
     flat = FlatParameters(model)
     section = section or OptimizerSection()
     return TrainStep(
         section=section,
-        model=as_called(train, model),
+        model=as_called(train, model, own),
         bare=model,
         flat=flat,
         ema=Ema(model, 0.999),
@@ -63,6 +67,6 @@ def whole_step(
         accumulate=train.accumulate,
         autocast=autocast(train, device),
         is_graphed=is_graphed(train, device),
-        half=half_weights(train, model, flat, alone),
-        slices=gradient_slices(flat, alone),
+        half=half_weights(train, model, flat, own),
+        slices=gradient_slices(flat, own),
     )

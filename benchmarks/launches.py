@@ -1,6 +1,7 @@
 """What the host does for a training step on a GPU: kernels launched, copies, waits, milliseconds; and peak memory.
 
     NULL_GPUS=1 nullgpu.sh FOLDER python -m benchmarks.launches [--batch-size 16] [--set SECTION.KEY=VALUE] [CFG ...]
+    NULL_GPUS=2 nullgpu.sh FOLDER torchrun --standalone --nproc_per_node=2 -m benchmarks.launches ...   # each rank's
 
 It needs a stand-in for the GPU that counts and computes nothing, whose module ``null_counts`` it imports; ``make
 gpu-dry`` builds one from a recipe, where there is one. Launches, copies, waits and memory are those of a real card, for
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks._steps import trained_model, whole_step
+from lvae_torch.distributed.processes import Processes, start_processes
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.hparams import in_steps, load
 from lvae_torch.info import shape_of_data
@@ -31,7 +33,6 @@ CFGS = (
     "latent_variable_models/vqvae_cifar10", "latent_variable_models/vlae_cifar10",
 )  # fmt: skip
 STEPS = 3
-DEVICE = torch.device("cuda")
 
 
 def main() -> None:
@@ -46,23 +47,26 @@ def main() -> None:
         return
     counts: Any = importlib.import_module("null_counts")
     rows = []
-    for cfg in options.cfgs or [Path("egs", f"{name}.cfg") for name in CFGS]:
-        for is_graphed in (False, True):
-            overrides = [*options.overrides, f"train.cuda_graph={is_graphed}"]
-            row = counted(cfg, options.batch_size, overrides, counts.counts)
-            rows.append(row)
-            if not options.json:
-                print(told(row), flush=True)
-    if options.json:
+    with start_processes("cuda") as processes:
+        for cfg in options.cfgs or [Path("egs", f"{name}.cfg") for name in CFGS]:
+            for is_graphed in (False, True):
+                overrides = [*options.overrides, f"train.cuda_graph={is_graphed}"]
+                row = counted(cfg, options.batch_size, overrides, counts.counts, processes)
+                rows.append(row)
+                if processes.is_main and not options.json:
+                    print(told(row), flush=True)
+    if processes.is_main and options.json:
         print(json.dumps(rows, indent=2))
 
 
-def counted(cfg: Path, batch_size: int, overrides: list[str], counts: Callable[[], dict[str, int]]) -> dict[str, Any]:
-    """One cfg's step: counts a step, milliseconds of the host's processor, GiB at the peak."""
+def counted(
+    cfg: Path, batch_size: int, overrides: list[str], counts: Callable[[], dict[str, int]], processes: Processes
+) -> dict[str, Any]:
+    """One cfg's step: counts a step, milliseconds of the host's processor, GiB at the peak; all of this rank."""
     settings = in_steps(load(cfg, ["data.dumps=nowhere", *overrides]), 500)
-    step = whole_step(settings, trained_model(settings, DEVICE))
+    step = whole_step(settings, trained_model(settings, processes.device), processes=processes)
     (channels, height, width), _ = shape_of_data(settings)
-    raw = torch.zeros(batch_size, height, width, channels, dtype=torch.uint8, device=DEVICE)
+    raw = torch.zeros(batch_size, height, width, channels, dtype=torch.uint8, device=processes.device)
     gc.collect()  # the step before, whose hooks and parameters hold one another
     torch.cuda.reset_peak_memory_stats()
     for k in range(WARM_UP + 1):

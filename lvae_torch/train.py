@@ -227,7 +227,7 @@ def assemble(
     step = TrainStep(
         section=settings.optimizer,
         ema=Ema(bare, settings.train.ema_decay, is_aged=is_trained) if settings.train.ema_decay > 0 else None,
-        model=as_called(settings.train, bare),
+        model=as_called(settings.train, bare, processes),
         bare=bare,
         flat=flat,
         objective=Objective(settings.loss, data.dump.image_shape),

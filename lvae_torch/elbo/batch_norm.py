@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lvae_torch.distributed.batch_norm import each_by_itself
+
 
 def has_statistics(model: nn.Module) -> bool:
-    """Whether there is batch norm in ``model``."""
+    """Whether there is batch norm in ``model`` that keeps statistics."""
     return bool(_norms(model))
 
 
@@ -42,7 +44,8 @@ def estimate(
         return
     momenta = [norm.momentum for norm in norms]
     try:
-        _average(norms, passes, sum_over_ranks)
+        with each_by_itself(model):
+            _average(norms, passes, sum_over_ranks)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -54,22 +57,22 @@ def _average(
 ) -> None:
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over all batches
         norm.train()
     n = 0
     for run in passes:
-        run()
         n += 1
-    total = float(sum_over_ranks(torch.tensor(float(n), dtype=torch.float64, device=_device(norms))))
-    for norm in norms:
-        for statistic in (norm.running_mean, norm.running_var):
-            if statistic is not None and total:
-                statistic.copy_(sum_over_ranks(statistic.double() * n) / total)
+        for norm in norms:
+            norm.momentum = (
+                1 / n
+            )  # the plain mean over all batches; left to PyTorch, the host would read n from each norm
+        run()
+    statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var) if s is not None]
+    count = statistics[0].new_ones(1, dtype=torch.float64)
+    own = torch.cat([count, *(statistic.flatten().double() for statistic in statistics)]) * n
+    count, *sums = sum_over_ranks(own).split([1, *(statistic.numel() for statistic in statistics)])
+    for statistic, total in zip(statistics, sums, strict=True):
+        statistic.copy_(torch.where(count > 0, total / count, statistic))
 
 
 def _norms(model: nn.Module) -> list[_BatchNorm]:
-    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
-
-
-def _device(norms: list[_BatchNorm]) -> torch.device | None:
-    return next((buffer.device for norm in norms for buffer in norm.buffers()), None)
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]

@@ -33,11 +33,6 @@ def _blocks_are_known(optimizer: OptimizerSection, model: ModelSection) -> Itera
         )
 
 
-def _norm_can_be_shared(run: RunSection, train: TrainSection) -> Iterator[str]:
-    if train.sync_batch_norm and run.device == "cpu":
-        yield "[train] sync_batch_norm needs GPUs, but [run] device = cpu; leave it out."
-
-
 def _kernels_are_chosen_alike(run: RunSection, train: TrainSection) -> Iterator[str]:
     if run.deterministic and train.cudnn_benchmark:
         yield "[train] cudnn_benchmark chooses by time, anew at each start; leave it out with [run] deterministic."
@@ -116,7 +111,6 @@ Check = Callable[..., Iterator[str]]
 CHECKS: dict[Check, tuple[str, ...]] = {
     _warmup_ends: ("optimizer", "train"),
     _blocks_are_known: ("optimizer", "model"),
-    _norm_can_be_shared: ("run", "train"),
     _kernels_are_chosen_alike: ("run", "train"),
     _noise_has_a_density: ("data", "model"),
 }

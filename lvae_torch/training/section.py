@@ -108,7 +108,7 @@ class TrainSection(Section):
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: saves memory, takes about a third more time."""
     sync_batch_norm: bool = False
-    """Compute batch norm statistics over all GPUs instead of in each process."""
+    """Compute batch norm statistics over the batches of all processes together, instead of in each."""
     log_every: PositiveSteps = 100
     """Steps between log lines."""
     checkpoint_every: PositiveSteps = 1000

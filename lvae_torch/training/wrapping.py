@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lvae_torch.distributed.batch_norm import share_statistics
 from lvae_torch.distributed.compiling import prepare_compiling
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
@@ -32,10 +33,10 @@ def prepare(section: TrainSection, is_deterministic: bool, runs: Path, processes
 
 
 def check_processes(section: TrainSection, processes: Processes) -> None:
-    """Check the global batch and the switches against the number and kind of processes.
+    """Check the global batch against the number of processes.
 
     Raises:
-        CfgError: if the batch cannot be divided evenly, or a switch needs GPUs.
+        CfgError: if the batch cannot be divided evenly.
     """
     batch, parts = section.batch_size, processes.world * section.accumulate
     if batch % parts:
@@ -43,8 +44,6 @@ def check_processes(section: TrainSection, processes: Processes) -> None:
             f"[train] batch_size is {batch}, but {processes.world} processes with accumulate = {section.accumulate} "
             f"need a multiple of {parts}; batch_size counts the images of all processes together."
         )
-    if section.sync_batch_norm and processes.device.type != "cuda":
-        raise CfgError("[train] sync_batch_norm = True needs GPUs; PyTorch has none of it for CPUs. Set it False.")
 
 
 def choose_kernels(section: TrainSection, is_deterministic: bool, device: torch.device) -> None:
@@ -67,21 +66,21 @@ def place(section: TrainSection, model: Model, device: torch.device) -> None:
         model.to(memory_format=torch.channels_last)
 
 
-def as_called(section: TrainSection, bare: Model) -> nn.Module:
+def as_called(section: TrainSection, bare: Model, processes: Processes) -> nn.Module:
     """``bare`` with the section's switches applied."""
     if section.activation_checkpointing:
         bare.rematerialize()
     model: nn.Module = bare
-    if section.sync_batch_norm:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if section.sync_batch_norm and processes.world > 1:
+        share_statistics(bare)
     if section.compile:
         model.compile()
     return model
 
 
 def is_graphed(section: TrainSection, device: torch.device) -> bool:
-    """Whether the step is one CUDA graph: PyTorch's synchronised batch norm reads sizes on the host in between."""
-    return section.cuda_graph and device.type == "cuda" and not section.sync_batch_norm
+    """Whether the step is one CUDA graph."""
+    return section.cuda_graph and device.type == "cuda"
 
 
 def gradient_slices(flat: FlatParameters, processes: Processes) -> GradientSlices | None:

@@ -34,7 +34,6 @@ final_learning_rate = 1.0
 steps = 20
 batch_size = 9
 accumulate = 2
-sync_batch_norm = True
 cudnn_benchmark = True
 [val]
 patience = 2
@@ -57,7 +56,7 @@ def test_everything_is_told_at_once_each_with_its_line(tmp_path: Path) -> None:
     told = refused(tmp_path, BAD)
     lines = dict(enumerate(BAD.splitlines(), start=1))
     for key in ("dequantize", "beta", "weight_decay_on", "warmup_steps", "final_learning_rate", "accumulate",
-                "sync_batch_norm", "cudnn_benchmark", "patience"):  # fmt: skip
+                "cudnn_benchmark", "patience"):  # fmt: skip
         number = next(n for n, line in lines.items() if line.startswith(f"{key} ="))
         found = [line for line in told.splitlines() if f"] {key}" in line and line.endswith(f"bad.cfg:{number})")]
         assert found, (key, told)
