@@ -61,10 +61,8 @@ def _average(
     n = 0
     for run in passes:
         n += 1
-        for norm in norms:
-            norm.momentum = (
-                1 / n
-            )  # the plain mean over all batches; left to PyTorch, the host would read n from each norm
+        for norm in norms:  # the plain mean over all batches; left to PyTorch, the host would read n from each norm
+            norm.momentum = 1 / n
         run()
     statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var) if s is not None]
     count = statistics[0].new_ones(1, dtype=torch.float64)
