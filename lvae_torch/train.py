@@ -285,9 +285,9 @@ def _report(run: Run, settings: Settings, folder: RunFolder) -> ReportWriter:
 
 
 def _reporters(settings: Settings, state: State) -> list[Reporter]:
-    s, is_evaluated = settings, state.evaluated_at == state.step
+    s = settings
     values = listed(model=s.model, data=s.data, loss=s.loss, optimizer=s.optimizer, train=s.train)
-    return training_reporters(s.run, state.step, is_evaluated, s.train.total_steps, to_cfg(s), values)
+    return training_reporters(s.run, state, s.train.total_steps, to_cfg(s), values)
 
 
 if __name__ == "__main__":
