@@ -87,7 +87,7 @@ def whole_step(settings: Settings) -> Step:
         meter=Meter(len(model.latent_shapes()), device),
         preprocess=Preprocess(n_levels).training,
         accumulate=train.accumulate,
-        autocast=autocast(train, device),
+        autocast=autocast(train.precision, device),
     )
     return lambda raw: step(raw, SETTLED)
 

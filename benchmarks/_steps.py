@@ -65,7 +65,7 @@ def whole_step(
         meter=Meter(len(model.latent_shapes()), device),
         preprocess=Preprocess(shape_of_data(settings)[1]).training,
         accumulate=train.accumulate,
-        autocast=autocast(train, device),
+        autocast=autocast(train.precision, device),
         is_graphed=is_graphed(train, device),
         half=half_weights(train, model, flat, own),
         slices=gradient_slices(flat, own),

@@ -12,17 +12,21 @@ if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lvae_torch.data.classes import ClassNames
 from lvae_torch.data.run_data import described_images, make_preprocess, open_dump
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributed.cpu import half_told
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
 from lvae_torch.hparams import Settings, load
 from lvae_torch.models.contract import Model
 from lvae_torch.reporting.console import table
 from lvae_torch.training.costs import PRECISIONS, flops_per_image, kept_for_backward
-from lvae_torch.training.memory import Needs, needs
+from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.memory import AtOnce, Needs, needs
+from lvae_torch.training.wrapping import half_weights
 
 
 def command(argv: Sequence[str]) -> None:
@@ -60,29 +64,34 @@ def describe(settings: Settings) -> str:
 
 def _memory(settings: Settings, image_shape: ImageShape, build: Callable[[], Model]) -> list[tuple[str, str]]:
     """What each switch of [train] keeps per image, and what the settings as they are come to."""
-    train = settings.train
     kept = kept_for_backward(build, image_shape)
     rows = [
         (name, ", ".join(f"{kept[checkpointing, p] / 2**20:.1f} MiB per image in {p}" for p in PRECISIONS))
         for name, checkpointing in (("kept for backward", False), ("activation_checkpointing", True))
     ]
-    with torch.device("meta"):  # tensors with shape and type, but no numbers
+    return [*rows, *memory_rows(settings, _needs_of_one(settings, build))]
+
+
+def _needs_of_one(settings: Settings, build: Callable[[], Model]) -> Needs:
+    """What a run of one process on a CPU needs."""
+    train, alone = settings.train, Processes(0, 1, torch.device("cpu"))
+    with FakeTensorMode():  # tensors without data; unlike on the meta device, autocast works
         model = build()
-    if train.activation_checkpointing:
-        model.rematerialize()
-    return [*rows, *memory_rows(settings, needs(model, train, settings.loss))]
+        if train.activation_checkpointing:
+            model.rematerialize()
+        half = half_weights(train, model, FlatParameters(model), alone)
+        return needs(model, train, settings.loss, _at_once(settings), half, settings.synthesis.precision)
+
+
+def _at_once(settings: Settings) -> AtOnce:
+    return AtOnce.of(settings.train, settings.val, settings.synthesis.batch_size)
 
 
 def memory_rows(settings: Settings, found: Needs) -> list[tuple[str, str]]:
     """What training, evaluation and synthesis need on one device, with the batch sizes that the settings have."""
-    train, val, synthesis = settings.train, settings.val, settings.synthesis
-    rows = (
-        ("training memory", found.training, train.batch_size // train.accumulate),
-        ("evaluation memory", found.evaluation, val.batch_size),
-        ("synthesis memory", found.synthesis, synthesis.batch_size),
-    )
     return [
-        (name, f"about {need.of(n) / 2**30:.2f} GiB for {n} images at once on one device") for name, need, n in rows
+        (f"{name} memory", f"about {getattr(found, name).of(n) / 2**30:.2f} GiB for {n} images at once on one device")
+        for name, n in _at_once(settings)._asdict().items()
     ]
 
 

@@ -44,7 +44,7 @@ from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.initialization import check_first_loss, initialize
 from lvae_torch.training.log import TrainingWatch, listed, training_reporters
 from lvae_torch.training.loop import Plan, Run, check_steps, restore
-from lvae_torch.training.memory import needs, out_of_memory, told_before
+from lvae_torch.training.memory import AtOnce, needs, out_of_memory, told_before
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import learning_rate, make_optimizer
 from lvae_torch.training.rollback import fit_or_go_back
@@ -142,8 +142,10 @@ def _begin(run: Run, start: Start, settings: Settings, folder: RunFolder) -> Non
 def _memory_told(run: Run, settings: Settings) -> str:
     """What the run will take, and a warning where that may be too much; all ranks must find it out together."""
     step, own = run.train_step, run.processes
-    found = needs(step.bare, settings.train, settings.loss, step.autocast)
-    return told_before(found, settings.train, settings.val, settings.synthesis.batch_size, own.device, own.world)
+    train, val, synthesis = settings.train, settings.val, settings.synthesis
+    at_once = AtOnce.of(train, val, synthesis.batch_size, own.world)
+    found = needs(step.bare, train, settings.loss, at_once, step.half, synthesis.precision)
+    return told_before(found, at_once, train, val, own.device, own.world)
 
 
 @contextmanager
@@ -236,7 +238,7 @@ def assemble(
         meter=Meter(len(bare.latent_shapes()), processes.device),
         preprocess=data.preprocess.training,
         accumulate=settings.train.accumulate,
-        autocast=autocast(settings.train, processes.device),
+        autocast=autocast(settings.train.precision, processes.device),
         is_graphed=is_graphed(settings.train, processes.device),
         slices=gradient_slices(flat, processes),
         half=half_weights(settings.train, bare, flat, processes),
@@ -283,9 +285,9 @@ def _report(run: Run, settings: Settings, folder: RunFolder) -> ReportWriter:
 
 
 def _reporters(settings: Settings, state: State) -> list[Reporter]:
-    s, is_evaluated = settings, state.evaluated_at == state.step
+    s = settings
     values = listed(model=s.model, data=s.data, loss=s.loss, optimizer=s.optimizer, train=s.train)
-    return training_reporters(s.run, state.step, is_evaluated, s.train.total_steps, to_cfg(s), values)
+    return training_reporters(s.run, state, s.train.total_steps, to_cfg(s), values)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from benchmarks.gpu.bench import Bench, Row, settings_of
 from lvae_torch.hparams import Settings
 from lvae_torch.info import shape_of_data
 from lvae_torch.training.graph import WARM_UP
-from lvae_torch.training.memory import needs
+from lvae_torch.training.memory import AtOnce, needs
 from lvae_torch.training.step import TrainStep
 
 CFGS = (
@@ -129,8 +129,7 @@ def memory_of_steps(bench: Bench) -> Iterator[Row]:
         for k in range(WARM_UP + 2):
             step(raw, k)
         peak = torch.cuda.max_memory_allocated(bench.device)
-        build = partial(settings.model.build, *shape_of_data(settings))
-        estimate = needs(build, shape_of_data(settings)[0], settings.train, settings.loss).training.of(batch)
+        estimate = needs(step.bare, settings.train, settings.loss, AtOnce(batch, 1, 1), step.half).training.of(batch)
         numbers = {"batch": batch, "peak GiB": peak / 2**30, "estimate GiB": estimate / 2**30}
         yield Row(cfg.rpartition("/")[2], {**numbers, "peak over estimate": peak / estimate})
         del step, raw

@@ -3,7 +3,8 @@
 import json
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,16 @@ class JsonlReporter:
 
     Args:
         is_evaluated: whether the evaluation of ``start_step`` counts; else it will be repeated too.
+        is_chosen: whether that of the best weights, which comes after it at the end of a run, counts.
     Raises:
         DataError: if a line that must stay is damaged, or the file cannot be written.
     """
 
-    def __init__(self, path: Path, start_step: int = 0, is_evaluated: bool = True) -> None:
+    def __init__(self, path: Path, start_step: int = 0, is_evaluated: bool = True, is_chosen: bool = True) -> None:
         self._path = path
         if path.exists():
             text = path.read_bytes()
-            kept = _until(text, start_step, is_evaluated, path)
+            kept = _until(text, start_step, is_evaluated, is_chosen, path)
             if kept != text:
                 with atomic_write(path) as file:
                     file.write(kept)
@@ -60,10 +62,13 @@ class JsonlReporter:
         """Does nothing: each line is already in the file."""
 
 
-def _until(text: bytes, last_step: int, is_evaluated: bool, path: Path) -> bytes:
+def _until(text: bytes, last_step: int, is_evaluated: bool, is_chosen: bool, path: Path) -> bytes:
     """The lines of steps up to ``last_step``; steps need not be in order."""
     lines = text.split(b"\n")[:-1]  # after the last line end: nothing, or an incomplete line
     records = [_record(line) for line in lines]
+    if not is_chosen:
+        records = records[: _end_of_evaluation(records, last_step)]
+        lines = lines[: len(records)]
 
     def stays(record: Record | None) -> bool:
         if record is None or record["step"] > last_step:
@@ -76,6 +81,13 @@ def _until(text: bytes, last_step: int, is_evaluated: bool, path: Path) -> bytes
             f"{path}: line {records.index(None) + 1} is damaged. Restore the file from a copy, or remove that line."
         )
     return b"".join(line + b"\n" for line, record in zip(lines, records, strict=True) if stays(record))
+
+
+def _end_of_evaluation(records: Sequence[Record | None], step: int) -> int:
+    """Where the evaluation that follows the first one of ``step`` begins, or the end."""
+    begins = [(i, record["step"]) for i, record in enumerate(records) if record is not None and "val/nelbo" in record]
+    onwards = dropwhile(lambda begin: begin[1] != step, begins)
+    return next((i for i, _ in islice(onwards, 1, None)), len(records))
 
 
 def _sealed(line: bytes) -> bytes:

@@ -67,55 +67,91 @@ def _alive(model: Model, x: Tensor, precision: str) -> int:
     return alive
 
 
+Known = dict[Any, tuple[Any, int]]
+"""What operations make of tensors of these looks, and the bytes that their kernels hold besides."""
+
+
 class Allocations(TorchDispatchMode):
     """Every storage made while it is entered, and what PyTorch's kernels hold besides while they work.
 
-    Deep models do the same operations over and over. Each is computed once; where it comes again, its outputs are made
-    without being computed. So numbers mean nothing inside, with which a pass takes a fraction of its time.
+    Outputs are made without being computed, and what an operation makes is found out once: deep models do the same over
+    and over. So numbers mean nothing inside, a pass takes a fraction of its time, and nobody touches what is allocated.
+
+    Args:
+        weights: what is there before; what is made of nothing else takes as much for any number of images.
+        known: what operations make, of other passes; those of this one are added.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Iterable[Tensor] = (), known: Known | None = None) -> None:
         super().__init__()
         self.alive = 0
         """Bytes of those that somebody still holds."""
         self.peak = 0
         """Most bytes that were alive at once."""
+        self.fixed_at_peak = 0
+        """Those among them that were made of weights alone: masked, or in half precision."""
+        self._fixed = 0
+        self._weights = {storage._cdata for storage in _storages(weights)}
         self._made: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        self._known: dict[Any, tuple[Any, int]] = {}
+        self._known: Known = {} if known is None else known
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not _makes_anew(func):
-            is_idle = _changes_first(func) and args[0].is_floating_point()
-            return args[0] if is_idle else func(*args, **kwargs)
+            is_idle = _only_changes(func) and next(_tensors(args)).is_floating_point()
+            return kwargs.get("out", args[0] if func._schema.returns else None) if is_idle else func(*args, **kwargs)
         key = func, _described(args), *kwargs.items()
         if known := self._known.get(key):
             look, beside = known
             out = _like(look)
         else:
-            out = func(*args, **kwargs)
-            if func is torch.ops.aten.convolution.default and _is_channels_last(args[0]):
-                out = out.to(memory_format=torch.channels_last)  # as with numbers; without them PyTorch forgets it
+            out = _without_numbers(func, args, kwargs)
             if not {s._cdata for s in _storages((out,))}.isdisjoint(s._cdata for s in _storages(args)):
                 return out  # a view, of which the schema does not tell
             beside = scratch(func, args, out)
             self._known[key] = _described(out), beside
+        is_fixed = self._are_weights(args) and not _is_new_of_shape(func)
         for storage in _storages((out,)):
-            self._count(storage)
-        self.peak = max(self.peak, self.alive + beside)
+            self._count(storage, is_fixed)
+        if self.alive + beside > self.peak:
+            self.peak, self.fixed_at_peak = self.alive + beside, self._fixed
         return out
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
+    def _are_weights(self, args: Any) -> bool:
+        """Whether these are weights, or were made of them alone, and not repeated for each image."""
+        tensors = list(_tensors(args))
+        return bool(tensors) and all(
+            t.untyped_storage()._cdata in self._weights and 0 not in t.stride() for t in tensors
+        )
+
+    def _count(self, storage: torch.UntypedStorage, is_fixed: bool) -> None:
         key, n_bytes = storage._cdata, storage.nbytes()
         if key in self._made:
             return  # two outputs may be parts of one
+        fixed = n_bytes if is_fixed else 0
 
         def freed(_: object) -> None:
             self.alive -= n_bytes
+            self._fixed -= fixed
+            self._weights.discard(key)
             del self._made[key]
 
         self.alive += n_bytes
+        self._fixed += fixed
+        if is_fixed:
+            self._weights.add(key)
         self._made[key] = weakref.ref(storage, freed)
+
+
+def _without_numbers(func: Any, args: Any, kwargs: Any) -> Any:
+    """Tensors as an operation makes them, but for their numbers."""
+    if (like := next(_tensors(args), None)) is None:
+        return func(*args, **kwargs)
+    device = kwargs.get("device") or like.device
+    out = func(*_like(_described(args), "meta"), **{key: "meta" if key == "device" else kwargs[key] for key in kwargs})
+    if func is torch.ops.aten.convolution.default and any(map(_is_channels_last, args[:2])):
+        out = out.to(memory_format=torch.channels_last)  # as with numbers; without them PyTorch forgets it
+    return _like(_described(out), device)
 
 
 @cache
@@ -126,10 +162,17 @@ def _makes_anew(func: Any) -> bool:
 
 
 @cache
-def _changes_first(func: Any) -> bool:
-    """Whether an operation changes the numbers of its first argument, and gives that back."""
+def _is_new_of_shape(func: Any) -> bool:
+    """Whether an operation makes a tensor of the shape that it is told, whatever that of its argument."""
+    return str(func.overloadpacket.__name__).startswith("new_")
+
+
+@cache
+def _only_changes(func: Any) -> bool:
+    """Whether an operation changes the numbers of an argument, and gives back that or nothing."""
     returns = func._schema.returns
-    return len(returns) == 1 and returns[0].alias_info is not None and returns[0].alias_info.is_write
+    changed = [a for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return len(changed) == 1 and all(r.alias_info is not None and r.alias_info.is_write for r in returns)
 
 
 class _Look(NamedTuple):
@@ -148,12 +191,13 @@ def _described(value: Any) -> Any:
     return tuple([_described(each) for each in value]) if isinstance(value, list | tuple) else value
 
 
-def _like(described: Any) -> Any:
+def _like(described: Any, device: torch.device | str | None = None) -> Any:
+    """The inverse of ``_described``, on ``device`` or each where it was."""
     if isinstance(described, _Look):
         shape, stride = described.shape, described.stride
-        out = torch.empty_strided(shape, stride, dtype=described.dtype, device=described.device)
+        out = torch.empty_strided(shape, stride, dtype=described.dtype, device=device or described.device)
         return out if out.is_floating_point() else out.zero_()  # an index that there is
-    return tuple(map(_like, described)) if isinstance(described, tuple) else described
+    return tuple(_like(each, device) for each in described) if isinstance(described, tuple) else described
 
 
 def scratch(func: Any, args: Any, out: Any) -> int:
@@ -168,8 +212,9 @@ def scratch(func: Any, args: Any, out: Any) -> int:
         case "convolution":
             return _of_convolution(args[0], args[1], out, is_transposed=args[6])
         case "convolution_backward":
-            grad_out, x = args[:2]
-            return 0 if _is_channels_last(x) else _in_blocks(grad_out) + _input_in_blocks(x, COLOURS)
+            grad_out, x, weight = args[:3]
+            is_turned = _is_channels_last(x) or _is_channels_last(weight)
+            return 0 if is_turned else _in_blocks(grad_out) + _input_in_blocks(x, COLOURS)
         case "_log_softmax" | "logsumexp" | "native_batch_norm_backward":
             return int(args[0].nbytes)
         case "upsample_nearest2d" | "upsample_bilinear2d":
@@ -181,6 +226,8 @@ def scratch(func: Any, args: Any, out: Any) -> int:
 def _of_convolution(x: Tensor, weight: Tensor, out: Tensor, is_transposed: bool) -> int:
     if _is_channels_last(x):
         return 0
+    if _is_channels_last(weight):
+        return x.nbytes  # turned
     if is_transposed:
         return 2 * _in_blocks(out, SHORT_BLOCK)
     blocks = _in_blocks(out)
@@ -202,8 +249,12 @@ def _in_blocks(x: Tensor, block: int = BLOCK) -> int:
 
 
 def _storages(values: Iterable[Any]) -> Iterator[torch.UntypedStorage]:
+    return (tensor.untyped_storage() for tensor in _tensors(values))
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
-            yield value.untyped_storage()
+            yield value
         elif isinstance(value, list | tuple):
-            yield from _storages(value)
+            yield from _tensors(value)

@@ -25,6 +25,7 @@ from lvae_torch.reporting.grids import image_grid, pair_grid
 from lvae_torch.reporting.jsonl import JsonlReporter
 from lvae_torch.reporting.reporter import Reporter
 from lvae_torch.reporting.trackers import Tracked, trackers
+from lvae_torch.runs.checkpoint import State
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.section import RunSection
 from lvae_torch.training.meter import Reading
@@ -158,23 +159,22 @@ def warn_of_skip_norm(skip_norm: float, reading: Reading) -> bool:
 
 def training_reporters(
     section: RunSection,
-    start_step: int,
-    is_evaluated: bool,
+    state: State,
     total_steps: int,
     settings_text: str,
     hparams: Mapping[str, str | float],
 ) -> list[Reporter]:
-    """Reporters to ``metrics.jsonl``, the console and ``[run] trackers``, which continue from ``start_step``.
+    """Reporters to ``metrics.jsonl``, the console and ``[run] trackers``, which continue from ``state``.
 
     Args:
-        is_evaluated: whether ``start_step`` was.
         hparams: hyperparameters that trackers list beside the run, by ``section.key``.
     """
-    folder = RunFolder.of(section)
+    folder, start = RunFolder.of(section), state.step
+    is_evaluated, is_chosen = state.evaluated_at == start, state.chosen_step > 0
     return [
-        JsonlReporter(folder.metrics_jsonl, start_step, is_evaluated),
-        ConsoleReporter(total_steps, start_step),
-        *trackers(section.trackers, Tracked(folder, start_step, total_steps, settings_text, hparams)),
+        JsonlReporter(folder.metrics_jsonl, start, is_evaluated, is_chosen),
+        ConsoleReporter(total_steps, start),
+        *trackers(section.trackers, Tracked(folder, start, total_steps, settings_text, hparams)),
     ]
 
 

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,17 +12,34 @@ from lvae_torch.distributed.memory import GIB, free_of, memory_of
 from lvae_torch.elbo.bounds import Terms, elbo_terms
 from lvae_torch.elbo.section import LossSection, ValSection
 from lvae_torch.errors import OutOfMemory
-from lvae_torch.models.contract import Model
+from lvae_torch.models.contract import Model, Output
 from lvae_torch.models.sources import posterior_sample, prior_sample
-from lvae_torch.training.costs import Allocations
+from lvae_torch.training.costs import Allocations, Known
+from lvae_torch.training.half_weights import HalfWeights
 from lvae_torch.training.initialization import unchanged
 from lvae_torch.training.section import TrainSection
+from lvae_torch.training.wrapping import autocast
 
-COUNTED = (2, 4)
-"""Batch sizes that are run; memory grows evenly between them and beyond."""
+COUNTED = 16
+"""So many images are run at most: then what is made of weights tells little, and what grows evenly with images much."""
+COUNTED_ON_CARDS = 2
+"""A card's memory is taken though nobody writes to it."""
 NEGLIGIBLE = 0.03
-"""What a pass takes for any number of images is a copy of a weight: below that share of it, one size will do."""
+"""Share of a pass: up to this, weights that kernels hold copies of are counted as if they grew with the images."""
 MOMENTS = 2
+
+
+class AtOnce(NamedTuple):
+    """Images that each process computes at once."""
+
+    training: int
+    evaluation: int
+    synthesis: int
+
+    @classmethod
+    def of(cls, train: TrainSection, val: ValSection, synthesis_size: int, world: int = 1) -> "AtOnce":
+        """As the settings say; ``synthesis_size`` is ``[synthesis] batch_size``."""
+        return cls(train.batch_size // world // train.accumulate, val.batch_size, synthesis_size)
 
 
 @dataclass(frozen=True)
@@ -53,71 +70,97 @@ class Needs:
 
 
 def needs(
-    model: Model, train: TrainSection, loss: LossSection, half: AbstractContextManager[object] | None = None
+    model: Model,
+    train: TrainSection,
+    loss: LossSection,
+    at_once: AtOnce,
+    half: HalfWeights | None = None,
+    drawing: str = "float32",
 ) -> Needs:
-    """What ``model`` will need with these settings, found by running it on few images.
+    """What ``model`` will need with these settings, found by running it without numbers.
 
     Args:
-        model: on the meta device it runs without numbers, and slower. Buffers stay, gradients do not.
-        half: the context for half precision, which the meta device does not know; by default all is float32.
+        model: on the meta device it runs in float32 alone. Buffers stay, gradients do not.
+        half: what gives it half weights in training, where that is so.
+        drawing: ``[synthesis] precision``.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    device, n_bytes = parameters[0].device, sum(p.nbytes for p in parameters)
-    largest = max(p.nbytes for p in parameters)
+    n_bytes = sum(p.nbytes for p in parameters)
     held = n_bytes * (2 + MOMENTS + (train.ema_decay > 0))  # weights, gradients, moments, average
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)  # as in training, where all gradients are one vector
+    trained, evaluated, drawn = _passes(model, train.precision, half, drawing)
     repeats = loss.mc_samples * loss.iw_samples
-    prior = prior_sample([1.0] * len(model.latent_shapes()))
-
-    def evaluated(n: int) -> Terms:
-        x = torch.zeros(n, *model.image_shape, device=device)
-        with half or nullcontext():
-            return elbo_terms(x, model.forward(x, model.of_any_class(posterior_sample, n)))  # not as it is compiled
-
-    def drawn(n: int) -> Tensor:
-        return model.forward(None, model.of_any_class(prior, n), n=n).likelihood.mean()
-
+    known: Known = {}
     with unchanged(model):
         model.train()
-        training = _need(lambda n: evaluated(n * repeats).nelbo.mean().backward(), held, largest)
+        training = _need(lambda n: trained(n * repeats), held, at_once.training, model, known)
         model.eval()
         with torch.no_grad():
-            evaluation = _need(evaluated, held, largest)
-            synthesis = _need(drawn, n_bytes, largest)
+            evaluation = _need(evaluated, held, at_once.evaluation, model, known)
+            synthesis = _need(drawn, n_bytes, at_once.synthesis, model, known)
     return Needs(training, evaluation, synthesis)
 
 
-def _need(run: Callable[[int], object], weights: int, largest: int) -> Need:
-    """The need of ``run``, of so many images, in a model whose largest weight takes ``largest`` bytes."""
-    few, more = COUNTED
-    peak = _peak(run, few)
-    if largest < NEGLIGIBLE * peak:
-        return Need(weights, 0, peak // few)
-    per_image = (_peak(run, more) - peak) // (more - few)
-    return Need(weights, peak - few * per_image, per_image)
+Pass = Callable[[int], object]
+"""Of so many images."""
 
 
-def _peak(run: Callable[[int], object], n_images: int) -> int:
-    with Allocations() as allocations:
-        run(n_images)
-    return allocations.peak
+def _passes(model: Model, precision: str, half: HalfWeights | None, drawing: str) -> tuple[Pass, Pass, Pass]:
+    """What training, evaluation and synthesis do."""
+    device = next(model.parameters()).device
+    prior = prior_sample([1.0] * len(model.latent_shapes()))
+
+    def images(n: int) -> Tensor:
+        return torch.zeros(n, *model.image_shape, device=device)
+
+    def passed(x: Tensor, half: HalfWeights | None = None) -> Output:
+        source = model.of_any_class(posterior_sample, len(x))
+        return half(model, x, source) if half else model.forward(x, source)  # not as it is compiled
+
+    def trained(n: int) -> None:
+        with autocast(precision, device):
+            x = images(n)
+            out = passed(x, half)  # it and x are there until the end, as in a step
+            nelbo = elbo_terms(x, out).nelbo.mean()
+        nelbo.backward()
+
+    def evaluated(n: int) -> Terms:
+        return elbo_terms(x := images(n), passed(x))
+
+    def drawn(n: int) -> Tensor:
+        with autocast(drawing, device):
+            likelihood = model.forward(None, model.of_any_class(prior, n), n=n).likelihood
+        return likelihood.mean()
+
+    return trained, evaluated, drawn
+
+
+def _need(run: Pass, held: int, planned: int, model: Model, known: Known) -> Need:
+    """The need of a pass that is to take ``planned`` images, in a model that holds ``held`` bytes besides.
+
+    Args:
+        known: what operations make; those of this pass are added.
+    """
+    weights = list(model.parameters())
+    fixed, largest = [*weights, *model.buffers()], max(w.nbytes for w in weights)
+    few = min(planned, COUNTED_ON_CARDS if weights[0].is_cuda else COUNTED)
+    with Allocations(fixed, known) as first:
+        run(few)
+    if largest <= NEGLIGIBLE * first.peak:
+        return Need(held, first.fixed_at_peak, (first.peak - first.fixed_at_peak) // few)
+    with Allocations(fixed, known) as second:
+        run(2 * few)
+    per_image = (second.peak - first.peak) // few
+    return Need(held, first.peak - few * per_image, per_image)
 
 
 def told_before(
-    found: Needs, train: TrainSection, val: ValSection, synthesis_size: int, device: torch.device, world: int
+    found: Needs, at_once: AtOnce, train: TrainSection, val: ValSection, device: torch.device, world: int
 ) -> str:
-    """What a run begins with: a line of what it will take, and a warning for what may not fit, with the remedy.
-
-    Args:
-        synthesis_size: images that synthesis draws at once.
-    """
-    planned = {
-        "training": (found.training, train.batch_size // world // train.accumulate),
-        "evaluation": (found.evaluation, val.batch_size),
-        "synthesis": (found.synthesis, synthesis_size),
-    }
+    """What a run begins with: a line of what it will take, and a warning for what may not fit, with the remedy."""
+    planned = {name: (getattr(found, name), n) for name, n in at_once._asdict().items()}
     takes = ", ".join(f"{name} {_size(need.of(n))} ({n} images at once)" for name, (need, n) in planned.items())
     free = free_of(device)
     lines = [f"memory, about: {takes}" + (f"; {device} has {_size(free)} free" if free else "")]

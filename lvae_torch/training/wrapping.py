@@ -1,7 +1,7 @@
 """Applies the switches of [train] to a model, and checks that they fit the processes."""
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -99,6 +99,7 @@ def half_weights(section: TrainSection, model: Model, flat: FlatParameters, proc
     return HalfWeights(model, flat) if section.precision == "bfloat16" and is_plain else None
 
 
-def autocast(section: TrainSection, device: torch.device) -> AbstractContextManager[object] | None:
-    """The context for half precision; None for full precision."""
-    return torch.autocast(device.type, torch.bfloat16) if section.precision == "bfloat16" else None
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The context for ``precision``; the meta device knows float32 alone."""
+    is_half = precision == "bfloat16" and torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, torch.bfloat16) if is_half else nullcontext()

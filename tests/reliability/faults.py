@@ -116,10 +116,14 @@ class Place:
     def wait_for_lines(self, name: str, child: "Child | Launched", n: int = 1) -> None:
         """Until the run has told ``n`` numbers more than it has now."""
         path = self.run(name).metrics_jsonl
-        wanted, deadline = n_lines(path) + n, time.monotonic() + 60
+        wanted, deadline = n_lines(path) + n, time.monotonic() + HUNG
         while n_lines(path) < wanted:
             assert time.monotonic() < deadline, child.said
             time.sleep(0.002)
+
+
+HUNG = 300.0
+"""Seconds after which a command that tells nothing hangs, also on a machine where two starts take a minute."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ class Launched:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 300) -> int:
+    def wait(self, seconds: float = HUNG) -> int:
         return self.process.wait(seconds)
 
     @property

@@ -18,12 +18,15 @@ from lvae_torch.elbo.section import LossSection, ValSection
 from lvae_torch.errors import OutOfMemory
 from lvae_torch.hparams import load_text
 from lvae_torch.models.contract import Model
+from lvae_torch.models.half import use_bfloat16
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 from lvae_torch.training import memory
-from lvae_torch.training.memory import Need, Needs, needs, out_of_memory, told_before
+from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.memory import AtOnce, Need, Needs, needs, out_of_memory, told_before
 from lvae_torch.training.section import TrainSection
+from lvae_torch.training.wrapping import autocast, half_weights, place
 
 CPU = torch.device("cpu")
 N = 32
@@ -55,27 +58,39 @@ def profiled(run: Callable[[], object]) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("precision", "channels_last"), [("float32", False), ("float32", True), ("bfloat16", True)])
 @pytest.mark.parametrize("scale", [1, 3])
 @pytest.mark.parametrize("family", list(MAKERS))
-def test_estimates_are_what_is_measured(family: str, scale: int) -> None:
-    """Training, evaluation and synthesis, within 15 %."""
+def test_estimates_are_what_is_measured(family: str, scale: int, precision: str, channels_last: bool) -> None:
+    """Training, evaluation and synthesis, within 15 %; drawing with narrow layers that a kernel turns, within 30 %."""
     model = MAKERS[family](scale)
-    shape = model.image_shape
-    found = needs(model, TrainSection(ema_decay=0.0), LossSection())
-    x = torch.rand(N, *shape)
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+    section = TrainSection(ema_decay=0.0, precision=precision, channels_last=channels_last)
+    place(section, model, CPU)
+    flat = FlatParameters(model)
+    half = half_weights(section, model, flat, Processes(0, 1, CPU))
+    found = needs(model, section, LossSection(), AtOnce(N, N, N), half, precision)
+    x = torch.rand(N, *model.image_shape)
+
+    def step() -> None:
+        with autocast(precision, CPU):
+            out = half(model, x) if half else model(x, posterior_sample)
+            nelbo = elbo_terms(x, out).nelbo.mean()
+        nelbo.backward()
+
     model.train()
-    measured = {"training": profiled(lambda: elbo_terms(x, model(x, posterior_sample)).nelbo.mean().backward())}
+    measured = {"training": profiled(step)}
     model.eval()
     with torch.no_grad():
         measured["evaluation"] = profiled(lambda: elbo_terms(x, model(x, posterior_sample)))
         prior = prior_sample([1.0] * len(model.latent_shapes()))
+        if precision == "bfloat16":
+            use_bfloat16(model)
         measured["synthesis"] = profiled(lambda: model(None, prior, n=N).likelihood.mean())
     for name, peak in measured.items():
         need: Need = getattr(found, name)
         given = 0 if name == "synthesis" else x.nbytes
-        assert need.of_pass(N) == pytest.approx(peak + given, rel=0.15), (name, need, peak)
+        off = 0.3 if name == "synthesis" and channels_last else 0.15
+        assert need.of_pass(N) == pytest.approx(peak + given, rel=off), (name, need, peak)
 
 
 def test_batch_sizes_follow_those_of_training() -> None:
@@ -142,11 +157,11 @@ def test_looking_at_the_needs_changes_nothing(family: str) -> None:
     """And without numbers it finds the same."""
     model, train_section = MAKERS[family](1).eval(), TrainSection()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = needs(model, train_section, LossSection())
+    found = needs(model, train_section, LossSection(), AtOnce(N, N, N))
     assert not model.training
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-    without = needs(model.to("meta"), train_section, LossSection())
+    without = needs(model.to("meta"), train_section, LossSection(), AtOnce(N, N, N))
     for phase in ("training", "evaluation", "synthesis"):
         assert getattr(without, phase).of(N) == pytest.approx(getattr(found, phase).of(N), rel=0.01), phase
 
@@ -157,16 +172,18 @@ def test_what_a_run_begins_with(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Needs(need, Need(gib, 0, gib // 4), Need(0, 0, 4 * gib // 10))
     train_section, val = TrainSection(batch_size=40), ValSection(batch_size=20)
     monkeypatch.setattr(memory, "free_of", lambda device: 4.5 * gib)
-    line, *warnings_ = told_before(found, train_section, val, 1, CPU, world=2).splitlines()
+    at_once = AtOnce.of(train_section, val, 1, world=2)
+    line, *warnings_ = told_before(found, at_once, train_section, val, CPU, world=2).splitlines()
     assert line == (
         "memory, about: training 3.0 GiB (20 images at once), evaluation 6.0 GiB (20 images at once), "
         "synthesis 410 MiB (1 images at once); cpu has 4.5 GiB free"
     )
     assert warnings_ == ["WARNING: evaluating takes 20 images at once, which may not fit. Set [val] batch_size = 10."]
-    (training, _) = told_before(found, TrainSection(batch_size=60), val, 1, CPU, world=1).splitlines()[1:]
+    larger = TrainSection(batch_size=60)
+    (training, _) = told_before(found, AtOnce.of(larger, val, 1), larger, val, CPU, world=1).splitlines()[1:]
     assert "training takes 60 images at once" in training and "[train] accumulate = 2" in training
     monkeypatch.setattr(memory, "free_of", lambda device: 0)
-    assert "free" not in told_before(found, train_section, val, 1, CPU, world=2)
+    assert "free" not in told_before(found, at_once, train_section, val, CPU, world=2)
 
 
 def failing(*_: object, **__: object) -> None:

@@ -178,10 +178,24 @@ def test_a_kill_around_the_end_changes_nothing(folder: Path, monkeypatch: pytest
             trained(folder, "parts")
     assert checkpoint(folder, "parts")["state"]["chosen_step"] == 0
     assert_same_bits(checkpoint(folder, "whole"), trained(folder, "parts"))
-    once, told = scalars(folder, "whole"), scalars(folder, "parts")
-    repeated = told[len(once) :]  # an evaluation whose choice was not yet on disk, which says the same
-    assert told == [*once, *once[len(once) - len(repeated) :]]
-    assert bool(repeated) == (place == "save")
+    assert scalars(folder, "whole") == scalars(folder, "parts"), (
+        "an evaluation whose choice was not on disk counts once"
+    )
+
+
+def test_a_kill_at_the_end_of_a_run_that_is_at_its_best(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the last evaluation and that of the chosen weights are of one step."""
+    improving = {"train__steps": 2, "optimizer__learning_rate": 0.03, "optimizer__warmup_steps": 0}
+    assert trained(folder, "better", **improving)["state"]["chosen_step"] == 2
+    save = loop.save
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save", lambda run, is_best=False: broken("save")() if run.state.chosen_step else save(
+            run, is_best))  # fmt: skip
+        with pytest.raises(KeyboardInterrupt):
+            trained(folder, "parts", **improving)
+    assert [step for step, _ in curve(folder, "parts")] == [1, 2, 2]
+    trained(folder, "parts", **improving)
+    assert scalars(folder, "better") == scalars(folder, "parts")
 
 
 def test_nan_is_no_improvement(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
