@@ -74,8 +74,10 @@ class Allocations(TorchDispatchMode):
     without being computed. So numbers mean nothing inside, with which a pass takes a fraction of its time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of_card: bool = False) -> None:
+        """``of_card``: as a GPU would hold them, whatever the device; its kernels' workspaces are not counted."""
         super().__init__()
+        self._of_card = of_card
         self.alive = 0
         """Bytes of those that somebody still holds."""
         self.peak = 0
@@ -98,7 +100,7 @@ class Allocations(TorchDispatchMode):
                 out = out.to(memory_format=torch.channels_last)  # as with numbers; without them PyTorch forgets it
             if not {s._cdata for s in _storages((out,))}.isdisjoint(s._cdata for s in _storages(args)):
                 return out  # a view, of which the schema does not tell
-            beside = scratch(func, args, out)
+            beside = 0 if self._of_card else scratch(func, args, out)
             self._known[key] = _described(out), beside
         for storage in _storages((out,)):
             self._count(storage)
@@ -160,10 +162,8 @@ def scratch(func: Any, args: Any, out: Any) -> int:
     """Bytes that the CPU's kernel of an operation holds beside its inputs and outputs while it works.
 
     Found with PyTorch's profiler: convolutions copy images into blocks of channels, and the result back; other kernels
-    make what they work on contiguous. A GPU's have workspaces instead, which are not counted.
+    make what they work on contiguous.
     """
-    if isinstance(out, Tensor) and out.is_cuda:
-        return 0
     match func.overloadpacket.__name__:
         case "convolution":
             return _of_convolution(args[0], args[1], out, is_transposed=args[6])

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ COUNTED = (2, 4)
 NEGLIGIBLE = 0.03
 """What a pass takes for any number of images is a copy of a weight: below that share of it, one size will do."""
 MOMENTS = 2
+UPDATE_ON_CARD = 1 + MOMENTS + 1
+"""Copies of the weights that an update on a card makes: weights and moments, to put them back, and one of Adamax's."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,20 @@ class Need:
     weights: int
     fixed: int
     per_image: int
+    least: int = 0
+    """Bytes that come and go for any number of images: the optimizer's, when the pass is over."""
 
     def of(self, n_images: int) -> int:
         """The peak for so many images at once."""
         return self.weights + self.of_pass(n_images)
 
+    def kept(self, n_images: int) -> int:
+        """What a CUDA graph keeps of a card: to it, pass and update are apart, and so is whatever comes beside it."""
+        return self.weights + self.least + self.fixed + n_images * self.per_image
+
     def of_pass(self, n_images: int) -> int:
         """The part of it that comes and goes with the pass."""
-        return max(0, self.fixed + n_images * self.per_image)
+        return max(self.least, self.fixed + n_images * self.per_image)
 
 
 @dataclass(frozen=True)
@@ -53,22 +62,30 @@ class Needs:
 
 
 def needs(
-    model: Model, train: TrainSection, loss: LossSection, half: AbstractContextManager[object] | None = None
+    model: Model,
+    train: TrainSection,
+    loss: LossSection,
+    half: AbstractContextManager[object] | None = None,
+    of_card: bool | None = None,
 ) -> Needs:
     """What ``model`` will need with these settings, found by running it on few images.
 
     Args:
         model: on the meta device it runs without numbers, and slower. Buffers stay, gradients do not.
         half: the context for half precision, which the meta device does not know; by default all is float32.
+        of_card: what a card would need, whatever the model lies on; by default, whether it lies on one.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     device, n_bytes = parameters[0].device, sum(p.nbytes for p in parameters)
+    if of_card is None:
+        of_card = device.type == "cuda"
     largest = max(p.nbytes for p in parameters)
     held = n_bytes * (2 + MOMENTS + (train.ema_decay > 0))  # weights, gradients, moments, average
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)  # as in training, where all gradients are one vector
     repeats = loss.mc_samples * loss.iw_samples
+    need = partial(_need, of_card=of_card)
     prior = prior_sample([1.0] * len(model.latent_shapes()))
 
     def evaluated(n: int) -> Terms:
@@ -81,26 +98,28 @@ def needs(
 
     with unchanged(model):
         model.train()
-        training = _need(lambda n: evaluated(n * repeats).nelbo.mean().backward(), held, largest)
+        training = need(lambda n: evaluated(n * repeats).nelbo.mean().backward(), held, largest)
         model.eval()
         with torch.no_grad():
-            evaluation = _need(evaluated, held, largest)
-            synthesis = _need(drawn, n_bytes, largest)
+            evaluation = need(evaluated, held, largest)
+            synthesis = need(drawn, n_bytes, largest)
+    if of_card:  # which holds gradients apart until a slice of them is complete: all of them, at worst
+        training = replace(training, fixed=training.fixed + n_bytes, least=UPDATE_ON_CARD * n_bytes)
     return Needs(training, evaluation, synthesis)
 
 
-def _need(run: Callable[[int], object], weights: int, largest: int) -> Need:
+def _need(run: Callable[[int], object], weights: int, largest: int, of_card: bool) -> Need:
     """The need of ``run``, of so many images, in a model whose largest weight takes ``largest`` bytes."""
     few, more = COUNTED
-    peak = _peak(run, few)
+    peak = _peak(run, few, of_card)
     if largest < NEGLIGIBLE * peak:
         return Need(weights, 0, peak // few)
-    per_image = (_peak(run, more) - peak) // (more - few)
+    per_image = (_peak(run, more, of_card) - peak) // (more - few)
     return Need(weights, peak - few * per_image, per_image)
 
 
-def _peak(run: Callable[[int], object], n_images: int) -> int:
-    with Allocations() as allocations:
+def _peak(run: Callable[[int], object], n_images: int, of_card: bool) -> int:
+    with Allocations(of_card) as allocations:
         run(n_images)
     return allocations.peak
 
