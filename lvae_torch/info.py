@@ -8,6 +8,8 @@ from pathlib import Path
 from lvae_torch.cli import begin, main, parser
 
 PARSER = parser("info")
+PARSER.add_argument("--gpus", type=int, metavar="N", help="also tell what each of N cards needs, and whether it fits")
+PARSER.add_argument("--memory", type=float, metavar="GB", help="memory of a card, as it is sold: 24, 40, 80, 141")
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
@@ -18,6 +20,7 @@ from lvae_torch.data.classes import ClassNames
 from lvae_torch.data.run_data import described_images, make_preprocess, open_dump
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributed.cpu import half_told
+from lvae_torch.distributed.memory import GIB
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
 from lvae_torch.hparams import Settings, load
@@ -26,6 +29,7 @@ from lvae_torch.reporting.console import table
 from lvae_torch.training.costs import PRECISIONS, flops_per_image, kept_for_backward
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.memory import AtOnce, Needs, needs
+from lvae_torch.training.on_cards import CONTEXT, SPARE, Cards, Fit
 from lvae_torch.training.wrapping import half_weights
 
 
@@ -34,6 +38,8 @@ def command(argv: Sequence[str]) -> None:
     arguments = PARSER.parse_args(argv)
     settings = load(Path(arguments.cfg), arguments.overrides, with_images=True)
     print(describe(settings))
+    if arguments.gpus or arguments.memory:
+        print(describe_cards(settings, arguments.gpus or 1, arguments.memory))
 
 
 def describe(settings: Settings) -> str:
@@ -85,6 +91,51 @@ def _needs_of_one(settings: Settings, build: Callable[[], Model]) -> Needs:
 
 def _at_once(settings: Settings) -> AtOnce:
     return AtOnce.of(settings.train, settings.val, settings.synthesis.batch_size)
+
+
+def cards_for(settings: Settings, n_cards: int = 1, n_classes: int = 0) -> Cards:
+    """The cards that train the cfg's model."""
+    build = partial(settings.model.build, *shape_of_data(settings), n_classes)
+    return Cards(build, settings.train, settings.val, settings.loss, n_cards, settings.synthesis.batch_size)
+
+
+def describe_cards(settings: Settings, n_cards: int, memory: float | None) -> str:
+    """A table of what each of ``n_cards`` cards of ``memory`` GB needs, and what to change where that is too much.
+
+    Raises:
+        CfgError: if the cards cannot share a batch evenly.
+    """
+    cards, batch_size = cards_for(settings, n_cards, n_classes(settings)), settings.train.batch_size
+    if not cards.share or cards.share % settings.train.accumulate:
+        parts = n_cards * settings.train.accumulate
+        raise CfgError(
+            f"[train] batch_size = {batch_size}, but {n_cards} cards need a multiple of {parts}; set another."
+        )
+    as_it_is, drawn = cards.as_it_is(), settings.synthesis.batch_size
+    synthesis = CONTEXT + round(SPARE * cards.needs().synthesis.of(drawn))
+    rows = [
+        ("share of a batch", f"{cards.share} of {batch_size} images, in {settings.train.accumulate} part(s)"),
+        ("training", f"{_gib(as_it_is.training)}: weights, gradients, moments, average, a step and its update"),
+        ("evaluation", f"{_gib(as_it_is.evaluation)} beside it, for {settings.val.batch_size} images at once"),
+        ("training in all", f"{_gib(as_it_is.whole)}, with {_gib(CONTEXT)} for CUDA and {SPARE - 1:.0%} to spare"),
+        ("synthesis", f"{_gib(synthesis)} on one card, for {drawn} images at once"),
+    ]
+    if memory:
+        rows.append((f"{memory:g} GB", _fitting(cards.fit(round(memory * GIB)))))
+    return table(f"{n_cards} card(s), each (estimated)", rows)
+
+
+def _fitting(fit: Fit | None) -> str:
+    if fit is None:
+        return "does not fit, whatever the switches; take a smaller model, or larger cards"
+    if not fit.changes:
+        return "fits"
+    changes = " ".join(f"--set {key}={value}" for key, value in fit.changes.items())
+    return f"does not fit as it is; {_gib(fit.whole)} with {changes}"
+
+
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / GIB:.1f} GiB"
 
 
 def memory_rows(settings: Settings, found: Needs) -> list[tuple[str, str]]:

@@ -80,10 +80,12 @@ class Allocations(TorchDispatchMode):
     Args:
         weights: what is there before; what is made of nothing else takes as much for any number of images.
         known: what operations make, of other passes; those of this one are added.
+        of_card: as a GPU would hold them, whatever the device; its kernels' workspaces are not counted.
     """
 
-    def __init__(self, weights: Iterable[Tensor] = (), known: Known | None = None) -> None:
+    def __init__(self, weights: Iterable[Tensor] = (), known: Known | None = None, of_card: bool = False) -> None:
         super().__init__()
+        self._of_card = of_card
         self.alive = 0
         """Bytes of those that somebody still holds."""
         self.peak = 0
@@ -108,7 +110,7 @@ class Allocations(TorchDispatchMode):
             out = _without_numbers(func, args, kwargs)
             if not {s._cdata for s in _storages((out,))}.isdisjoint(s._cdata for s in _storages(args)):
                 return out  # a view, of which the schema does not tell
-            beside = scratch(func, args, out)
+            beside = 0 if self._of_card else scratch(func, args, out)
             self._known[key] = _described(out), beside
         is_fixed = self._are_weights(args) and not _is_new_of_shape(func)
         for storage in _storages((out,)):
@@ -204,10 +206,8 @@ def scratch(func: Any, args: Any, out: Any) -> int:
     """Bytes that the CPU's kernel of an operation holds beside its inputs and outputs while it works.
 
     Found with PyTorch's profiler: convolutions copy images into blocks of channels, and the result back; other kernels
-    make what they work on contiguous. A GPU's have workspaces instead, which are not counted.
+    make what they work on contiguous.
     """
-    if isinstance(out, Tensor) and out.is_cuda:
-        return 0
     match func.overloadpacket.__name__:
         case "convolution":
             return _of_convolution(args[0], args[1], out, is_transposed=args[6])

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,8 @@ COUNTED_ON_CARDS = 2
 NEGLIGIBLE = 0.03
 """Share of a pass: up to this, weights that kernels hold copies of are counted as if they grew with the images."""
 MOMENTS = 2
+UPDATE_ON_CARD = 1 + MOMENTS + 1
+"""Copies of the weights that an update on a card makes: weights and moments, to put them back, and one of Adamax's."""
 
 
 class AtOnce(NamedTuple):
@@ -49,14 +52,20 @@ class Need:
     weights: int
     fixed: int
     per_image: int
+    least: int = 0
+    """Bytes that come and go for any number of images: the optimizer's, when the pass is over."""
 
     def of(self, n_images: int) -> int:
         """The peak for so many images at once."""
         return self.weights + self.of_pass(n_images)
 
+    def kept(self, n_images: int) -> int:
+        """What a CUDA graph keeps of a card: to it, pass and update are apart, and so is whatever comes beside it."""
+        return self.weights + self.least + self.fixed + n_images * self.per_image
+
     def of_pass(self, n_images: int) -> int:
         """The part of it that comes and goes with the pass."""
-        return max(0, self.fixed + n_images * self.per_image)
+        return max(self.least, self.fixed + n_images * self.per_image)
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ def needs(
     at_once: AtOnce,
     half: HalfWeights | None = None,
     drawing: str = "float32",
+    of_card: bool | None = None,
 ) -> Needs:
     """What ``model`` will need with these settings, found by running it without numbers.
 
@@ -83,23 +93,28 @@ def needs(
         model: on the meta device it runs in float32 alone. Buffers stay, gradients do not.
         half: what gives it half weights in training, where that is so.
         drawing: ``[synthesis] precision``.
+        of_card: what a card would need, whatever the model lies on; by default, whether it lies on one.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     n_bytes = sum(p.nbytes for p in parameters)
+    if of_card is None:
+        of_card = parameters[0].is_cuda
     held = n_bytes * (2 + MOMENTS + (train.ema_decay > 0))  # weights, gradients, moments, average
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)  # as in training, where all gradients are one vector
     trained, evaluated, drawn = _passes(model, train.precision, half, drawing)
     repeats = loss.mc_samples * loss.iw_samples
-    known: Known = {}
+    need = partial(_need, model=model, known={}, of_card=of_card)
     with unchanged(model):
         model.train()
-        training = _need(lambda n: trained(n * repeats), held, at_once.training, model, known)
+        training = need(lambda n: trained(n * repeats), held, at_once.training)
         model.eval()
         with torch.no_grad():
-            evaluation = _need(evaluated, held, at_once.evaluation, model, known)
-            synthesis = _need(drawn, n_bytes, at_once.synthesis, model, known)
+            evaluation = need(evaluated, held, at_once.evaluation)
+            synthesis = need(drawn, n_bytes, at_once.synthesis)
+    if of_card:  # which holds gradients apart until a slice of them is complete: all of them, at worst
+        training = replace(training, fixed=training.fixed + n_bytes, least=UPDATE_ON_CARD * n_bytes)
     return Needs(training, evaluation, synthesis)
 
 
@@ -137,7 +152,7 @@ def _passes(model: Model, precision: str, half: HalfWeights | None, drawing: str
     return trained, evaluated, drawn
 
 
-def _need(run: Pass, held: int, planned: int, model: Model, known: Known) -> Need:
+def _need(run: Pass, held: int, planned: int, model: Model, known: Known, of_card: bool) -> Need:
     """The need of a pass that is to take ``planned`` images, in a model that holds ``held`` bytes besides.
 
     Args:
@@ -146,11 +161,11 @@ def _need(run: Pass, held: int, planned: int, model: Model, known: Known) -> Nee
     weights = list(model.parameters())
     fixed, largest = [*weights, *model.buffers()], max(w.nbytes for w in weights)
     few = min(planned, COUNTED_ON_CARDS if weights[0].is_cuda else COUNTED)
-    with Allocations(fixed, known) as first:
+    with Allocations(fixed, known, of_card) as first:
         run(few)
     if largest <= NEGLIGIBLE * first.peak:
         return Need(held, first.fixed_at_peak, (first.peak - first.fixed_at_peak) // few)
-    with Allocations(fixed, known) as second:
+    with Allocations(fixed, known, of_card) as second:
         run(2 * few)
     per_image = (second.peak - first.peak) // few
     return Need(held, first.peak - few * per_image, per_image)
