@@ -119,13 +119,23 @@ class RunData:
     def telling(self, n: int, device: torch.device) -> Labelled:
         """``n`` training images, or all: half of them spread over the split, the others those with the most contrast
         of many that are, for where most images are blank, others count."""
+        return self.training.labelled(self._telling(n), device)
+
+    def farthest(self, n: int) -> tuple[int, float]:
+        """Of ``telling`` images, the one with the value farthest from zero: its number in the split, and the value."""
+        indices = self._telling(n)
+        values = self.split.gather(indices).flatten(1).float()
+        k, where = divmod(int(values.abs().argmax()), values.shape[1])
+        return int(indices[k]), float(values[k, where])
+
+    def _telling(self, n: int) -> np.ndarray:
         channels, height, width = self.dump.image_shape
         most = max(n, min(MOST_LOOKED_AT, LOOKED_AT_BYTES // (channels * height * width)))
         candidates = spread(len(self.split), most)
         contrast = self.split.gather(candidates).flatten(1).float().std(dim=1, correction=0)
         by_contrast = candidates[contrast.argsort(descending=True, stable=True).numpy()]
         chosen = [*spread(len(self.split), n)[:: 2 if len(candidates) > n else 1].tolist(), *by_contrast.tolist()]
-        return self.training.labelled(np.array(list(dict.fromkeys(chosen))[:n]), device)
+        return np.array(list(dict.fromkeys(chosen))[:n])
 
     def strided(self, n: int, device: torch.device) -> Labelled:
         """``n`` images spread evenly over the validation split, which may be sorted."""

@@ -127,7 +127,7 @@ class DumpWriter:
             DataError: if type, shape or range differ from the dump's, or the disk is full.
         """
         check_name(split, "a split")
-        self._check(images)
+        self._check(images, split)
         for first in self._pieces(split, len(images)):
             pending = self._pending[split]
             piece = slice(first, first + len(pending.images) - pending.filled)
@@ -141,7 +141,7 @@ class DumpWriter:
             if pending.filled == len(pending.images):
                 self._flush(split)
 
-    def _check(self, images: np.ndarray) -> None:
+    def _check(self, images: np.ndarray, split: str) -> None:
         layout = self.layout
         if images.dtype != layout.dtype or images.shape[1:] != layout.hwc:
             raise DataError(
@@ -151,7 +151,11 @@ class DumpWriter:
         if layout.n_levels and can_exceed and images.size and int(images.max()) >= layout.n_levels:
             raise DataError(f"{self.dataset}: a pixel is {images.max()}, but there are {layout.n_levels} levels.")
         if not layout.n_levels and not np.isfinite(images).all():
-            raise DataError(f"{self.dataset}: a value is not finite.")
+            k, *at = np.argwhere(~np.isfinite(images))[0].tolist()
+            raise DataError(
+                f"{self.dataset}: image {self.count(split) + k} of split {split} has {images[k, *at]} at row, column "
+                f"and channel {at}, all counted from 0. Leave it out, or put a number there."
+            )
 
     def _pieces(self, split: str, n: int) -> Iterator[int]:
         """Yield where to split ``n`` images so that each part fits into the open shard; opens shards as needed."""

@@ -76,9 +76,13 @@ def check_first_loss(model: Model, data: RunData, seed: int, tell: Callable[[str
     guess = uniform_guess(model, data.levels)
     if not found <= ODD * guess:
         told = f"{found:,.0f} nats per image" if math.isfinite(found) else "not finite"
+        looks = f"look at the images (python -m lvae_torch.show {data.dump.folder})"
+        if not data.levels:
+            image, value = data.farthest(LEAST_IMAGES)
+            looks = f"leave images out like number {image} of the training split, which has a value of {value:g}"
         tell(
-            f"Before the first step the -ELBO is {told}; a uniform guess has {guess:,.0f}. Expect skipped steps: lower "
-            "[optimizer] learning_rate, set clip_norm, or look at the images (python -m lvae_torch.show)."
+            f"Before the first step the -ELBO is {told}; a uniform guess has {guess:,.0f}. Expect skipped steps: "
+            f"{looks}, lower [optimizer] learning_rate, or set clip_norm."
         )
 
 

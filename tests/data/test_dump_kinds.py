@@ -121,9 +121,17 @@ def test_points(tmp_path: Path) -> None:
     dump = write(tmp_path, kind, points)
     assert dump.layout == kind
     assert np.array_equal(dump.split("train").gather(np.arange(9)).numpy(), points)
-    points[4] = np.nan
-    with pytest.raises(DataError, match="not finite"):
+    points[4, 0, 0, 1] = np.nan
+    with pytest.raises(
+        DataError, match=r"image 4 of split train has nan at row, column and channel .0, 0, 1..*Leave it out"
+    ):
         write(tmp_path, kind, points)
+    with (
+        pytest.raises(DataError, match="image 13 of split train has nan"),
+        DumpWriter(tmp_path, "more", kind, {}) as writer,
+    ):
+        writer.add("train", np.zeros_like(points))
+        writer.add("train", points)
 
 
 # --- labels and names -------------------------------------------------------------------------------------------------

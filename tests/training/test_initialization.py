@@ -10,6 +10,7 @@ import torch
 
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.labelled import Labelled
+from lvae_torch.data.making import write_dump
 from lvae_torch.data.run_data import RunData
 from lvae_torch.data.section import DataSection
 from lvae_torch.data.writing import DumpWriter
@@ -143,6 +144,19 @@ def test_a_hopeless_start_is_told_and_the_look_changes_nothing(
     check_first_loss(model, data, 0)
     assert "Before the first step the -ELBO is" in capsys.readouterr().err
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()) and model.training
+
+
+def test_an_image_that_is_far_off_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where values are continuous, nothing bounds them."""
+    images = np.random.default_rng(0).normal(size=(40, SIDE, SIDE, 1)).astype(np.float32)
+    images[17, 2, 3, 0] = -1e30
+    write_dump("floats", {"train": images, "test": images[:8]}, tmp_path)
+    section_of_data = DataSection(dataset="floats", dumps=str(tmp_path), val_split="test")
+    data = RunData.of(section_of_data, batch_size=4, seed=0)
+    model = section("spatial_lvae", likelihood="gaussian").build((1, SIDE, SIDE), 0)
+    check_first_loss(model, data, 0)
+    told = capsys.readouterr().err
+    assert "leave images out like number 17 of the training split, which has a value of -1e+30" in told
 
 
 @pytest.mark.parametrize(
