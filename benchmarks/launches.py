@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks._steps import trained_model, whole_step
+from lvae_torch.distributed.memory import settled_objects
 from lvae_torch.distributed.processes import Processes, start_processes
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.hparams import in_steps, load
@@ -32,7 +33,7 @@ CFGS = (
     "efficient_vdvae/cifar10_baseline", "vdvae/vdvae_cifar10", "ladder/mnist_lvae_5",
     "latent_variable_models/vqvae_cifar10", "latent_variable_models/vlae_cifar10",
 )  # fmt: skip
-STEPS = 3
+STEPS = 10
 
 
 def main() -> None:
@@ -71,11 +72,12 @@ def counted(
     torch.cuda.reset_peak_memory_stats()
     for k in range(WARM_UP + 1):
         step(raw, k)
-    before, start = counts(), time.process_time()
-    for k in range(STEPS):
-        seed_everything("train", 0, 0, k)
-        step(raw, WARM_UP + 1 + k)
-    seconds, after = time.process_time() - start, counts()
+    with settled_objects(processes.device):
+        before, start = counts(), time.process_time()
+        for k in range(STEPS):
+            seed_everything("train", 0, 0, k)
+            step(raw, WARM_UP + 1 + k)
+        seconds, after = time.process_time() - start, counts()
     each = {name: (after[name] - before[name]) / STEPS for name in after}
     peak = torch.cuda.max_memory_allocated() / 2**30
     about = {"cfg": cfg.stem, "is_graphed": settings.train.cuda_graph}

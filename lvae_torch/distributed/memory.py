@@ -1,7 +1,10 @@
 """Memory: how much there is, how PyTorch says that it is not enough, and that the process keeps what it has."""
 
 import ctypes
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -25,6 +28,23 @@ def keep_freed_memory() -> bool:
         return False
     never_mapped_apart, never_trimmed = mallopt(MMAP_MAX, 0), mallopt(TRIM_THRESHOLD, -1)
     return bool(never_mapped_apart and never_trimmed)
+
+
+@contextmanager
+def settled_objects(device: torch.device) -> Iterator[None]:
+    """Inside, the garbage collector passes over what is there now: modules, settings, everything imported.
+
+    Where a step launches single kernels on a card, the host must not stop; a step of a very deep model makes so many
+    objects that every dozen steps the collector looked at all there are, for as long as a whole step. On a CPU steps
+    take much longer than that.
+    """
+    if device.type == "cuda":
+        gc.collect()
+        gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def is_out_of_memory(reason: BaseException) -> bool:

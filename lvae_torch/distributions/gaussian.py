@@ -178,23 +178,23 @@ def _shifts(params: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], ...]:
 
 
 class _LogSoftplus(torch.autograd.Function):
-    """log(softplus(beta raw) / beta)."""
+    """log(softplus(beta raw) / beta); what both passes compute below ``FLOOR``, infinite perhaps, nobody takes."""
 
     @staticmethod
     def forward(ctx: Any, raw: Tensor, beta: float) -> Tensor:
         x = raw if beta == 1.0 else beta * raw
-        plus = softplus(x.clamp(min=FLOOR))
-        ctx.save_for_backward(x, plus)
+        plus, is_below = softplus(x), x < FLOOR
+        ctx.save_for_backward(x, plus, is_below)
         ctx.beta = beta
-        y = torch.where(x < FLOOR, x, plus.log())
+        y = torch.where(is_below, x, plus.log())
         return y if beta == 1.0 else y.sub_(math.log(beta))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        x, plus = ctx.saved_tensors
-        above = torch.ops.aten.softplus_backward(g / plus, x.clamp(min=FLOOR), 1.0, 20.0)
-        to_x = torch.where(x < FLOOR, g, above)
+        x, plus, is_below = ctx.saved_tensors
+        above = torch.ops.aten.softplus_backward(g / plus, x, 1.0, 20.0)
+        to_x = torch.where(is_below, g, above)
         return to_x if ctx.beta == 1.0 else to_x.mul_(ctx.beta), None
 
 

@@ -150,9 +150,11 @@ def _gradients(g: Tensor, x: Tensor, weight: Tensor, has_bias: bool, needed: tup
 
 def _is_product(x: Tensor, weight: Tensor) -> bool:
     """Whether to take the convolution as a matrix product of the pixels, (B H W, C)."""
+    if x.is_cuda:
+        return False
     n_pixels = x.shape[0] * x.shape[2] * x.shape[3]
     is_flat = weight.shape[2:] == (1, 1) and x.is_contiguous(memory_format=torch.channels_last)
-    return is_flat and n_pixels < FEW_PIXELS and not x.is_cuda
+    return is_flat and n_pixels < FEW_PIXELS
 
 
 def _as_rows(x: Tensor) -> Tensor:

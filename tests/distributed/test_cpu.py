@@ -1,12 +1,13 @@
 """What is told of half precision on a CPU."""
 
 import ctypes
+import gc
 
 import pytest
 import torch
 
 from lvae_torch.distributed.cpu import Half, half_of_cpu, half_told
-from lvae_torch.distributed.memory import keep_freed_memory
+from lvae_torch.distributed.memory import keep_freed_memory, settled_objects
 
 CPU = torch.device("cpu")
 
@@ -48,3 +49,12 @@ def test_what_is_told(half: Half, precision: str, told: str) -> None:
 
 def test_freed_memory_is_kept_where_the_c_library_can() -> None:
     assert keep_freed_memory() == hasattr(ctypes.CDLL(None), "mallopt")
+
+
+@pytest.mark.parametrize(("kind", "is_apart"), [("cuda", True), ("cpu", False)])
+def test_old_objects_are_kept_from_the_collector_where_a_card_would_wait(kind: str, is_apart: bool) -> None:
+    assert gc.get_freeze_count() == 0
+    with pytest.raises(ZeroDivisionError), settled_objects(torch.device(kind)):
+        assert (gc.get_freeze_count() > 1000) == is_apart
+        raise ZeroDivisionError
+    assert gc.get_freeze_count() == 0
