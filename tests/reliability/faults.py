@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import small
-from nursery import REPOSITORY, Child, Nursery, Patch
+from nursery import HUNG, REPOSITORY, Child, Nursery, Patch
 from running import assert_same_bits
 
 from lvae_torch.files import read_json
@@ -95,10 +95,10 @@ class Place:
             for rank in range(world)
         ]
 
-    def finish(self, name: str, cfg: str = "tiny", world: int = 1, **overrides: Any) -> None:
-        """Start it, undisturbed, and wait for its end."""
+    def finish(self, name: str, cfg: str = "tiny", world: int = 1, seconds: float = HUNG, **overrides: Any) -> None:
+        """Start it, undisturbed, and wait for its end, so many seconds at most."""
         for child in self.start_ranks(name, world, cfg, **overrides):
-            assert child.wait(200) == 0, child.said
+            assert child.wait(seconds) == 0, child.said
 
     def checkpoint(self, name: str) -> dict[str, Any]:
         return CheckpointStore(self.run(name).checkpoints).load("last")
@@ -120,10 +120,6 @@ class Place:
         while n_lines(path) < wanted:
             assert time.monotonic() < deadline, child.said
             time.sleep(0.002)
-
-
-HUNG = 300.0
-"""Seconds after which a command that tells nothing hangs, also on a machine where two starts take a minute."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from typing import Any
 HERE = Path(__file__).resolve()
 REPOSITORY = HERE.parents[2]
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+HUNG = 300.0
+"""Seconds after which a command hangs, also on a machine where two starts take a minute."""
 Patch = tuple[Any, ...]
 """Name of a function of ``patches``, and its arguments."""
 
@@ -76,7 +78,7 @@ class Child:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)  # until it is waited for, the number is its own
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = HUNG) -> int:
         """Its exit status, or minus the number of the signal that ended it."""
         status = self.nursery.ask({"wait": self.pid, "seconds": seconds})
         assert status is not None, f"still there after {seconds} s: {self.said}"

@@ -33,7 +33,7 @@ def test_killed_at_random_moments_of_training_and_saving(place: Place, figure: F
     assert progressed > n // 10, "the kills came too early to mean anything"
     steps = newest + 7
     for name in ("parts", "whole"):
-        place.finish(name, train__steps=steps)
+        place.finish(name, seconds=1500, train__steps=steps)  # as long as all that was done between the kills
     place.assert_same("whole", "parts")
     assert not any(place.run("parts").path.rglob("*.tmp*"))
     figure(
