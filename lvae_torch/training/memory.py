@@ -143,11 +143,11 @@ def told_before(
     kept = 0
     for phase in ("training", "evaluation"):
         need, n = planned[phase]
-        takes = need.kept(n) - need.weights if device.type == "cuda" else need.of_pass(n)
-        if 0 < free < kept + takes:
+        comes = need.kept(n) - need.weights if device.type == "cuda" else need.of_pass(n)
+        if 0 < free < kept + comes:
             what, remedy = _too_much("training" if phase == "training" else "evaluating", train, val, world)
             lines.append(f"WARNING: {what}, which may not fit. Set {remedy}.")
-        kept = takes if device.type == "cuda" else 0
+        kept = comes if device.type == "cuda" else 0
     return "\n".join(lines)
 
 
