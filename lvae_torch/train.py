@@ -71,10 +71,10 @@ def train(settings: Settings, wanted: Which = "last") -> None:
     """
     folder = RunFolder.of(settings.run)
     is_conditional = settings.model.is_conditional
-    data = RunData.of(settings.data, settings.train.batch_size, settings.run.seed, is_conditional)
-    steps = in_steps(settings, data.order.steps_per_epoch).train.total_steps  # what does not fit is told first
     with ExitStack() as stack:
         processes = stack.enter_context(start_processes(settings.run.device, settings.train.timeout_minutes))
+        data = RunData.of(settings.data, settings.train.batch_size, settings.run.seed, is_conditional)
+        steps = in_steps(settings, data.order.steps_per_epoch).train.total_steps  # what does not fit is told first
         prepare(settings.train, settings.run.deterministic, Path(settings.run.runs), processes)
         if told_half := half_told(processes.device, settings.train.precision):
             processes.say(told_half)

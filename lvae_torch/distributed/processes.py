@@ -9,7 +9,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from lvae_torch.distributed.leaving import leave_group
@@ -102,15 +102,17 @@ def start_processes(device: Device = "auto", timeout_minutes: float = 30) -> Ite
         yield Processes(rank, world, chosen)
         return
     timeout = timedelta(minutes=timeout_minutes)
-    store = next(rendezvous("env://", timeout=timeout))[0]
-    roll_call = RollCall(store, rank, world)
-    roll_call.sign_in(timeout)
+    roll_call = RollCall(_common_store(rank, timeout), rank, world)
     is_left = False
     try:
+        roll_call.sign_in(timeout)
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         corner = PrefixStore("default_pg", roll_call.store)
         own_card = chosen if chosen.type == "cuda" else None  # NCCL connects at once, and to no other card
-        dist.init_process_group(backend, store=corner, rank=rank, world_size=world, timeout=timeout, device_id=own_card)
+        with roll_call.watching():
+            dist.init_process_group(
+                backend, store=corner, rank=rank, world_size=world, timeout=timeout, device_id=own_card
+            )
         yield Processes(rank, world, chosen, roll_call)
     except BaseException as reason:
         if chosen.type == "cuda":
@@ -122,6 +124,26 @@ def start_processes(device: Device = "auto", timeout_minutes: float = 30) -> Ite
     finally:
         if dist.is_initialized() and not is_left:
             dist.destroy_process_group()
+        roll_call.close()
+
+
+def _common_store(rank: int, timeout: timedelta) -> Store:
+    """The store where the ranks meet, which torchrun serves, or else rank 0.
+
+    Raises:
+        LostRank: if rank 0 cannot be reached in time.
+        CfgError: if rank 0 cannot serve the store, because its port is taken.
+    """
+    place = f"MASTER_ADDR = {os.environ['MASTER_ADDR']}, MASTER_PORT = {os.environ['MASTER_PORT']}"
+    try:  # a world of one: rank 0 must not wait here, where it could not name the others
+        return next(rendezvous("env://?world_size=1", timeout=timeout))[0]
+    except dist.DistError as reason:
+        told = str(reason).splitlines()[0]
+        if rank == 0:
+            raise CfgError(
+                f"rank 0 cannot be met at {place}: {told}. Choose another port, or end what has it."
+            ) from reason
+        raise LostRank(f"rank {rank} did not reach rank 0 at {place} within {timeout}: {told}") from reason
 
 
 def _lines_only_in(text: str, other: str) -> list[str]:

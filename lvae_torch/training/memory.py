@@ -179,11 +179,14 @@ def told_before(
     takes = ", ".join(f"{name} {_size(need.of(n))} ({n} images at once)" for name, (need, n) in planned.items())
     free = free_of(device)
     lines = [f"memory, about: {takes}" + (f"; {device} has {_size(free)} free" if free else "")]
+    kept = 0
     for phase in ("training", "evaluation"):
         need, n = planned[phase]
-        if 0 < free < need.of_pass(n):
+        comes = need.kept(n) - need.weights if device.type == "cuda" else need.of_pass(n)
+        if 0 < free < kept + comes:
             what, remedy = _too_much("training" if phase == "training" else "evaluating", train, val, world)
             lines.append(f"WARNING: {what}, which may not fit. Set {remedy}.")
+        kept = comes if device.type == "cuda" else 0
     return "\n".join(lines)
 
 

@@ -183,3 +183,19 @@ def test_compose_opens_a_port_on_this_machine_only(repository: Path) -> None:
     text = (repository / "compose.yaml").read_text()
     assert re.findall(r"ports: (.*)", text) == ['["127.0.0.1:6006:6006"]']
     assert "privileged" not in text and "cap_drop: [ALL]" in text and "read_only: true" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="SLURM's daemon of this test is root's")
+def test_a_real_slurm_takes_the_script(repository: Path) -> None:
+    """``sbatch --test-only``, which places it on two nodes; and refuses more GPUs than they have."""
+
+    def asked(*options: str) -> "subprocess.CompletedProcess[str]":
+        script = repository / "build" / "slurm_dry.sh"
+        return subprocess.run([script, *options], capture_output=True, text=True, timeout=100)
+
+    answer = asked()
+    if answer.returncode == 3:
+        pytest.skip(answer.stderr)
+    assert answer.returncode == 0 and "on nodes node[0-1]" in answer.stderr, answer
+    assert asked("--gpus-per-node=5").returncode == 1

@@ -1,17 +1,19 @@
 """Which rank is missing: the sentence that a user reads when one does not come, fails, or dies."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
 
-from lvae_torch.distributed import roll_call
+from lvae_torch.distributed import pulse, roll_call
 from lvae_torch.distributed.roll_call import RollCall
 from lvae_torch.errors import LostRank
 
@@ -78,16 +80,19 @@ def test_a_store_that_is_gone_is_named() -> None:
     assert "nor does the node of rank 0 answer" in str(client.find_lost(GLOO))
 
 
-def test_a_rank_that_dies_is_named_by_the_other(repository: Path) -> None:
+def two_ranks(repository: Path, before: str, after: str) -> tuple[list[subprocess.Popen[str]], list[str]]:
+    """Two ranks, started by hand, of a program that calls ``end()`` to kill rank 1."""
     script = (
-        "import os, sys\n"
+        "import os, signal\n"
+        "import torch.distributed as dist\n"
         "from lvae_torch.distributed import roll_call\nroll_call.GRACE = 0.5\n"
         "from lvae_torch.cli import main\nfrom lvae_torch.distributed.processes import start_processes\n"
+        "def end():\n"
+        "    if os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
         "def command(argv):\n"
+        f"    {before}\n"
         "    with start_processes('cpu') as processes:\n"
-        "        processes.barrier()\n"
-        "        if processes.rank == 1: os._exit(9)\n"
-        "        processes.barrier()\n"
+        f"        {after}\n"
         "main(command, [])\n"
     )
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -100,10 +105,55 @@ def test_a_rank_that_dies_is_named_by_the_other(repository: Path) -> None:
         )
         for rank in "01"
     ]
-    errors = [process.communicate(timeout=120)[1] for process in both]
-    assert [process.returncode for process in both] == [75, 9], errors
+    return both, [process.communicate(timeout=120)[1] for process in both]
+
+
+def test_a_rank_that_dies_is_named_by_the_other(repository: Path) -> None:
+    both, errors = two_ranks(repository, "pass", "processes.barrier(); end(); processes.barrier()")
+    assert [process.returncode for process in both] == [75, -signal.SIGKILL], errors
     assert f"rank 1 ({socket.gethostname()}, process {both[1].pid}) is silent" in errors[0]
     assert "Traceback" not in errors[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("make = dist.init_process_group; dist.init_process_group = lambda *a, **k: (end(), make(*a, **k))", "pass"),
+        ("pass", "end(); processes.require_same('settings', 'the same', 'Mend it.')"),
+    ],
+    ids=["before the group is made", "before settings are compared"],
+)
+def test_a_rank_that_dies_at_the_start_ends_the_other_within_half_a_minute(
+    repository: Path, before: str, after: str
+) -> None:
+    """No collective fails there: the other one waits for an answer, which may be long in coming."""
+    start = time.monotonic()
+    both, errors = two_ranks(repository, before, after)
+    assert [process.returncode for process in both] == [75, -signal.SIGKILL], errors
+    assert f"rank 1 ({socket.gethostname()}, process {both[1].pid}) is silent" in errors[0]
+    assert "Traceback" not in errors[0]
+    assert time.monotonic() - start < 30 + 10, "seconds, with those of both imports"
+
+
+def test_a_rank_that_fails_at_the_start_is_heard_at_once(ranks: list[RollCall]) -> None:
+    sign_in(ranks)
+    for failed in ranks[1:]:
+        failed.find_lost(ValueError("no such dump"))
+    with pytest.raises(LostRank, match=r"rank 1 \(.* left: ValueError: no such dump; rank 2 \("):
+        ranks[0].told_by_all("settings", "")
+
+
+def test_a_rank_whose_pulse_stands_still_is_named(ranks: list[RollCall], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that beats is not, whenever it answers."""
+    sign_in(ranks)
+    monkeypatch.setattr(pulse, "SILENCE", 2.5)
+    ranks[2].close()
+    telling = threading.Timer(1, ranks[1]._store.set, ("settings/1", ""))
+    telling.start()
+    with pytest.raises(LostRank, match=r"lost the others: rank 2 \([^;]*\) is silent"):
+        ranks[0].told_by_all("settings", "")
+    telling.join()
 
 
 def test_what_was_left_by_those_before_is_not_met_again(ranks: list[RollCall]) -> None:

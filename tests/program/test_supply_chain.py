@@ -1,11 +1,15 @@
 """The pins, their hashes and licences, the audit, and what goes into the image."""
 
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from shell import stub
 
 import lvae_torch
 from build.audit import verdict
@@ -45,6 +49,35 @@ def test_licences_are_listed_for_what_is_pinned(repository: Path, text: str) -> 
     listed = re.findall(r"^\| (\S+) \| (\S+) \| (.+?) \|", table, flags=re.MULTILINE)
     assert [(name, version) for name, version, _ in listed[2:]] == [pin[:2] for pin in pins(text)], "run make licences"
     assert [name for name, _, licence in listed if licence == "not stated"] == ["cuda-toolkit"]
+
+
+@pytest.mark.parametrize("build", ["+cu126", ""])
+def test_pins_for_an_older_cuda_keep_all_other_versions(
+    repository: Path, tmp_path: Path, text: str, build: str
+) -> None:
+    """A uv that finds what it is bound to, and PyTorch for that CUDA or for none: then nothing is written."""
+    folder = tmp_path / "build"
+    folder.mkdir()
+    for name in ("pins_older_cuda.sh", "requirements.txt"):
+        shutil.copy(repository / "build" / name, folder)
+    finding = f"""printf '%s\\n' "$@" >"{tmp_path}/asked"
+        while (($#)); do case $1 in --constraint) bounds=$2 ;; --output-file) out=$2 ;; esac; shift; done
+        sed -E 's/^torch==.*/&{build}/; s/$/ --hash=sha256:0/' "$bounds" >"$out"
+    """
+    stub(tmp_path / "bin", "uv", finding)
+    path = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    made = subprocess.run([folder / "pins_older_cuda.sh"], env=path, capture_output=True, text=True)
+    pinned = folder / "requirements-cu126.txt"
+    if not build:
+        assert made.returncode == 1 and "no PyTorch for cu126" in made.stderr and not pinned.exists()
+        return
+    assert made.returncode == 0, made.stderr
+    assert "--torch-backend\ncu126\n" in (tmp_path / "asked").read_text()
+    ours = {name: version for name, version, _ in pins(text)}
+    theirs = {name: version for name, version, _ in pins(pinned.read_text())}
+    assert theirs.pop("torch") == f"{ours['torch']}+cu126"
+    assert theirs.items() <= ours.items() and {"torchvision", "numpy", "pydantic"} <= set(theirs)
+    assert not [name for name in theirs if name.startswith(("nvidia-", "cuda-", "triton"))], "PyTorch names its own"
 
 
 def package(name: str, *vulnerabilities: str) -> dict[str, object]:

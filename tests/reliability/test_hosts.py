@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import Popen
@@ -48,13 +48,25 @@ def undisturbed(folder: Path, repository: Path, tmp_path_factory: pytest.TempPat
     return checkpoint(folder, "undisturbed")
 
 
-def start(made: Hosts, folder: Path, host: int, name: str, nodes: str = "2", **overrides: Any) -> Popen[bytes]:
+TRAIN = ("-m", "lvae_torch.train")
+
+
+def start(
+    made: Hosts,
+    folder: Path,
+    host: int,
+    name: str,
+    nodes: str = "2",
+    restarts: int = 3,
+    program: Sequence[str] = TRAIN,
+    **overrides: Any,
+) -> Popen[bytes]:
     """torchrun's agent with one process, as docs/cluster.md starts it."""
-    meet = ["--rdzv-backend=c10d", "--rdzv-endpoint=node0:29400", "--rdzv-id=job", "--max-restarts=3"]
+    meet = ["--rdzv-backend=c10d", "--rdzv-endpoint=node0:29400", "--rdzv-id=job", f"--max-restarts={restarts}"]
     launch = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}", "--nproc_per_node=1", *meet]
     wanted = small.override_list(folder, {"run__name": name, **PLAN, **overrides})
     sets = [word for item in wanted for word in ("--set", item)]
-    return made.start(host, [*launch, "-m", "lvae_torch.train", str(folder / "small.cfg"), *sets])
+    return made.start(host, [*launch, *program, str(folder / "small.cfg"), *sets])
 
 
 def finish(made: Hosts, agents: list[Popen[bytes]]) -> None:
@@ -103,6 +115,30 @@ def test_a_worker_killed(two: Hosts, folder: Path, undisturbed: dict[str, Any], 
     assert_same_bits(checkpoint(folder, "worker"), undisturbed)
     assert steps(folder, "worker") == list(range(1, STEPS + 1))
     figure("one worker of two killed", f"finished {time.monotonic() - again:.0f} s later, same bits")
+
+
+DYING = """
+import os, signal
+from lvae_torch.cli import main
+from lvae_torch.distributed.roll_call import RollCall
+from lvae_torch.train import command
+RollCall.told_by_all = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+main(command)
+"""
+
+
+def test_a_worker_killed_at_the_start(two: Hosts, folder: Path, figure: Figure) -> None:
+    """Before anything is trained, and with nothing to start it again: its agent ends, and tells the other nothing."""
+    (folder / "dying.py").write_text(DYING)
+    programs = TRAIN, (str(folder / "dying.py"),)
+    agents = [start(two, folder, host, "early", restarts=0, program=programs[host]) for host in (0, 1)]
+    assert agents[1].wait(timeout=200) == 1
+    ended = wait_for("the end of the other", 30, lambda: agents[0].poll() is not None)
+    assert agents[0].returncode == 1
+    log = two.log(0).read_text()
+    assert "lost the others: rank 1 (node1, process " in log and "exitcode  : 75" in log, log[-3000:]
+    assert steps(folder, "early") == []
+    figure("one worker of two killed at the start", f"the other ended {ended:.0f} s after torchrun of the first")
 
 
 @pytest.mark.parametrize("step", [7, 22, 43])
