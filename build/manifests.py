@@ -53,9 +53,7 @@ def _strict(schema: Any) -> Any:
     if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
         is_open = "additionalProperties" in schema or schema.get("x-kubernetes-preserve-unknown-fields")
         strict |= {} if is_open or not schema["properties"] else {"additionalProperties": False}
-        if (
-            "apiVersion" in schema["properties"] and "kind" in schema["properties"]
-        ):  # of the whole: metadata is anything
+        if {"apiVersion", "kind"} <= schema["properties"].keys():  # of the whole: metadata is anything
             strict["properties"]["metadata"] = {"type": "object"}
     return strict
 
