@@ -18,7 +18,7 @@ from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.loader import training_batches
 from lvae_torch.data.run_data import RunData
 from lvae_torch.distributed.cpu import half_told
-from lvae_torch.distributed.memory import is_out_of_memory, settled_objects
+from lvae_torch.distributed.memory import is_out_of_memory
 from lvae_torch.distributed.processes import Processes, start_processes
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.distributed.stopping import StopRequest
@@ -116,8 +116,7 @@ def train(settings: Settings, wanted: Which = "last") -> None:
                 return training_batches(data.split, data.order, processes, step, settings.data.on_device)
 
             report_onwards()
-            with settled_objects(processes.device):
-                fit_or_go_back(run, batches, report_onwards)
+            fit_or_go_back(run, batches, report_onwards)
         if processes.is_main:
             reporters.close()
             print(training_summary(run, settings.train, settings.data, data, folder))
