@@ -185,7 +185,8 @@ def test_what_a_run_begins_with(monkeypatch: pytest.MonkeyPatch) -> None:
     card = torch.device("cuda")
     apart = Needs(Need(gib, 0, gib // 10, least=gib), Need(gib, 0, gib // 10), found.synthesis)
     for device, n_warnings in ((CPU, 0), (card, 1)):  # there 2 GiB of the step, 1 of the update, 2 of the evaluation
-        assert told_before(apart, at_once, train_section, val, device, world=2).count("WARNING: evaluating") == n_warnings
+        told = told_before(apart, at_once, train_section, val, device, world=2)
+        assert told.count("WARNING: evaluating") == n_warnings
     monkeypatch.setattr(memory, "free_of", lambda device: 0)
     assert "free" not in told_before(found, at_once, train_section, val, CPU, world=2)
 
