@@ -67,7 +67,7 @@ def test_whole_commands_killed(place: Place, figure: Figure) -> None:
     )
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_killed_before_every_file_operation(place: Place, figure: Figure) -> None:
     """All that a start and two checkpoints write: lock, settings, status, logs, checkpoints."""
     for name, steps in (("begun", 4), ("whole", 4), ("whole", 6)):
@@ -90,7 +90,7 @@ def test_killed_before_every_file_operation(place: Place, figure: Figure) -> Non
     )
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("number", "lasting"), [(errno.EIO, False), (errno.ENOSPC, True)], ids=["EIO", "ENOSPC"])
 def test_every_file_operation_fails(place: Place, figure: Figure, number: int, lasting: bool) -> None:
     """An error of the disk ends the command with one message, or does no harm; the next start goes on."""
