@@ -77,8 +77,8 @@ def whole_step(settings: Settings) -> Step:
     flat = FlatParameters(model)
     step = TrainStep(
         section=settings.optimizer,
-        model=model,
         bare=model,
+        **({"model": model} if "model" in TrainStep.__dataclass_fields__ else {}),  # older checkouts
         flat=flat,
         ema=Ema(model, train.ema_decay) if train.ema_decay else None,
         objective=Objective(settings.loss, shape),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 from lvae_torch.data.labelled import Labelled
+from lvae_torch.distributed.memory import settled_objects
 from lvae_torch.errors import Diverged, NumericalError, say
 from lvae_torch.runs.checkpoint import load_chosen, with_known_best
 from lvae_torch.training.loop import Run, fit, restore, save
@@ -22,7 +23,7 @@ def fit_or_go_back(run: Run, batches: Batches, rewind: Callable[[], None]) -> No
     """
     while True:
         try:
-            with batches(run.state.step) as images:
+            with batches(run.state.step) as images, settled_objects(run.processes.device):
                 fit(run, images)
             return
         except Diverged as reason:
