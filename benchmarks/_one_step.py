@@ -27,7 +27,7 @@ from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import make_optimizer
 from lvae_torch.training.step import TrainStep
-from lvae_torch.training.wrapping import autocast, place
+from lvae_torch.training.wrapping import place
 
 Step = Callable[[Tensor], object]
 """Trains on raw images, uint8 (B, H, W, C)."""
@@ -77,8 +77,8 @@ def whole_step(settings: Settings) -> Step:
     flat = FlatParameters(model)
     step = TrainStep(
         section=settings.optimizer,
-        model=model,
         bare=model,
+        **({"model": model} if "model" in TrainStep.__dataclass_fields__ else {}),  # older checkouts
         flat=flat,
         ema=Ema(model, train.ema_decay) if train.ema_decay else None,
         objective=Objective(settings.loss, shape),
@@ -87,7 +87,7 @@ def whole_step(settings: Settings) -> Step:
         meter=Meter(len(model.latent_shapes()), device),
         preprocess=Preprocess(n_levels).training,
         accumulate=train.accumulate,
-        autocast=autocast(train.precision, device),
+        autocast=torch.autocast("cpu", torch.bfloat16) if train.precision == "bfloat16" else None,
     )
     return lambda raw: step(raw, SETTLED)
 

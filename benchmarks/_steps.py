@@ -15,15 +15,7 @@ from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import make_optimizer
 from lvae_torch.training.section import OptimizerSection
 from lvae_torch.training.step import TrainStep
-from lvae_torch.training.wrapping import (
-    as_called,
-    autocast,
-    choose_kernels,
-    gradient_slices,
-    half_weights,
-    is_graphed,
-    place,
-)
+from lvae_torch.training.wrapping import choose_kernels, place, step_switches, switch
 
 CPU = torch.device("cpu")
 
@@ -53,9 +45,8 @@ def whole_step(
     model.train()
     flat = FlatParameters(model)
     section = section or OptimizerSection()
-    return TrainStep(
+    step = TrainStep(
         section=section,
-        model=as_called(train, model, own),
         bare=model,
         flat=flat,
         ema=Ema(model, 0.999),
@@ -64,9 +55,7 @@ def whole_step(
         learning_rate=lambda step: rate,
         meter=Meter(len(model.latent_shapes()), device),
         preprocess=Preprocess(shape_of_data(settings)[1]).training,
-        accumulate=train.accumulate,
-        autocast=autocast(train.precision, device),
-        is_graphed=is_graphed(train, device),
-        half=half_weights(train, model, flat, own),
-        slices=gradient_slices(flat, own),
+        **step_switches(train, model, flat, own),
     )
+    switch(train, model, own)
+    return step

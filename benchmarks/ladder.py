@@ -68,7 +68,7 @@ def whole_step(batch_size: int) -> Callable[[], object]:
     objective = Objective(LossSection(kl_estimate="sampled"), (1, 28, 28))
     preprocess = Preprocess(256, binarize="dynamic").training
     meter = Meter(len(model.latent_shapes()), torch.device("cpu"))
-    step = TrainStep(section, model, model, flat, None, objective, optimizer, lambda k: 1e-3, meter, preprocess)
+    step = TrainStep(section, model, flat, None, objective, optimizer, lambda k: 1e-3, meter, preprocess)
     raw = torch.randint(0, 256, (batch_size, 28, 28, 1), dtype=torch.uint8)
     return lambda: step(raw, 1)
 

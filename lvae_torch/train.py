@@ -50,7 +50,7 @@ from lvae_torch.training.optimization import learning_rate, make_optimizer
 from lvae_torch.training.rollback import fit_or_go_back
 from lvae_torch.training.step import TrainStep
 from lvae_torch.training.summary import training_summary
-from lvae_torch.training.wrapping import as_called, autocast, gradient_slices, half_weights, is_graphed, place, prepare
+from lvae_torch.training.wrapping import place, prepare, step_switches, switch
 
 
 def command(argv: Sequence[str]) -> None:
@@ -229,7 +229,6 @@ def assemble(
     step = TrainStep(
         section=settings.optimizer,
         ema=Ema(bare, settings.train.ema_decay, is_aged=is_trained) if settings.train.ema_decay > 0 else None,
-        model=as_called(settings.train, bare, processes),
         bare=bare,
         flat=flat,
         objective=Objective(settings.loss, data.dump.image_shape),
@@ -237,12 +236,9 @@ def assemble(
         learning_rate=learning_rate(settings.optimizer, settings.train.total_steps - origin),
         meter=Meter(len(bare.latent_shapes()), processes.device),
         preprocess=data.preprocess.training,
-        accumulate=settings.train.accumulate,
-        autocast=autocast(settings.train.precision, processes.device),
-        is_graphed=is_graphed(settings.train, processes.device),
-        slices=gradient_slices(flat, processes),
-        half=half_weights(settings.train, bare, flat, processes),
+        **step_switches(settings.train, bare, flat, processes),
     )
+    switch(settings.train, bare, processes)  # the average is of the model as it was
     dump, n_pictures = data.dump, settings.val.images if processes.is_main else 0
     pictures = data.strided(n_pictures, processes.device) if n_pictures else None
     if n_pictures and (shown := how_shown(dump.image_shape)):

@@ -22,7 +22,6 @@ def train_step(model: Any, **switches: Any) -> TrainStep:
     keys = {key: switches.pop(key) for key in ("clip_norm", "skip_norm", "max_skips_in_a_row") if key in switches}
     return TrainStep(
         section=OptimizerSection(**keys),
-        model=model,
         bare=model,
         flat=flat,
         ema=switches.pop("ema", None),

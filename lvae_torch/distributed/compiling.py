@@ -18,6 +18,12 @@ def c_compiler() -> str | None:
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
+def cache_folders(runs: Path) -> dict[str, Path]:
+    """Where what is compiled is kept, by the variable that says so: beside the runs, unless it names another folder."""
+    beside = runs.absolute() / COMPILED
+    return {variable: Path(os.environ.get(variable) or beside / name) for variable, name in CACHES.items()}
+
+
 def prepare_compiling(runs: Path) -> None:
     """Let what is compiled be kept beside the runs, unless the environment names another folder.
 
@@ -29,5 +35,4 @@ def prepare_compiling(runs: Path) -> None:
             "[train] compile = True builds programs, but this machine has no C compiler (CC, cc, gcc, clang); install "
             "gcc, set CC to one, or set compile = False."
         )
-    for variable, name in CACHES.items():
-        os.environ.setdefault(variable, str(runs.absolute() / COMPILED / name))
+    os.environ.update({variable: str(folder) for variable, folder in cache_folders(runs).items()})

@@ -41,7 +41,7 @@ def command(argv: Sequence[str]) -> None:
 
 def examine(runs: Path, dumps: Path) -> Iterator[Finding]:
     """Look at everything."""
-    yield from check_machine()
+    yield from check_machine(runs)
     yield from check_cards()
     yield from check_folder("runs", runs, "[run] runs")
     yield from check_folder("dumps", dumps, "[data] dumps")

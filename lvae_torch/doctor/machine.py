@@ -4,7 +4,6 @@ import os
 import platform
 import resource
 import shutil
-import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 
 from lvae_torch.cli import WAITING
-from lvae_torch.distributed.compiling import c_compiler
+from lvae_torch.distributed.compiling import c_compiler, cache_folders
 from lvae_torch.distributed.cpu import half_of_cpu
 from lvae_torch.distributed.memory import GIB, memory_of
 from lvae_torch.distributed.place import n_cores
@@ -26,8 +25,8 @@ ENOUGH_SHARED, ENOUGH_LOCKED = GIB, 64 * 2**20
 PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "tensorboard", "Pillow")
 
 
-def check_machine() -> Iterator[Finding]:
-    """All that does not depend on a card or a folder."""
+def check_machine(runs: Path) -> Iterator[Finding]:
+    """All that does not depend on a card; ``runs`` is the folder of runs, beside which compiled programs are kept."""
     yield Finding("versions", ", ".join([f"lvae_torch {VERSION}", f"Python {platform.python_version()}", *_packages()]))
     yield check_processor()
     yield from check_threads()
@@ -35,7 +34,7 @@ def check_machine() -> Iterator[Finding]:
     yield check_shared_memory()
     yield check_locked_memory()
     yield check_compiler()
-    yield from check_caches()
+    yield from check_caches(runs)
 
 
 def _packages() -> Iterator[str]:
@@ -109,14 +108,13 @@ def check_compiler() -> Finding:
     return Finding("C compiler", "none", "warning", remedy)
 
 
-def check_caches() -> Iterator[Finding]:
-    """Whether what ``[train] compile`` builds can be kept."""
-    inductor = Path(tempfile.gettempdir(), f"torchinductor_{os.environ.get('USER') or os.getuid()}")
-    triton = Path(os.environ.get("HOME", "/"), ".triton", "cache")
-    for name, default in (("TORCHINDUCTOR_CACHE_DIR", inductor), ("TRITON_CACHE_DIR", triton)):
-        folder = Path(os.environ.get(name) or default)
+def check_caches(runs: Path) -> Iterator[Finding]:
+    """Whether what ``[train] compile`` builds can be kept, and where."""
+    for name, folder in cache_folders(runs).items():
         there = next(place for place in (folder, *folder.parents) if place.exists())
         if os.access(there, os.W_OK):
-            yield Finding("cache", str(folder))
+            yield Finding("compiled", f"{name} {folder}")
         else:
-            yield Finding("cache", f"{folder} cannot be written", "warning", f"Set {name} to a folder of yours.")
+            yield Finding(
+                "compiled", f"{name} {folder} cannot be written", "warning", f"Set {name} to a folder of yours."
+            )

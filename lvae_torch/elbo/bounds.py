@@ -38,14 +38,19 @@ class Terms:
     def nelbo(self) -> Tensor:
         return self.nll + self.kl.sum(dim=1)
 
+    def detached(self) -> "Terms":
+        """The same without gradients."""
+        penalties = {name: penalty.detach() for name, penalty in self.penalties.items()}
+        return Terms(self.nll.detach(), self.kl.detach(), penalties, self.usage)
+
     @classmethod
     def joined(cls, parts: "Sequence[Terms]") -> "Terms":
-        """The terms of a batch that was computed in parts, without gradients."""
+        """The terms of a batch that was computed in parts."""
         first = parts[0]
         return cls(
-            torch.cat([part.nll.detach() for part in parts]),
-            torch.cat([part.kl.detach() for part in parts]),
-            {name: torch.cat([part.penalties[name].detach() for part in parts]) for name in first.penalties},
+            torch.cat([part.nll for part in parts]),
+            torch.cat([part.kl for part in parts]),
+            {name: torch.cat([part.penalties[name] for part in parts]) for name in first.penalties},
             {i: torch.stack([part.usage[i] for part in parts]).sum(dim=0) for i in first.usage},
         )
 

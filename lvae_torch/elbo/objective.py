@@ -88,17 +88,16 @@ class Objective:
         """Whether the layers' KL are weighted against one another at ``step``."""
         return self.loss.balance != "none" and step <= whole(self.loss.balance_steps)
 
-    def __call__(self, x: Tensor, out: Output, step: int, beta: Tensor | None = None) -> tuple[Tensor, Terms]:
-        """The loss and its terms, for ``repeated`` x at ``step``.
+    def __call__(self, x: Tensor, out: Output, step: int) -> tuple[Tensor, Terms]:
+        """The loss and its terms, for ``repeated`` x at ``step``."""
+        return self.weighted(x, out, self.beta(step), self.is_balanced(step))
 
-        Args:
-            beta: the weight of the KL at ``step``, a scalar, where it lies on the device already.
-        """
-        weight: Tensor | float = self.beta(step) if beta is None else beta
+    def weighted(self, x: Tensor, out: Output, weight: Tensor | float, is_balanced: bool) -> tuple[Tensor, Terms]:
+        """The loss and its terms where ``weight``, a scalar, is that of the KL."""
         if self.loss.iw_samples == 1:
             terms = elbo_terms(x, out, self.loss.kl_estimate)
             paid = self.paid(terms.kl)
-            if self.is_balanced(step):
+            if is_balanced:
                 units = [latent.z[0].numel() if self.loss.balance == "kl_per_unit" else 1 for latent in out.latents]
                 paid = paid * layer_shares(terms.kl.detach().mean(dim=0), units)
             loss = terms.nll.mean() + weight * paid.sum()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
@@ -48,8 +48,6 @@ class TrainStep:
     """
 
     section: OptimizerSection
-    model: nn.Module
-    """The model to call: ``bare``, or a compiled or synchronised form of it."""
     bare: Model
     flat: FlatParameters
     ema: Ema | None
@@ -74,8 +72,11 @@ class TrainStep:
     """Of the run, after it diverged."""
     is_graphed: bool = False
     """Whether to replay the step as one CUDA graph."""
+    compiler: str | None = None
+    """The backend of torch.compile that makes one program of preprocessing, model and loss; None for none."""
 
     def __post_init__(self) -> None:
+        self._computed = torch.compile(self._loss, backend=self.compiler) if self.compiler else self._loss
         self._guarded = GuardedStep(self.optimizer, self.flat)
         self._graphed = GraphedStep(self._take) if self.is_graphed else None
         self._scalars = self.flat.vector.new_zeros(3)  # learning rate, beta and the share of the EMA, of this step
@@ -175,21 +176,27 @@ class TrainStep:
     def _backward(self, raw: Labelled, step: int) -> tuple[Tensor, Terms]:
         self.flat.gradient.zero_()
         losses, parts = [], raw.chunk(self.accumulate)
+        is_balanced = self.objective.is_balanced(step - self.origin)
         all_terms: list[Terms] = []
         for k, part in enumerate(parts):
             with self.autocast or nullcontext():
-                x = self.objective.repeated(self.preprocess(part.images))
-                labels = None if part.labels is None else self.objective.repeated(part.labels)
-                out = self._passed(x, of_classes(posterior_sample, labels))
-                loss, terms = self.objective(x, out, step - self.origin, self._scalars[1])
+                loss, terms = self._computed(part.images, part.labels, self._scalars[1], is_balanced)
             with self._passing(is_last=k == len(parts) - 1):
                 (loss / len(parts)).backward()
             losses.append(loss.detach())
             all_terms.append(terms)
         return torch.stack(losses).mean(), Terms.joined(all_terms)
 
+    def _loss(self, raw: Tensor, labels: Tensor | None, beta: Tensor, is_balanced: bool) -> tuple[Tensor, Terms]:
+        """The loss of a part of a batch and, without gradients, its terms."""
+        x = self.objective.repeated(self.preprocess(raw))
+        labels = None if labels is None else self.objective.repeated(labels)
+        out = self._passed(x, of_classes(posterior_sample, labels))
+        loss, terms = self.objective.weighted(x, out, beta, is_balanced)
+        return loss, terms.detached()
+
     def _passed(self, x: Tensor, source: Source) -> Output:
-        out: Output = self.model(x, source) if self.half is None else self.half(self.model, x, source)
+        out: Output = self.bare(x, source) if self.half is None else self.half(self.bare, x, source)
         return out
 
     def _passing(self, is_last: bool) -> AbstractContextManager[object]:

@@ -3,9 +3,9 @@
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from lvae_torch.distributed.batch_norm import share_statistics
 from lvae_torch.distributed.compiling import prepare_compiling
@@ -66,21 +66,24 @@ def place(section: TrainSection, model: Model, device: torch.device) -> None:
         model.to(memory_format=torch.channels_last)
 
 
-def as_called(section: TrainSection, bare: Model, processes: Processes) -> nn.Module:
-    """``bare`` with the section's switches applied."""
+def switch(section: TrainSection, model: Model, processes: Processes) -> None:
+    """Apply the section's switches to the model."""
     if section.activation_checkpointing:
-        bare.rematerialize()
-    model: nn.Module = bare
+        model.rematerialize()
     if section.sync_batch_norm and processes.world > 1:
-        share_statistics(bare)
-    if section.compile:
-        model.compile()
-    return model
+        share_statistics(model)
 
 
-def is_graphed(section: TrainSection, device: torch.device) -> bool:
-    """Whether the step is one CUDA graph."""
-    return section.cuda_graph and device.type == "cuda"
+def step_switches(section: TrainSection, model: Model, flat: FlatParameters, processes: Processes) -> dict[str, Any]:
+    """What the section makes of a step: arguments of ``TrainStep``."""
+    return {
+        "accumulate": section.accumulate,
+        "autocast": autocast(section.precision, processes.device),
+        "is_graphed": section.cuda_graph and processes.device.type == "cuda",
+        "compiler": "inductor" if section.compile else None,
+        "slices": gradient_slices(flat, processes),
+        "half": half_weights(section, model, flat, processes),
+    }
 
 
 def gradient_slices(flat: FlatParameters, processes: Processes) -> GradientSlices | None:

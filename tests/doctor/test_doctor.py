@@ -135,11 +135,18 @@ class TestTheMachine:
         (tmp_path / "file").touch()
         monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
         monkeypatch.setattr(machine.os, "access", lambda path, mode: str(path) != str(tmp_path / "kept"))
-        assert [found.level for found in machine.check_caches()] == ["fine", "fine"]
+        assert [found.level for found in machine.check_caches(tmp_path)] == ["fine", "fine"]
         (tmp_path / "kept").mkdir()
-        inductor, triton = machine.check_caches()
+        inductor, triton = machine.check_caches(tmp_path)
         assert (inductor.level, triton.level) == ("warning", "fine")
         assert inductor.remedy == "Set TORCHINDUCTOR_CACHE_DIR to a folder of yours."
+
+    def test_caches_are_beside_the_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+        monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "mine"))
+        found = [finding.told for finding in machine.check_caches(tmp_path)]
+        beside = f"TORCHINDUCTOR_CACHE_DIR {tmp_path / '.compiled' / 'inductor'}"
+        assert found == [beside, f"TRITON_CACHE_DIR {tmp_path / 'mine'}"]
 
 
 class TestFolders:

@@ -213,7 +213,7 @@ def test_the_real_run_goes_on_as_it_would_have_there(tmp_path: Path, monkeypatch
     rates = dict(enumerate(arrays["next_lr_as_original"].tolist()))
     ema = Ema(model, settings.train.ema_decay)
     step = TrainStep(
-        section=settings.optimizer, model=model, bare=model, flat=flat, ema=ema,
+        section=settings.optimizer, bare=model, flat=flat, ema=ema,
         objective=objective_of(settings), optimizer=make_optimizer(settings.optimizer, flat),
         learning_rate=lambda at: rates[at - 140], meter=Meter(6, torch.device("cpu")), preprocess=lambda raw: raw,
     )  # fmt: skip

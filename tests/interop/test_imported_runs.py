@@ -181,7 +181,7 @@ def step_in_double(settings: Settings, model: Any) -> TrainStep:
     model.double().to(memory_format=torch.channels_last).train()  # as the run has it
     flat, section = FlatParameters(model), settings.optimizer
     return TrainStep(
-        section=section, model=model, bare=model, flat=flat, ema=Ema(model, settings.train.ema_decay, is_aged=True),
+        section=section, bare=model, flat=flat, ema=Ema(model, settings.train.ema_decay, is_aged=True),
         objective=Objective(settings.loss, model.image_shape),
         optimizer=make_optimizer(section, flat, model.block_weights()),
         learning_rate=learning_rate(section, int(settings.train.steps)),

@@ -26,17 +26,13 @@ def test_every_family_is_here() -> None:
     assert MODELS.keys() == FAMILIES.keys()
 
 
-def two_steps(name: str, backend: str | None) -> list[torch.Tensor]:
+def two_steps(model: Any, backend: str | None) -> list[torch.Tensor]:
     """The gradient of the second step, and the statistics of batch norm after it."""
     torch._dynamo.reset()
-    model = MODELS[name]().train()
-    model.rematerialize()
-    if backend is not None:
-        model.compile(backend=backend)
-    step = steps.train_step(model)
+    step = steps.train_step(model.train(), compiler=backend)
     for k in range(2):
         torch.manual_seed(k)
-        step(small.images(4, model.image_shape, 2), k)
+        step(small.images(4, model.image_shape, 2).to(step.flat.vector.dtype), k)
     return [step.flat.gradient.clone(), *(buffer.clone() for buffer in model.buffers())]
 
 
@@ -45,8 +41,27 @@ def two_steps(name: str, backend: str | None) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", MODELS)
 def test_compiled_and_recomputed_steps_are_the_same(name: str) -> None:
     """By the compiler's front and its gradients alone, which is quick; what it makes of them is the compiler's."""
-    for ours, plain in zip(two_steps(name, "aot_eager"), two_steps(name, None), strict=True):
+    models = [MODELS[name]() for _ in range(2)]
+    for model in models:
+        model.rematerialize()
+    for ours, plain in zip(two_steps(models[0], "aot_eager"), two_steps(models[1], None), strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-5 * float(plain.double().abs().max()))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["spatial_lvae", "vae"])
+def test_steps_compiled_to_the_end_are_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``[train] compile`` has it, but in float64 and with PyTorch's random numbers."""
+    for variable in CACHES:
+        monkeypatch.setenv(variable, "")  # so that it is as before afterwards
+        monkeypatch.delenv(variable)
+    prepare_compiling(tmp_path)
+    with torch._inductor.config.patch(fallback_random=True):
+        compiled = two_steps(MODELS[name]().double(), "inductor")
+    for ours, plain in zip(compiled, two_steps(MODELS[name]().double(), None), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9 * float(plain.abs().max()))
+    assert any((tmp_path / ".compiled" / "inductor").rglob("*.cpp"))
 
 
 def test_no_compiler_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,6 @@ def step_of(case: Case, model: Any) -> TrainStep:
     flat = FlatParameters(model)
     return TrainStep(
         section=section,
-        model=model,
         bare=model,
         flat=flat,
         ema=Ema(model, hyper["ema_rate"], is_aged=True),

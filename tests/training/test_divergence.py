@@ -13,8 +13,8 @@ import small
 import torch
 from test_runs import assert_same_bits, checkpoint, scalars
 
+from lvae_torch.data.labelled import Labelled
 from lvae_torch.elbo.bounds import Terms
-from lvae_torch.elbo.objective import Objective
 from lvae_torch.errors import CfgError, DataError, Diverged, NumericalError
 from lvae_torch.files import read_json
 from lvae_torch.reporting.console import ConsoleReporter
@@ -24,6 +24,7 @@ from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.train import train
 from lvae_torch.training.loop import check_ended_well, is_well
 from lvae_torch.training.meter import Reading
+from lvae_torch.training.step import TrainStep
 
 # A checkpoint and an evaluation every other step, and an end after more than two bad steps in a row.
 WATCHFUL = {
@@ -44,16 +45,17 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Spoil:
     """Makes the gradients of some steps NaN, each step so many times."""
 
     def begin(steps: Iterable[int], times: int) -> None:
-        left, honest = dict.fromkeys(steps, times), Objective.__call__
+        left, honest = dict.fromkeys(steps, times), TrainStep._backward
 
-        def spoiled(self: Objective, x: torch.Tensor, out: Any, step: int, *more: Any) -> tuple[torch.Tensor, Terms]:
-            loss, terms = honest(self, x, out, step, *more)
+        def spoiled(self: TrainStep, raw: Labelled, step: int) -> tuple[torch.Tensor, Terms]:
+            loss, terms = honest(self, raw, step)
             if left.get(step, 0) > 0:
                 left[step] -= 1
+                self.flat.gradient.fill_(math.nan)
                 loss = loss * math.nan
             return loss, terms
 
-        monkeypatch.setattr(Objective, "__call__", spoiled)
+        monkeypatch.setattr(TrainStep, "_backward", spoiled)
 
     return begin
 
