@@ -57,7 +57,7 @@ class RollCall:
         deadline = time.monotonic() + timeout.total_seconds()
         self._meet(deadline)
         self._store.set(f"in/{self._rank}", self._place)
-        self._wait(self._absent, deadline)
+        self._wait(lambda: self._without("in"), deadline)
         self._places = {rank: self._store.get(f"in/{rank}").decode() for rank in range(self._world)}
         self._pulse.came(range(self._world))
 
@@ -130,20 +130,20 @@ class RollCall:
             if self._door.check([f"hello/{rank}"]):  # perhaps of an earlier process: sign_in asks again
                 self._door.set(f"welcome/{self._door.get(f'hello/{rank}').decode()}", self._meeting)
 
-    def _absent(self) -> list[int]:
-        """Ranks that have not signed in."""
-        return [rank for rank in range(self._world) if not self._store.check([f"in/{rank}"])]
+    def _without(self, subject: str) -> list[int]:
+        """Ranks that have said nothing of ``subject``; "in" is that they are there."""
+        return [rank for rank in range(self._world) if not self._store.check([f"{subject}/{rank}"])]
 
     def told_by_all(self, subject: str, value: str) -> list[str]:
         """The value of every rank for ``subject``, in rank order; all ranks must call it once per subject."""
+        deadline, heard = time.monotonic() + self._timeout.total_seconds(), f"heard/{subject}"
         self._store.set(f"{subject}/{self._rank}", value)
-        keys = [f"{subject}/{rank}" for rank in range(self._world)]
-
-        def absent() -> list[int]:
-            return [rank for rank, key in enumerate(keys) if not self._store.check([key])]
-
-        self._wait(absent, time.monotonic() + self._timeout.total_seconds())
-        return [self._store.get(key).decode() for key in keys]
+        self._wait(lambda: self._without(subject), deadline)
+        told = [self._store.get(f"{subject}/{rank}").decode() for rank in range(self._world)]
+        self._store.set(f"{heard}/{self._rank}", "")
+        if self._rank == 0:  # it may serve the store, which must not end with it before all have read
+            self._wait(lambda: self._without(heard), deadline)
+        return told
 
     def where(self, rank: int) -> str:
         """Host and process of a rank, as far as it has signed in."""
