@@ -2,7 +2,7 @@
 
     python -m benchmarks.cards [--write] [CFG ...]
 
-All cfgs of egs/ take about half an hour on a core. ``--write`` puts the table between its marks in docs/gpu.md.
+All cfgs of egs/ take about ten minutes of a core. ``--write`` puts the table between its marks in docs/gpu.md.
 """
 
 import argparse
