@@ -104,8 +104,7 @@ def train(settings: Settings, wanted: Which = "last") -> None:
         if report is not None:
             stack.callback(report.finish)  # when the status tells how the run ended
         status.steps, status.step = settings.train.total_steps, lambda: run.state.step
-        with kept_status(status, processes, run.store.wait), _memory_explained(run, settings):
-            processes.say(_memory_told(run, settings))
+        with kept_status(status, processes, run.store.wait), _memory_watched(run, settings):
 
             def report_onwards() -> None:
                 if processes.is_main:
@@ -139,29 +138,26 @@ def _begin(run: Run, start: Start, settings: Settings, folder: RunFolder) -> Non
         say(f"going on from step {run.state.step}; checkpoints after it ({', '.join(map(str, steps))}) become *.aside.")
 
 
-def _memory_told(run: Run, settings: Settings) -> str:
-    """What the run will take, and a warning where that may be too much; all ranks must find it out together."""
-    step, own = run.train_step, run.processes
-    train, val, synthesis = settings.train, settings.val, settings.synthesis
-    at_once = AtOnce.of(train, val, synthesis.batch_size, own.world)
-    found = needs(step.bare, train, settings.loss, at_once, step.half, synthesis.precision)
-    return told_before(found, at_once, train, val, own.device, own.world)
-
-
 @contextmanager
-def _memory_explained(run: Run, settings: Settings) -> Iterator[None]:
-    """Inside, where the memory is not enough, the error says what to change.
+def _memory_watched(run: Run, settings: Settings) -> Iterator[None]:
+    """Tell what the run will take; inside, where that is not to be had, the error says what to change.
 
     Raises:
         OutOfMemory: naming what was being done, the keys and their values.
     """
+    step, own = run.train_step, run.processes
+    train, val, synthesis = settings.train, settings.val, settings.synthesis
+    at_once = AtOnce.of(train, val, synthesis.batch_size, own.world)
+    found = needs(
+        step.bare, train, settings.loss, at_once, step.half, synthesis.precision
+    )  # all ranks find it together
+    own.say(told_before(found, at_once, train, val, own.device, own.world))
     try:
         yield
     except Exception as reason:
         if not is_out_of_memory(reason):
             raise
-        own = run.processes
-        raise out_of_memory(run.phase, settings.train, settings.val, own.device, own.world) from reason
+        raise out_of_memory(run.phase, found, train, val, own.device, own.world) from reason
 
 
 def initial_model(settings: Settings, data: RunData, folder: RunFolder, processes: Processes) -> Model:

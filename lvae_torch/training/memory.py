@@ -184,7 +184,7 @@ def told_before(
         need, n = planned[phase]
         comes = need.kept(n) - need.weights if device.type == "cuda" else need.of_pass(n)
         if 0 < free < kept + comes:
-            what, remedy = _too_much("training" if phase == "training" else "evaluating", train, val, world)
+            what, remedy = _too_much("training" if phase == "training" else "evaluating", found, train, val, world)
             lines.append(f"WARNING: {what}, which may not fit. Set {remedy}.")
         kept = comes if device.type == "cuda" else 0
     return "\n".join(lines)
@@ -194,31 +194,44 @@ def _size(n_bytes: int) -> str:
     return f"{n_bytes / GIB:.1f} GiB" if n_bytes >= GIB else f"{n_bytes / 2**20:.0f} MiB"
 
 
-def out_of_memory(phase: str, train: TrainSection, val: ValSection, device: torch.device, world: int) -> OutOfMemory:
-    """What to tell where a training run found no more memory, with the keys to change and to what."""
+def out_of_memory(
+    phase: str, found: Needs, train: TrainSection, val: ValSection, device: torch.device, world: int
+) -> OutOfMemory:
+    """What to tell where a training run found no more memory: the keys to change, to what, and what that will take."""
     whole = memory_of(device)
     has = f"{device} has {whole / GIB:.1f} GiB" if whole else str(device)
-    what, remedy = _too_much(phase, train, val, world)
+    what, remedy = _too_much(phase, found, train, val, world)
     return OutOfMemory(
         f"There is not enough memory: {what}, and {has}. Set {remedy}, and repeat the command; what was saved stays. "
         "lvae info tells how much each needs."
     )
 
 
-def _too_much(phase: str, train: TrainSection, val: ValSection, world: int) -> tuple[str, str]:
-    """How many images are computed at once, and what makes them fewer."""
+def _too_much(phase: str, found: Needs, train: TrainSection, val: ValSection, world: int) -> tuple[str, str]:
+    """How many images are computed at once, and what makes them fewer, with what each takes."""
+
+    def takes(n: int) -> str:
+        return f"about {_size((found.training if phase == 'training' else found.evaluation).of(n))}"
+
     if phase == "training":
         share = train.batch_size // world
         at_once = share // train.accumulate
         more = next((d for d in range(train.accumulate + 1, share + 1) if share % d == 0), None)
-        ways = [f"[train] accumulate = {more} (the same batch, in smaller parts)"] if more else []
-        ways += [f"batch_size = {max(1, at_once // 2) * world * train.accumulate}"] if at_once > 1 else []
+        ways, half = [], max(1, at_once // 2)
+        ways += (
+            [f"[train] accumulate = {more} (the same batch, in smaller parts: {takes(share // more)})"] if more else []
+        )
+        ways += [f"batch_size = {half * world * train.accumulate} ({takes(half)})"] if at_once > 1 else []
         ways += [] if train.activation_checkpointing else ["activation_checkpointing = True (a third more time)"]
-        what = f"training takes {at_once} images at once (batch_size = {train.batch_size}"
+        what = f"training takes {at_once} images at once, {takes(at_once)} (batch_size = {train.batch_size}"
         what += f", {world} processes" if world > 1 else ""
         what += f", accumulate = {train.accumulate})" if train.accumulate > 1 else ")"
     else:
         key = "images" if phase == "drawing pictures" and val.images < val.batch_size else "batch_size"
         number = getattr(val, key)
-        ways, what = [f"[val] {key} = {max(1, math.ceil(number / 2))}"], f"{phase} takes {number} images at once"
+        fewer = max(1, math.ceil(number / 2))
+        ways, what = (
+            [f"[val] {key} = {fewer} ({takes(fewer)})"],
+            f"{phase} takes {number} images at once, {takes(number)}",
+        )
     return what, ", or ".join(ways) or "a smaller model"

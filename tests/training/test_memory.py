@@ -144,12 +144,18 @@ def test_an_evaluation_halves_its_batch_once(capsys: pytest.CaptureFixture[str])
 
 def test_what_is_told_where_training_finds_no_memory() -> None:
     train_section, val = TrainSection(batch_size=24), ValSection(batch_size=30)
-    told = str(out_of_memory("training", train_section, val, CPU, world=2))
-    for part in ("12 images at once (batch_size = 24, 2 processes)", "GiB", "[train] accumulate = 2", "batch_size = 12",
-                 "activation_checkpointing = True"):  # fmt: skip
+    found = Needs(Need(2**30, 0, 2**30), Need(2**30, 0, 2**29), Need(0, 0, 0))
+    told = str(out_of_memory("training", found, train_section, val, CPU, world=2))
+    for part in (
+        "12 images at once, about 13.0 GiB (batch_size = 24, 2 processes)",
+        "[train] accumulate = 2 (the same batch, in smaller parts: about 7.0 GiB)",
+        "batch_size = 12 (about 7.0 GiB)",
+        "activation_checkpointing = True",
+    ):
         assert part in told, told
-    told = str(out_of_memory("evaluating", train_section, val, CPU, world=1))
-    assert "evaluating takes 30 images at once" in told and "Set [val] batch_size = 15" in told
+    told = str(out_of_memory("evaluating", found, train_section, val, CPU, world=1))
+    assert "evaluating takes 30 images at once, about 16.0 GiB" in told
+    assert "Set [val] batch_size = 15 (about 8.5 GiB)" in told
 
 
 @pytest.mark.parametrize("family", ["spatial_lvae", "vqvae", "ladder"])
@@ -178,7 +184,10 @@ def test_what_a_run_begins_with(monkeypatch: pytest.MonkeyPatch) -> None:
         "memory, about: training 3.0 GiB (20 images at once), evaluation 6.0 GiB (20 images at once), "
         "synthesis 410 MiB (1 images at once); cpu has 4.5 GiB free"
     )
-    assert warnings_ == ["WARNING: evaluating takes 20 images at once, which may not fit. Set [val] batch_size = 10."]
+    assert warnings_ == [
+        "WARNING: evaluating takes 20 images at once, about 6.0 GiB, which may not fit. Set [val] batch_size = 10 "
+        "(about 3.5 GiB)."
+    ]
     larger = TrainSection(batch_size=60)
     (training, _) = told_before(found, AtOnce.of(larger, val, 1), larger, val, CPU, world=1).splitlines()[1:]
     assert "training takes 60 images at once" in training and "[train] accumulate = 2" in training
