@@ -49,6 +49,7 @@ def test_compiled_and_recomputed_steps_are_the_same(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a busy machine compiles for long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["spatial_lvae", "vae"])
 def test_steps_compiled_to_the_end_are_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
