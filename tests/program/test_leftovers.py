@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 
 import leftovers
 import pytest
@@ -34,7 +35,11 @@ def test_what_a_failing_test_leaves_is_killed_with_its_children() -> None:
         child = int(process.stdout.readline())
         raise ZeroDivisionError
     process.stdout.close()
-    assert process.returncode == -signal.SIGKILL and is_gone(child)
+    assert process.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 30  # a signal is heard when its process has its turn
+    while not is_gone(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert is_gone(child)
 
 
 def test_a_test_that_leaves_a_process_fails() -> None:
