@@ -4,27 +4,15 @@
 #   build/pins.sh [--upgrade] [--upgrade-package NAME[==VERSION]]...
 #
 # Versions that still fit stay; the options, which are uv's, take newer ones. Needs uv and a package registry.
-set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-
-die() {
-  printf 'pins.sh: %s\n' "$*" >&2
-  exit 1
-}
-command -v uv >/dev/null || die "needs uv (pip install uv)."
+# shellcheck source=build/resolving.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/resolving.sh"
 
 pins=build/requirements.txt
 new=$(mktemp)
 trap 'rm -f -- "$new"' EXIT
 
-# resolve PYTHON MACHINE [OPTION...]: what that interpreter needs there
-resolve() {
-  uv pip compile pyproject.toml --extra dev --python-version "$1" --python-platform "$2-unknown-linux-gnu" \
-    --no-header --quiet "${@:3}"
-}
-
 cp -- "$pins" "$new"
-resolve 3.11 x86_64 --generate-hashes --annotation-style line --output-file "$new" "$@"
+resolve_files "$new" "$@"
 
 # One list serves all: no other interpreter or machine may need a package or version that is not in it.
 for python in 3.11 3.12 3.13; do

@@ -5,14 +5,8 @@
 #   build/pins_older_cuda.sh [cu126]
 #
 # Needs uv, a package registry, and PyTorch's own index, from which uv takes PyTorch alone. See docs/image.md.
-set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-
-die() {
-  printf 'pins_older_cuda.sh: %s\n' "$*" >&2
-  exit 1
-}
-command -v uv >/dev/null || die "needs uv (pip install uv)."
+# shellcheck source=build/resolving.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/resolving.sh"
 
 cuda=${1:-cu126}
 pins=build/requirements-$cuda.txt
@@ -21,9 +15,8 @@ trap 'rm -rf -- "$new"' EXIT
 
 # All versions but those of CUDA's libraries and of triton, which PyTorch names itself.
 grep -oE '^[A-Za-z0-9._-]+==[^ ]+' build/requirements.txt | grep -vE '^(triton|nvidia-|cuda-)' >"$new/versions"
-uv pip compile pyproject.toml --extra dev --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
-  --torch-backend "$cuda" --constraint "$new/versions" --no-header --quiet --generate-hashes --annotation-style line \
-  --output-file "$new/pins" || die "no pins for $cuda: see what uv says above; $pins is as it was."
+resolve_files "$new/pins" --torch-backend "$cuda" --constraint "$new/versions" ||
+  die "no pins for $cuda: see what uv says above; $pins is as it was."
 grep -qE "^torch==[^ ]+\+$cuda " "$new/pins" || die "what uv found is no PyTorch for $cuda; $pins is as it was."
 
 {

@@ -58,7 +58,7 @@ def test_pins_for_an_older_cuda_keep_all_other_versions(
     """A uv that finds what it is bound to, and PyTorch for that CUDA or for none: then nothing is written."""
     folder = tmp_path / "build"
     folder.mkdir()
-    for name in ("pins_older_cuda.sh", "requirements.txt"):
+    for name in ("pins_older_cuda.sh", "resolving.sh", "requirements.txt"):
         shutil.copy(repository / "build" / name, folder)
     finding = f"""printf '%s\\n' "$@" >"{tmp_path}/asked"
         while (($#)); do case $1 in --constraint) bounds=$2 ;; --output-file) out=$2 ;; esac; shift; done
