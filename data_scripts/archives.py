@@ -236,8 +236,13 @@ def _bounded(path: Path, tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
     return members
 
 
+def most_unpacked(path: Path) -> int:
+    """Bytes that an archive may grow to; one that holds more is taken to be made to fill the disk."""
+    return max(ALWAYS_ALLOWED, MOST_EXPANSION * path.stat().st_size)
+
+
 def _check_amount(path: Path, n_members: int, size: int) -> None:
-    most = max(ALWAYS_ALLOWED, MOST_EXPANSION * path.stat().st_size)
+    most = most_unpacked(path)
     if n_members > MOST_MEMBERS or size > most:
         raise DataError(
             f"{path}: holds {n_members:,} files of {size:,} bytes or more, which is no dataset's measure (at most "

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_scripts.account import Account
-from data_scripts.archives import CHUNK, MOST_EXPANSION, reading, tar_span, whole_tar, zip_members
+from data_scripts.archives import CHUNK, most_unpacked, reading, tar_span, whole_tar, zip_members
 from data_scripts.sources.found import Place
 from data_scripts.sources.walk import BY_LINK, LEADS_BACK
 from data_scripts.spans import BadFileError, Span
@@ -114,7 +114,7 @@ def unpacked_tar(path: Path, place: Place) -> Path:
         DataError: if it is no tar, damaged, or grows beyond all measure or the disk.
     """
     target = place.unpacked(f"{path}.tar")
-    most = max(2**30, MOST_EXPANSION * path.stat().st_size)
+    most = most_unpacked(path)
     opened: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
     with open(path, "rb") as file:
         opener = opened[file.read(2)]

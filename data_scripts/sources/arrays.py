@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_scripts.archives import MOST_EXPANSION, reading
+from data_scripts.archives import most_unpacked, reading
 from data_scripts.rows import Row, bytes_of
 from data_scripts.sources.found import Pictures, Place, labels_of, need, one_of
 from data_scripts.splits import split_of
@@ -190,7 +190,7 @@ def _unpacked(path: Path, member: str, place: Place) -> Path:
     target = place.unpacked(f"{path}/{member}")
     with reading(path, member), zipfile.ZipFile(path) as archive, archive.open(member) as packed:
         size = archive.getinfo(member).file_size
-        if size > min(shutil.disk_usage(place.folder).free, max(2**30, MOST_EXPANSION * path.stat().st_size)):
+        if size > min(shutil.disk_usage(place.folder).free, most_unpacked(path)):
             raise DataError(f"{path}: {member} unpacks to {size:,} bytes. Make room, or unpack it yourself.")
         with open(target, "wb") as file:
             shutil.copyfileobj(packed, file, 2**20)
