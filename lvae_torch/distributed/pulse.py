@@ -11,6 +11,7 @@ BEAT = 1.0
 """Seconds between beats."""
 SILENCE = 15.0
 """Seconds without a beat after which a rank is lost: a rank that computes, or imports, beats all the same."""
+NOTHING = b"", 0.0
 
 
 class Pulse:
@@ -34,19 +35,22 @@ class Pulse:
         self._ended.set()
 
     def silent(self, ranks: Iterable[int]) -> list[int]:
-        """Those of ``ranks`` that did beat, and have not for so long. Ask again and again; nothing is waited for.
+        """Those of ``ranks`` that did beat, and have not for so long. Ask again and again; nothing is waited for."""
+        ranks = list(ranks)
+        if time.monotonic() - self._looked_at >= BEAT:  # oftener there is nothing new
+            self._look(ranks)
+        return [rank for rank in ranks if rank in self._beaten and self._seen.get(rank, NOTHING)[1] > SILENCE]
 
-        Time in which we did not look, because we were stopped ourselves, does not count.
-        """
+    def _look(self, ranks: Iterable[int]) -> None:
+        """Time in which we did not look, because we were stopped ourselves, does not count."""
         now = time.monotonic()
-        passed, self._looked_at = min(now - self._looked_at, BEAT), now
+        passed, self._looked_at = min(now - self._looked_at, 2 * BEAT), now
         for rank in ranks:
             beat = self._store.get(str(rank)) if self._store.check([str(rank)]) else b""
             before, still = self._seen.get(rank, (beat, 0.0))
             if beat != before:
                 self._beaten.add(rank)
             self._seen[rank] = beat, still + passed if beat == before else 0.0
-        return [rank for rank in ranks if rank in self._beaten and self._seen[rank][1] > SILENCE]
 
     def came(self, ranks: Iterable[int]) -> None:
         """These are known to be there, so that their silence counts from now on."""
