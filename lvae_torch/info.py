@@ -14,23 +14,19 @@ if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lvae_torch.data.classes import ClassNames
 from lvae_torch.data.run_data import described_images, make_preprocess, open_dump
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributed.cpu import half_told
 from lvae_torch.distributed.memory import GIB
-from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError
 from lvae_torch.hparams import Settings, load
 from lvae_torch.models.contract import Model
 from lvae_torch.reporting.console import table
 from lvae_torch.training.costs import PRECISIONS, flops_per_image, kept_for_backward
-from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.memory import AtOnce, Needs, needs
+from lvae_torch.training.memory import AtOnce, Needs, needs_without_data
 from lvae_torch.training.on_cards import CONTEXT, SPARE, Cards, Fit
-from lvae_torch.training.wrapping import half_weights
 
 
 def command(argv: Sequence[str]) -> None:
@@ -75,18 +71,10 @@ def _memory(settings: Settings, image_shape: ImageShape, build: Callable[[], Mod
         (name, ", ".join(f"{kept[checkpointing, p] / 2**20:.1f} MiB per image in {p}" for p in PRECISIONS))
         for name, checkpointing in (("kept for backward", False), ("activation_checkpointing", True))
     ]
-    return [*rows, *memory_rows(settings, _needs_of_one(settings, build))]
-
-
-def _needs_of_one(settings: Settings, build: Callable[[], Model]) -> Needs:
-    """What a run of one process on a CPU needs."""
-    train, alone = settings.train, Processes(0, 1, torch.device("cpu"))
-    with FakeTensorMode():  # tensors without data; unlike on the meta device, autocast works
-        model = build()
-        if train.activation_checkpointing:
-            model.rematerialize()
-        half = half_weights(train, model, FlatParameters(model), alone)
-        return needs(model, train, settings.loss, _at_once(settings), half, settings.synthesis.precision)
+    found = needs_without_data(
+        build, settings.train, settings.loss, _at_once(settings), drawing=settings.synthesis.precision
+    )
+    return [*rows, *memory_rows(settings, found)]
 
 
 def _at_once(settings: Settings) -> AtOnce:
@@ -141,7 +129,7 @@ def _gib(n_bytes: int) -> str:
 def memory_rows(settings: Settings, found: Needs) -> list[tuple[str, str]]:
     """What training, evaluation and synthesis need on one device, with the batch sizes that the settings have."""
     return [
-        (f"{name} memory", f"about {getattr(found, name).of(n) / 2**30:.2f} GiB for {n} images at once on one device")
+        (f"{name} memory", f"about {getattr(found, name).of(n) / GIB:.2f} GiB for {n} images at once on one device")
         for name, n in _at_once(settings)._asdict().items()
     ]
 
@@ -163,7 +151,7 @@ def shape_of_data(settings: Settings) -> tuple[ImageShape, int]:
 
 
 def n_classes(settings: Settings) -> int:
-    """ClassNames that the model is conditional on; 0 for an unconditional one.
+    """Classes that the model is conditional on; 0 for an unconditional one.
 
     Raises:
         DataError: if there is no dump that says so.

@@ -148,9 +148,8 @@ def _memory_watched(run: Run, settings: Settings) -> Iterator[None]:
     step, own = run.train_step, run.processes
     train, val, synthesis = settings.train, settings.val, settings.synthesis
     at_once = AtOnce.of(train, val, synthesis.batch_size, own.world)
-    found = needs(
-        step.bare, train, settings.loss, at_once, step.half, synthesis.precision
-    )  # all ranks find it together
+    # All ranks find it out together.
+    found = needs(step.bare, train, settings.loss, at_once, step.half, synthesis.precision)
     own.say(told_before(found, at_once, train, val, own.device, own.world))
     try:
         yield

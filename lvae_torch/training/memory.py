@@ -8,18 +8,21 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lvae_torch.distributed.memory import GIB, free_of, memory_of
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.bounds import Terms, elbo_terms
 from lvae_torch.elbo.section import LossSection, ValSection
 from lvae_torch.errors import OutOfMemory
 from lvae_torch.models.contract import Model, Output
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.training.costs import Allocations, Known
+from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.half_weights import HalfWeights
 from lvae_torch.training.initialization import unchanged
 from lvae_torch.training.section import TrainSection
-from lvae_torch.training.wrapping import autocast
+from lvae_torch.training.wrapping import autocast, half_weights
 
 COUNTED = 16
 """So many images are run at most: then what is made of weights tells little, and what grows evenly with images much."""
@@ -116,6 +119,25 @@ def needs(
     if of_card:  # which holds gradients apart until a slice of them is complete: all of them, at worst
         training = replace(training, fixed=training.fixed + n_bytes, least=UPDATE_ON_CARD * n_bytes)
     return Needs(training, evaluation, synthesis)
+
+
+def needs_without_data(
+    build: Callable[[], Model],
+    train: TrainSection,
+    loss: LossSection,
+    at_once: AtOnce,
+    world: int = 1,
+    drawing: str = "float32",
+    of_card: bool = False,
+) -> Needs:
+    """``needs`` of the model that ``build`` makes, in one of ``world`` processes; nothing is allocated for it."""
+    processes = Processes(0, world, torch.device("cpu"))
+    with FakeTensorMode():  # tensors without data; unlike on the meta device, autocast works
+        model = build()
+        if train.activation_checkpointing:
+            model.rematerialize()
+        half = half_weights(train, model, FlatParameters(model), processes)
+        return needs(model, train, loss, at_once, half, drawing, of_card)
 
 
 Pass = Callable[[int], object]
@@ -217,10 +239,9 @@ def _too_much(phase: str, found: Needs, train: TrainSection, val: ValSection, wo
         share = train.batch_size // world
         at_once = share // train.accumulate
         more = next((d for d in range(train.accumulate + 1, share + 1) if share % d == 0), None)
-        ways, half = [], max(1, at_once // 2)
-        ways += (
-            [f"[train] accumulate = {more} (the same batch, in smaller parts: {takes(share // more)})"] if more else []
-        )
+        ways, half = list[str](), max(1, at_once // 2)
+        if more:
+            ways.append(f"[train] accumulate = {more} (the same batch, in smaller parts: {takes(share // more)})")
         ways += [f"batch_size = {half * world * train.accumulate} ({takes(half)})"] if at_once > 1 else []
         ways += [] if train.activation_checkpointing else ["activation_checkpointing = True (a third more time)"]
         what = f"training takes {at_once} images at once, {takes(at_once)} (batch_size = {train.batch_size}"
@@ -230,8 +251,6 @@ def _too_much(phase: str, found: Needs, train: TrainSection, val: ValSection, wo
         key = "images" if phase == "drawing pictures" and val.images < val.batch_size else "batch_size"
         number = getattr(val, key)
         fewer = max(1, math.ceil(number / 2))
-        ways, what = (
-            [f"[val] {key} = {fewer} ({takes(fewer)})"],
-            f"{phase} takes {number} images at once, {takes(number)}",
-        )
+        ways = [f"[val] {key} = {fewer} ({takes(fewer)})"]
+        what = f"{phase} takes {number} images at once, {takes(number)}"
     return what, ", or ".join(ways) or "a smaller model"

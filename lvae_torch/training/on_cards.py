@@ -4,18 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-
 from lvae_torch.distributed.memory import GIB
-from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.section import LossSection, ValSection
 from lvae_torch.models.contract import Model
 from lvae_torch.training.costs import Switches
-from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.memory import AtOnce, Needs, needs
+from lvae_torch.training.memory import AtOnce, Needs, needs_without_data
 from lvae_torch.training.section import TrainSection
-from lvae_torch.training.wrapping import half_weights
 
 CONTEXT = GIB
 """Bytes of a card for CUDA itself, kernels, NCCL, and workspaces of cuBLAS and cuDNN: a round guess, never measured."""
@@ -66,14 +60,10 @@ class Cards:
         train = train or self.train
         switches = train.activation_checkpointing, train.precision
         if switches not in self._needs:
-            with FakeTensorMode():  # tensors without data
-                model = self.build().train()
-                if train.activation_checkpointing:
-                    model.rematerialize()
-                processes = Processes(0, self.n_cards, torch.device("cpu"))
-                half = half_weights(train, model, FlatParameters(model), processes)
-                at_once = AtOnce.of(train, self.val, self.drawn, self.n_cards)
-                self._needs[switches] = needs(model, train, self.loss, at_once, half, of_card=True)
+            at_once = AtOnce.of(train, self.val, self.drawn, self.n_cards)
+            self._needs[switches] = needs_without_data(
+                self.build, train, self.loss, at_once, self.n_cards, of_card=True
+            )
         return self._needs[switches]
 
     def as_it_is(self) -> Fit:
