@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,11 @@ from lvae_torch.reporting.grids import how_shown
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.runs.locks import held
 from lvae_torch.synthesis.codes import CodeSource
+from lvae_torch.synthesis.section import SynthesisSection
 from lvae_torch.synthesis.session import Session
 from lvae_torch.trained.loading import find_run, load_prior, open_run
 from lvae_torch.trained.run import TrainedRun
+from lvae_torch.training.memory import AtOnce, most_at_once, needs_without_data
 
 STATISTICS = ".statistics"
 """Folder beside the dumps for what modes keep of their images."""
@@ -133,8 +136,10 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
     """Make the session of a mode, with the images of its split if it reads images."""
     settings = run.settings
     out = RunFolder.of(settings.run).synthesis(name)
-    session = Session(run.model, settings.synthesis, processes, out, _identity(run, name))
-    session = replace(session, classes=run.trained_on.classes)
+    options = _with_chunk(run, processes) if name == "likelihood" else settings.synthesis
+    session = Session(run.model, options, processes, out, _identity(run, name))
+    is_graphed = settings.train.cuda_graph and processes.device.type == "cuda"
+    session = replace(session, classes=run.trained_on.classes, is_graphed=is_graphed)
     if not mode.reads_images:
         return session
     dump, split = open_dump(settings.data), settings.synthesis.split
@@ -157,6 +162,18 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
         cache=Path(settings.data.dumps) / STATISTICS / dump.dataset,
         code_source=_code_source(settings, dump, preprocess) if settings.synthesis.codes_to else None,
     )
+
+
+def _with_chunk(run: TrainedRun, processes: Processes) -> SynthesisSection:
+    """The options with a number in place of ``chunk = 0``."""
+    settings, on, n = run.settings, run.trained_on, run.settings.synthesis.batch_size
+    chunk = settings.synthesis.chunk or n
+    if settings.synthesis.chunk == 0 and processes.device.type == "cuda":
+        build = partial(settings.model.build, on.image_shape, on.n_levels, len(on.classes))
+        at_once = AtOnce.of(settings.train, settings.val, n)
+        found = needs_without_data(build, settings.train, settings.loss, at_once, of_card=True).evaluation
+        chunk = most_at_once(found, found.weights, n, processes)
+    return settings.synthesis.model_copy(update={"chunk": chunk})
 
 
 def _identity(run: TrainedRun, mode: str) -> dict[str, Any]:

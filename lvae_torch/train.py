@@ -44,7 +44,7 @@ from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.initialization import check_first_loss, initialize
 from lvae_torch.training.log import TrainingWatch, listed, training_reporters
 from lvae_torch.training.loop import Plan, Run, check_steps, restore
-from lvae_torch.training.memory import AtOnce, needs, out_of_memory, told_before
+from lvae_torch.training.memory import AtOnce, most_at_once, needs, out_of_memory, told_before
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import learning_rate, make_optimizer
 from lvae_torch.training.rollback import fit_or_go_back
@@ -151,6 +151,9 @@ def _memory_watched(run: Run, settings: Settings) -> Iterator[None]:
     # All ranks find it out together.
     found = needs(step.bare, train, settings.loss, at_once, step.half, synthesis.precision)
     own.say(told_before(found, at_once, train, val, own.device, own.world))
+    if own.device.type == "cuda" and val.iw_samples:
+        beside = found.training.kept(at_once.training)
+        run.evaluate.chunk = most_at_once(found.evaluation, beside, val.batch_size, own)
     try:
         yield
     except Exception as reason:
@@ -246,7 +249,9 @@ def assemble(
         state=State(),
         plan=Plan.of(settings.run.seed, settings.train, settings.val, settings.optimizer),
         train_step=step,
-        evaluate=Evaluator(settings.val, step.evaluated, data, processes, stop, settings.run.seed, tell),
+        evaluate=Evaluator(
+            *(settings.val, step.evaluated, data, processes, stop, settings.run.seed, tell), is_graphed=step.is_graphed
+        ),
         store=CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints),
         about=About(to_cfg(settings), trained_on, computed_on=computed_on(processes)),
         watcher=TrainingWatch(

@@ -25,7 +25,7 @@ def train_step(model: Any, **switches: Any) -> TrainStep:
         bare=model,
         flat=flat,
         ema=switches.pop("ema", None),
-        objective=small.objective(),
+        objective=switches.pop("objective", None) or small.objective(),
         optimizer=small.optimizer(flat, name),
         learning_rate=lambda step: 1e-3,
         meter=Meter(len(model.latent_shapes()), torch.device("cpu")),

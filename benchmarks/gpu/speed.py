@@ -9,9 +9,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks._steps import trained_model, whole_step
 from benchmarks.gpu.bench import Bench, Row, settings_of
+from lvae_torch.distributed.graph import WARM_UP
 from lvae_torch.hparams import Settings
 from lvae_torch.info import shape_of_data
-from lvae_torch.training.graph import WARM_UP
 from lvae_torch.training.memory import AtOnce, needs
 from lvae_torch.training.step import TrainStep
 

@@ -24,16 +24,6 @@ class Labelled:
         labels = None if self.labels is None else self.labels.to(place, non_blocking=True)
         return Labelled(self.images.to(place, non_blocking=True), labels)
 
-    def clone(self) -> "Labelled":
-        """A copy, which ``take`` fills with other batches."""
-        return Labelled(self.images.clone(), None if self.labels is None else self.labels.clone())
-
-    def take(self, other: "Labelled") -> None:
-        """Copy a batch of the same shape into this one; the host does not wait."""
-        self.images.copy_(other.images, non_blocking=True)
-        if self.labels is not None and other.labels is not None:
-            self.labels.copy_(other.labels, non_blocking=True)
-
     def at(self, indices: Tensor) -> "Labelled":
         """The images at ``indices`` of this batch."""
         return Labelled(self.images[indices], None if self.labels is None else self.labels[indices])

@@ -6,6 +6,7 @@ The importance-weighted bound is from Burda et al. 2016, https://arxiv.org/abs/1
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lvae_torch.data.labelled import Labelled
+from lvae_torch.distributed.graph import Graphed, Inputs, Outputs
 from lvae_torch.distributed.place import float64_device
 from lvae_torch.distributions.codes import CertainCodes, perplexity, used_fraction
 from lvae_torch.distributions.gaussian import DiagonalGaussian, kl_of_all
@@ -20,7 +22,8 @@ from lvae_torch.models.contract import Latent, Model, Output, Source, of_classes
 from lvae_torch.models.sources import posterior_sample
 
 KLEstimate = Literal["analytic", "sampled"]
-
+WeightedPass = Callable[[Inputs, int], Outputs]
+"""(x, labels, features...) and k -> ``log_sum`` of k importance weights of each image."""
 
 Value = TypeVar("Value", float, np.ndarray)
 
@@ -122,6 +125,7 @@ def iw_bound(
     source: Source = posterior_sample,
     after_pass: Callable[[], object] = _nothing,
     labels: Tensor | None = None,
+    weighted: WeightedPass | None = None,
 ) -> Tensor:
     """Importance-weighted lower bound on log p(x) (Burda et al. 2016).
 
@@ -133,6 +137,7 @@ def iw_bound(
         chunk: images times samples in one top-down pass: bounds the memory, changes no result but the noise drawn.
         after_pass: called after each top-down pass; what it raises ends the work.
         labels: class of each image, (B,), of a class-conditional model.
+        weighted: what does the top-down passes, if not the model as it is; see ``weighted_pass``.
     Returns:
         Nats per image, (B,), float64. Time grows with K, but memory does not.
     Raises:
@@ -140,34 +145,42 @@ def iw_bound(
     """
     if iw_samples < 1 or chunk < 1:
         raise ValueError(f"iw_samples is {iw_samples} and chunk {chunk}; both must be at least 1.")
-    features = model.encode(x)
+    features, weighted = model.encode(x), weighted or weighted_pass(model, source)
     parts = zip(Labelled(x, labels).split(chunk), *(f.split(chunk) for f in features), strict=True)
-    log_sums = [_log_sum_of_weights(model, part, tuple(f), iw_samples, chunk, source, after_pass) for part, *f in parts]
+    log_sums = [
+        _log_sum_of_weights(weighted, (part.images, part.labels, *f), iw_samples, chunk, after_pass)
+        for part, *f in parts
+    ]
     return torch.cat(log_sums) - math.log(iw_samples)
 
 
+def weighted_pass(model: Model, source: Source = posterior_sample, is_graphed: bool = False) -> WeightedPass:
+    """What does the top-down passes of ``iw_bound``; ``is_graphed``, on a card, replays them as one graph."""
+    weighted = partial(_weighted, model, source)
+    return Graphed(weighted, "a pass of the importance-weighted bound") if is_graphed else weighted
+
+
 def _log_sum_of_weights(
-    model: Model,
-    batch: Labelled,
-    features: tuple[Tensor, ...],
-    iw_samples: int,
-    chunk: int,
-    source: Source,
-    after_pass: Callable[[], object],
+    weighted: WeightedPass, inputs: Inputs, iw_samples: int, chunk: int, after_pass: Callable[[], object]
 ) -> Tensor:
-    """Log of the sum of K importance weights, (B,), float64; x has at most ``chunk`` images."""
-    x, labels = batch.images, batch.labels
-    at_once = chunk // x.shape[0]
-    home = float64_device(x.device)
+    """Log of the sum of K importance weights, (B,), float64, of at most ``chunk`` images: their x, labels, features."""
+    x = inputs[0]
+    assert x is not None
+    at_once, home = chunk // x.shape[0], float64_device(x.device)
     total = torch.full((x.shape[0],), -torch.inf, dtype=torch.float64, device=home)
     for first in range(0, iw_samples, at_once):
-        k = min(at_once, iw_samples - first)
-        told = of_classes(source, None if labels is None else labels.repeat(k))
-        out = model.decode(tuple(f.repeat(k, *[1] * (f.dim() - 1)) for f in features), told)
-        log_w = log_weight(x.repeat(k, *[1] * (x.dim() - 1)), out).to(home, torch.float64).view(k, -1)  # (k, B)
-        total = torch.logaddexp(total, log_w.logsumexp(dim=0))
+        total = torch.logaddexp(total, weighted(inputs, min(at_once, iw_samples - first))["log_sum"])
         after_pass()
     return total
+
+
+def _weighted(model: Model, source: Source, inputs: Inputs, k: int) -> Outputs:
+    """A top-down pass with k samples of each image: ``log_sum`` of their importance weights, (B,), float64."""
+    x, labels, *features = (None if t is None else t.repeat(k, *[1] * (t.dim() - 1)) for t in inputs)
+    assert x is not None
+    out = model.decode(tuple(f for f in features if f is not None), of_classes(source, labels))
+    log_w = log_weight(x, out).to(float64_device(x.device), torch.float64).view(k, -1)  # (k, B)
+    return {"log_sum": log_w.logsumexp(dim=0)}
 
 
 def bits_per_dim(nats: Value, n_dims: int) -> Value:

@@ -11,17 +11,18 @@ from torch import Tensor
 
 from lvae_torch.data.images import Images
 from lvae_torch.data.labelled import Labelled
+from lvae_torch.distributed.graph import Outputs
 from lvae_torch.distributed.memory import is_out_of_memory
-from lvae_torch.distributed.place import float64_device
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.distributed.stopping import Rounds, nothing
 from lvae_torch.elbo.batch_norm import estimate
-from lvae_torch.elbo.bounds import Terms, bits_entry, code_usage, elbo_terms, iw_bound
+from lvae_torch.elbo.bounds import bits_entry, code_usage, iw_bound
 from lvae_torch.elbo.bounds import n_passes as n_passes_of_bound
+from lvae_torch.elbo.passes import UNITS, Passes, elbo_sums, summed
 from lvae_torch.elbo.units import Units, UnitStatistics
 from lvae_torch.errors import say
-from lvae_torch.models.contract import Latent, Model, Output, of_classes
+from lvae_torch.models.contract import Model, of_classes
 from lvae_torch.models.sources import posterior_sample
 
 Batches = Iterable[tuple[int, Labelled]]
@@ -74,10 +75,6 @@ class Evaluation:
         return values
 
 
-Part = tuple[dict[str, Tensor], tuple[Latent, ...]]
-"""Sums over a batch or a part of one, and its latents."""
-
-
 class Sums:
     """What the batches of one rank have come to so far, float64."""
 
@@ -86,13 +83,14 @@ class Sums:
         self.units = UnitStatistics(model.latent_shapes(), device)
         self.n_batches = 0
 
-    def add(self, parts: Sequence[Part]) -> None:
-        """One batch, in one or several parts."""
-        for sums, latents in parts:
-            known = self.totals or {name: torch.zeros_like(value) for name, value in sums.items()}
+    def add(self, parts: Sequence[Outputs]) -> None:
+        """The sums over one batch, in one or several parts."""
+        for part in parts:
+            units = [part[f"{UNITS}/{i}"] for i in range(len(self.units.sums))]
+            known = self.totals or {name: torch.zeros_like(part[name]) for name in _of_the_whole(part)}
             # An evaluation that an older version began has fewer sums.
-            self.totals = {name: total + sums[name] for name, total in known.items()}
-            self.units.update(latents)
+            self.totals = {name: total + part[name] for name, total in known.items()}
+            self.units.add(units, part["count"])
         self.n_batches += 1
 
     def of_all_ranks(self, processes: Processes) -> dict[str, Any] | None:
@@ -129,6 +127,7 @@ def evaluate(
     after_pass: Callable[[], object] = nothing,
     sums: Sums | None = None,
     as_published: bool = False,
+    is_graphed: bool = False,
 ) -> Evaluation:
     """Evaluate ``model`` (in evaluation mode) on ``batches`` on its device.
 
@@ -138,19 +137,19 @@ def evaluate(
         after_pass: called after each of ``n_passes`` passes of a batch; what it raises ends the evaluation.
         sums: of batches that were evaluated before; those of this rank are added to it.
         as_published: score also with the approximations of the family's original program, where it has some.
+        is_graphed: replay the passes as CUDA graphs, which the device must have; they live as long as the evaluation.
     """
-    sums = sums or Sums(model, processes.device)
+    sums, passes = sums or Sums(model, processes.device), Passes(model, as_published, is_graphed)
     for j, batch in batches:
         seed_everything("evaluation", seed, j)
-        sums.add(_Batch(model, iw_samples, chunk, after_pass, as_published).evaluated(batch))
+        sums.add(_Batch(model, passes, iw_samples, chunk, after_pass).evaluated(batch))
     totals, units = sums.totals, sums.units
     if not totals:  # fewer batches than ranks: nothing to add, under the names that the others have
         x = torch.zeros(1, *model.image_shape, device=processes.device)
-        out = model(x, model.of_any_class(posterior_sample, 1))
-        terms = elbo_terms(x, out)
-        some = _sums(terms, terms.nll, published_nll(x, out) if as_published else None)
-        totals = {name: torch.zeros_like(value) for name, value in some.items()}
-    totals = {name: processes.sum_(value) for name, value in totals.items()}
+        some = elbo_sums(model, as_published, (x, model.any_class(1)))
+        totals = {name: torch.zeros_like(some[name]) for name in _of_the_whole(some)}
+        totals["bound"] = torch.zeros_like(totals["nll"])
+    totals = {name: processes.sum_(totals[name]) for name in sorted(totals)}  # in the same order on all ranks
     count = totals.pop("count")
     usage = {int(name.split("/")[1]): totals.pop(name) for name in tuple(totals) if name.startswith("usage/")}
     means = {name: value / count for name, value in totals.items()}
@@ -184,13 +183,13 @@ class _Batch:
     """One batch; where the memory is too small for it, in two halves, which changes nothing but the noise drawn."""
 
     def __init__(
-        self, model: Model, iw_samples: int, chunk: int, after_pass: Callable[[], object], as_published: bool
+        self, model: Model, passes: Passes, iw_samples: int, chunk: int, after_pass: Callable[[], object]
     ) -> None:
-        self._model, self._iw_samples, self._chunk = model, iw_samples, chunk
-        self._after_pass, self._as_published = after_pass, as_published
+        self._model, self._passes, self._iw_samples, self._chunk = model, passes, iw_samples, chunk
+        self._after_pass = after_pass
         self._left, self._ticks, self._every = 0, 0, 1
 
-    def evaluated(self, batch: Labelled) -> list[Part]:
+    def evaluated(self, batch: Labelled) -> list[Outputs]:
         self._left = n_passes(len(batch), self._iw_samples, self._chunk)
         if (whole := self._if_it_fits(batch)) is not None:
             done = [whole]
@@ -202,7 +201,7 @@ class _Batch:
             self._over()
         return done
 
-    def _if_it_fits(self, batch: Labelled) -> Part | None:
+    def _if_it_fits(self, batch: Labelled) -> Outputs | None:
         try:
             return self._part(batch, self._chunk)
         except Exception as error:
@@ -214,15 +213,15 @@ class _Batch:
         )
         return None
 
-    def _part(self, batch: Labelled, chunk: int) -> Part:
+    def _part(self, batch: Labelled, chunk: int) -> Outputs:
         x, labels = batch.images, batch.labels
-        out = self._model(x, of_classes(posterior_sample, labels))
-        terms = elbo_terms(x, out)
+        sums = self._passes.elbo((x, labels), None)
         self._over()
         bound = x.new_zeros(x.shape[0])
         if self._iw_samples:
-            bound = iw_bound(self._model, x, self._iw_samples, chunk, posterior_sample, self._over, labels)
-        return _sums(terms, bound, published_nll(x, out) if self._as_published else None), out.latents
+            told = (posterior_sample, self._over, labels, self._passes.weighted)
+            bound = iw_bound(self._model, x, self._iw_samples, chunk, *told)
+        return sums | {"bound": summed(-bound)}
 
     def _over(self) -> None:
         self._ticks += 1
@@ -231,21 +230,9 @@ class _Batch:
             self._after_pass()
 
 
-def published_nll(x: Tensor, out: Output) -> Tensor | None:
-    """-log p(x|z) as the family's original program approximates it, nats, (B,); None where it has none of its own."""
-    return None if out.as_published is None else -out.as_published().log_prob(x)
-
-
-def _sums(terms: Terms, bound: Tensor, published: Tensor | None = None) -> dict[str, Tensor]:
-    """Sums over a batch, float64."""
-    per_image = {"nll": terms.nll, "kl": terms.kl, "bound": -bound, "count": torch.ones_like(terms.nll)}
-    home = float64_device(terms.nll.device)
-    nll, kl = (term.to(home, torch.float64) for term in (terms.nll, terms.kl))
-    per_image["square"] = (nll + kl.sum(dim=1)) ** 2  # of exactly what is added up above
-    per_image |= {f"penalty/{name}": penalty for name, penalty in terms.penalties.items()}
-    per_image |= {} if published is None else {"published": published}
-    sums = {name: values.to(home).sum(dim=0, dtype=torch.float64) for name, values in per_image.items()}
-    return sums | {f"usage/{i}": counts.to(home, torch.float64) for i, counts in terms.usage.items()}
+def _of_the_whole(part: Outputs) -> Iterator[str]:
+    """The names of what is summed up over units too."""
+    return (name for name in part if not name.startswith(UNITS))
 
 
 def take_statistics(

@@ -17,7 +17,7 @@ from lvae_torch.errors import Preempted
 from lvae_torch.models.contract import Model
 
 CHUNK = 100
-"""Images times samples of the bound in one pass, at most."""
+"""Images times samples of the bound in one pass, where nobody says more."""
 TellPhase = Callable[[str, int, int], object]
 """Told what is being done, how many images of it, and of how many."""
 
@@ -47,6 +47,10 @@ class Evaluator:
     stop: StopRequest
     seed: int
     tell: TellPhase = silent
+    is_graphed: bool = False
+    """Whether to replay passes as CUDA graphs."""
+    chunk: int = 0
+    """Images times samples of the bound in one pass; 0 for those of a batch, up to 100."""
     unfinished: Mapping[str, Any] | None = None
     """What the evaluation that was stopped last had come to; checkpoints keep it, and the same evaluation goes on."""
 
@@ -87,10 +91,11 @@ class Evaluator:
         self.unfinished = None
         try:
             return evaluate(
-                *(self.model, rounds.after(batches), own, self.seed, iw_samples, min(size, CHUNK)),
+                *(self.model, rounds.after(batches), own, self.seed, iw_samples, self._chunk),
                 after_pass=rounds,
                 sums=sums,
                 as_published=self.section.as_published,
+                is_graphed=self.is_graphed,
             )
         except Preempted:
             if (state := sums.of_all_ranks(own)) is not None:
@@ -101,8 +106,12 @@ class Evaluator:
         """Passes that the rank with most of them has to do."""
         size, n_images = self.section.batch_size, len(images.indices)
         sizes = [min(size, n_images - first) for first in range(0, n_images, size)]
-        passes = [n_passes(n, iw_samples, min(size, CHUNK)) for n in sizes]
+        passes = [n_passes(n, iw_samples, self._chunk) for n in sizes]
         return max(sum(passes[rank :: len(done)][n:]) for rank, n in enumerate(done))
+
+    @property
+    def _chunk(self) -> int:
+        return self.chunk or min(self.section.batch_size, CHUNK)
 
     def _identity(self, iw_samples: int, of: str) -> dict[str, Any]:
         """What two evaluations have in common if one can go on with the other's sums."""

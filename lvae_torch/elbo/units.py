@@ -21,17 +21,27 @@ class UnitStatistics:
 
     def update(self, latents: tuple[Latent, ...]) -> None:
         """Add the latents of one encoded batch."""
-        for sums, latent in zip(self.sums, latents, strict=True):
-            mean = latent.encoded.mean.to(sums.device, torch.float64)
-            kl = latent.kl_of_units.to(sums.device).sum(dim=0, dtype=torch.float64)
-            sums += torch.stack([mean.sum(dim=0), (mean**2).sum(dim=0), kl])
-        self.count += latents[0].z.shape[0] if latents else 0
+        self.add([sums_of_units(latent) for latent in latents], latents[0].z.shape[0] if latents else 0)
+
+    def add(self, sums_of_layers: Sequence[Tensor], n_images: Tensor | int) -> None:
+        """Add ``sums_of_units`` of each layer of a batch of so many images."""
+        for sums, more in zip(self.sums, sums_of_layers, strict=True):
+            sums += more
+        self.count += n_images
 
     def result(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> "Units":
         """Means over the batches of all ranks."""
         count = sum_over_ranks(self.count)
         moments = [sum_over_ranks(sums) / count for sums in self.sums]
         return Units(tuple(m[1] - m[0] ** 2 for m in moments), tuple(m[2] for m in moments))
+
+
+def sums_of_units(latent: Latent) -> Tensor:
+    """Of the posterior mean, of its square, and of the KL over the images of a batch, (3, ...), float64."""
+    home = float64_device(latent.z.device)
+    mean = latent.encoded.mean.to(home, torch.float64)
+    kl = latent.kl_of_units.to(home).sum(dim=0, dtype=torch.float64)
+    return torch.stack([mean.sum(dim=0), (mean**2).sum(dim=0), kl])
 
 
 @dataclass(frozen=True)

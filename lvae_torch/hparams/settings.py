@@ -39,11 +39,10 @@ def with_batch_sizes(settings: Settings) -> Settings:
     """The same with numbers in place of 0: evaluation and synthesis take at once what training does, or less."""
     at_once = settings.train.batch_size // settings.train.accumulate
     val, synthesis = settings.val, settings.synthesis
-    batch_size = synthesis.batch_size or min(at_once, 100)
     return replace(
         settings,
         val=val.model_copy(update={"batch_size": val.batch_size or min(at_once, 250)}),
-        synthesis=synthesis.model_copy(update={"batch_size": batch_size, "chunk": synthesis.chunk or batch_size}),
+        synthesis=synthesis.model_copy(update={"batch_size": synthesis.batch_size or min(at_once, 100)}),
     )
 
 

@@ -233,9 +233,11 @@ class Model(nn.Module, ABC):
 
     def of_any_class(self, source: Source, n: int) -> Source:
         """``source`` for ``n`` images where any classes will do: all of class 0; itself for an unconditional model."""
-        if not self.n_classes:
-            return source
-        return OfClasses(source, torch.zeros(n, dtype=torch.int64, device=next(self.parameters()).device))
+        return of_classes(source, self.any_class(n))
+
+    def any_class(self, n: int) -> Tensor | None:
+        """Class 0 for ``n`` images, int64 (n,); None for an unconditional model."""
+        return torch.zeros(n, dtype=torch.int64, device=next(self.parameters()).device) if self.n_classes else None
 
     @property
     def starts_from_data(self) -> bool:

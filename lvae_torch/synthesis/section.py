@@ -80,7 +80,8 @@ class SynthesisSection(Section):
     iw_samples: Annotated[Int, Field(ge=1, le=10_000)] = 100
     """likelihood: samples K of the importance-weighted bound."""
     chunk: Count = 0
-    """likelihood: images times samples in one pass; it bounds the memory; 0 uses batch_size."""
+    """likelihood: images times samples in one pass; it bounds the memory; 0 uses batch_size, and on GPUs as many as fit
+    into half of the memory that is left, up to 8 GiB."""
     shard_format: Literal["safetensors", "npz"] = "safetensors"
     """encoding: format of the files."""
     shard_size: PositiveInt = 1000

@@ -55,6 +55,8 @@ class Session:
     """The prior over codes from ``[synthesis] prior_run``."""
     code_source: CodeSource | None = None
     """The images to encode for ``[synthesis] codes_to``."""
+    is_graphed: bool = False
+    """Whether to replay passes of the bound as CUDA graphs."""
     cache: Path | None = None
     """Folder for what depends on the images alone, which all runs share."""
 

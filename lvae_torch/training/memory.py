@@ -35,6 +35,11 @@ UPDATE_ON_CARD = 1 + MOMENTS + 1
 """Copies of the weights that an update on a card makes: weights and moments, to put them back, and one of Adamax's."""
 
 
+LARGEST_PASS = 8 * GIB
+"""Of a pass that may be of any size, on a card: it has enough to do, and no map has 2^31 numbers, which is the limit of
+many kernels."""
+
+
 class AtOnce(NamedTuple):
     """Images that each process computes at once."""
 
@@ -191,6 +196,25 @@ def _need(run: Pass, held: int, planned: int, model: Model, known: Known, of_car
         run(2 * few)
     per_image = (second.peak - first.peak) // few
     return Need(held, first.peak - few * per_image, per_image)
+
+
+def most_at_once(need: Need, beside: int, at_least: int, processes: Processes) -> int:
+    """How many images a pass of any size takes at once; rank 0's card decides.
+
+    Args:
+        beside: bytes of a card that are taken already; the pass gets half of the others.
+        at_least: the number on a CPU, where more are not faster.
+    """
+    if processes.device.type != "cuda":
+        return at_least
+    most = torch.tensor(fitting(need, memory_of(processes.device) - beside), device=processes.device)
+    processes.broadcast_([most])
+    return max(at_least, int(most))
+
+
+def fitting(need: Need, free: int) -> int:
+    """How many images a pass of any size takes at once on a card with so many bytes left."""
+    return max(0, min(LARGEST_PASS, free // 2) - need.fixed) // max(1, need.per_image)
 
 
 def told_before(

@@ -98,7 +98,8 @@ class TrainSection(Section):
     compile: bool = False
     """Use torch.compile: faster on GPUs; on CPUs 1.0 to 1.1 times as fast, for minutes of compiling at each start."""
     cuda_graph: bool = True
-    """On NVIDIA GPUs: replay the whole step as one graph, with the same numbers, so that the host has little to do."""
+    """On NVIDIA GPUs: replay the whole step, and the passes of evaluations and of the mode likelihood, as one graph
+    each, with the same numbers, so that the host has little to do."""
     tf32: bool = True
     """On NVIDIA GPUs: multiply float32 in TF32, rounded to 10 bits, several times as fast; sums stay float32."""
     cudnn_benchmark: bool = False

@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from lvae_torch.data.labelled import Labelled
+from lvae_torch.distributed.graph import Graphed, Inputs, Outputs
 from lvae_torch.elbo.bounds import Terms
 from lvae_torch.elbo.objective import Objective
 from lvae_torch.models.contract import Model, Output, Source, of_classes
@@ -18,7 +19,6 @@ from lvae_torch.models.sources import posterior_sample
 from lvae_torch.runs.checkpoint import About, Checkpoint, State, Weights
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.graph import GraphedStep
 from lvae_torch.training.half_weights import HalfWeights
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_where, without_jump
@@ -78,16 +78,21 @@ class TrainStep:
     def __post_init__(self) -> None:
         self._computed = torch.compile(self._loss, backend=self.compiler) if self.compiler else self._loss
         self._guarded = GuardedStep(self.optimizer, self.flat)
-        self._graphed = GraphedStep(self._take) if self.is_graphed else None
+        self._graphed = Graphed(self._take, "the step") if self.is_graphed else None
+        self._was_balanced = False
         self._scalars = self.flat.vector.new_zeros(3)  # learning rate, beta and the share of the EMA, of this step
 
     def __call__(self, raw: Tensor, step: int, labels: Tensor | None = None) -> None:
         """Train on ``raw``, (b, H, W, C), this rank's share of the global batch of ``step``, and its classes, (b,)."""
         self._set_scalars(step)
+        is_balanced = self.objective.is_balanced(step - self.origin)
         if self._graphed is None:
-            self._take(Labelled(raw, labels), step)
-        else:
-            self._graphed(Labelled(raw, labels), step, self.objective.is_balanced(step - self.origin))
+            self._take((raw, labels), is_balanced)
+            return
+        if is_balanced != self._was_balanced:
+            self._graphed.forget()
+        self._was_balanced = is_balanced
+        self._graphed((raw, labels), is_balanced)
 
     def _set_scalars(self, step: int) -> None:
         """Put what the schedules say of ``step`` where the device finds it, in one copy."""
@@ -99,10 +104,10 @@ class TrainStep:
         for group in self.optimizer.param_groups:  # on a CPU PyTorch computes with the rate in double precision
             group["lr"] = self._scalars[0] if self._scalars.is_cuda else rate
 
-    def _take(self, raw: Labelled, step: int) -> None:
-        """The step: a function of tensors alone, but for whether the objective balances layers at ``step``."""
+    def _take(self, batch: Inputs, is_balanced: bool) -> Outputs:
+        """The step: a function of tensors alone, but for whether the objective balances layers. It returns nothing."""
         buffers = [vector.clone() for vector in self.flat.buffers]
-        loss, terms = self._backward(raw, step)
+        loss, terms = self._backward(batch, is_balanced)
         # The gradients are the mean over all ranks, so all see the same norm and decide alike.
         norm = gradient_norm(self.flat.gradient)
         ok = self._accepts(norm)
@@ -114,6 +119,7 @@ class TrainStep:
             self.meter.add(loss, terms, norm, ok)
         if self.ema is not None:
             self.ema.update(self.flat, self._scalars[2], ok)
+        return {}
 
     def rate_at(self, step: int) -> float:
         """The learning rate of ``step``: the schedule's, without a jump where the length of that has changed."""
@@ -173,10 +179,11 @@ class TrainStep:
             self.optimizer.load_state_dict({"state": checkpoint.optimizer["state"], "param_groups": groups})
         self.meter.load_state_dict(checkpoint.meter)
 
-    def _backward(self, raw: Labelled, step: int) -> tuple[Tensor, Terms]:
+    def _backward(self, batch: Inputs, is_balanced: bool) -> tuple[Tensor, Terms]:
         self.flat.gradient.zero_()
-        losses, parts = [], raw.chunk(self.accumulate)
-        is_balanced = self.objective.is_balanced(step - self.origin)
+        raw, labels = batch
+        assert raw is not None
+        losses, parts = [], Labelled(raw, labels).chunk(self.accumulate)
         all_terms: list[Terms] = []
         for k, part in enumerate(parts):
             with self.autocast or nullcontext():

@@ -12,7 +12,7 @@ from other_programs import checkpoint_in, import_it
 from torch.testing import assert_close
 
 from lvae_torch.elbo.bounds import elbo_terms
-from lvae_torch.elbo.evaluation import published_nll
+from lvae_torch.elbo.passes import published_nll
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.hparams import load
 from lvae_torch.models.sources import posterior_mean

@@ -24,7 +24,16 @@ from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 from lvae_torch.training import memory
 from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.memory import AtOnce, Need, Needs, needs, out_of_memory, told_before
+from lvae_torch.training.memory import (
+    AtOnce,
+    Need,
+    Needs,
+    fitting,
+    most_at_once,
+    needs,
+    out_of_memory,
+    told_before,
+)  # fmt: skip
 from lvae_torch.training.section import TrainSection
 from lvae_torch.training.wrapping import autocast, half_weights, place
 
@@ -103,9 +112,9 @@ def test_batch_sizes_follow_those_of_training() -> None:
         settings = load_text(cfg, "small.cfg", [f"{key.replace('__', '.')}={value}" for key, value in keys.items()])
         return settings.val.batch_size, settings.synthesis.batch_size, settings.synthesis.chunk
 
-    assert sizes(train__batch_size=2) == (2, 2, 2)
-    assert sizes(train__batch_size=64, train__accumulate=4) == (16, 16, 16)
-    assert sizes(train__batch_size=4096) == (250, 100, 100)
+    assert sizes(train__batch_size=2) == (2, 2, 0)
+    assert sizes(train__batch_size=64, train__accumulate=4) == (16, 16, 0)
+    assert sizes(train__batch_size=4096) == (250, 100, 0)
     assert sizes(train__batch_size=2, val__batch_size=30, synthesis__chunk=9) == (30, 2, 9)
 
 
@@ -215,3 +224,13 @@ def test_commands_say_it_in_one_message(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("lvae_torch.synthesis.session.Session.picture_of", failing)
     with pytest.raises(OutOfMemory, match=r"generation takes 5 images at once.*Set \[synthesis\] batch_size = 2,"):
         synthesize(settings, ["generation"])
+
+
+@pytest.mark.parametrize(
+    ("free", "most"), [(80 * 2**30, 8092), (4 * 2**30, 1948), (150 * 2**20, 0), (-(2**30), 0)], ids=str
+)
+def test_a_pass_of_any_size_leaves_half_of_a_card(free: int, most: int) -> None:
+    need = Need(weights=2**30, fixed=100 * 2**20, per_image=2**20)
+    assert fitting(need, free) == most
+    assert need.fixed + most * need.per_image <= max(free // 2, need.fixed)
+    assert most_at_once(need, 0, 17, Processes(0, 1, CPU)) == 17

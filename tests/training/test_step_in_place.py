@@ -1,17 +1,14 @@
 """A step is a function of tensors that stay where they are, so that a device can replay it."""
 
-import gc
 from typing import Any
 
 import pytest
 import small
 import steps
-import torch
 from torch import Tensor
 
-from lvae_torch.data.labelled import Labelled
+from lvae_torch.distributed.graph import Graphed
 from lvae_torch.training.ema import Ema
-from lvae_torch.training.graph import WARM_UP, GraphedStep
 
 
 def homes(step: Any) -> dict[str, int]:
@@ -40,86 +37,13 @@ def test_nothing_is_bound_anew_by_a_step(make: Any, optimizer: str) -> None:
     assert step.meter.skipped() == 1
 
 
-class FakeGraph:
-    """Stands for a CUDA graph: notes what was captured, and does it again when it is replayed."""
-
-    def __init__(self) -> None:
-        MADE.append(self)
-        self.number = len(MADE)
-
-    def replay(self) -> None:
-        TAKEN.append(("replay", self.number))
-
-
-MADE: list[FakeGraph] = []
-TAKEN: list[Any] = []
-
-
-@pytest.fixture
-def captures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What is captured, without a card."""
-    seen: list[Any] = []
-
-    class Capture:
-        def __init__(self, graph: FakeGraph, capture_error_mode: str) -> None:
-            seen.append(graph)
-
-        def __enter__(self) -> None:
-            TAKEN.append("capture")
-
-        def __exit__(self, *reason: Any) -> None:
-            TAKEN.append("captured")
-
-    TAKEN.clear()
-    MADE.clear()
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
-    monkeypatch.setattr(torch.cuda, "graph", Capture)
-    return seen
-
-
-def test_each_step_is_taken_once_and_captured_after_a_warm_up(captures: list[Any]) -> None:
-    graphed = GraphedStep(lambda raw, step: TAKEN.append(step))
-    for step in range(WARM_UP + 2):
-        graphed(Labelled(torch.full((2, 3), step)), step, False)
-    assert TAKEN == [0, 1, 2, "capture", 3, "captured", ("replay", 1), ("replay", 1)]
-
-
-@pytest.mark.parametrize("change", ["key", "shape", "forget"])
-def test_another_course_of_the_step_is_captured_anew(captures: list[Any], change: str) -> None:
-    graphed = GraphedStep(lambda raw, step: TAKEN.append(step))
-    for step in range(WARM_UP + 1):
-        graphed(Labelled(torch.zeros(2)), step, True)
-    TAKEN.clear()
-    if change == "forget":
-        graphed.forget()
-    raw = Labelled(torch.zeros(3 if change == "shape" else 2))
-    for step in range(WARM_UP + 1):
-        graphed(raw, step, change != "key")
-    assert TAKEN == [0, 1, 2, "capture", 3, "captured", ("replay", 2)]
-
-
-def test_the_graph_reads_its_own_copy_of_the_batch(captures: list[Any]) -> None:
-    read: list[Labelled] = []
-    graphed = GraphedStep(lambda raw, step: read.append(raw))
-    for step in range(WARM_UP + 2):
-        graphed(Labelled(torch.full((2,), step), torch.full((2,), -step)), step, None)
-    gc.collect()
-    last = torch.full((2,), WARM_UP + 1)
-    assert len(read) == WARM_UP + 1 and torch.equal(read[-1].images, last)
-    assert read[-1].labels is not None and torch.equal(read[-1].labels, -last)
-
-
-def test_a_step_that_cannot_be_captured_is_taken_as_it_is(
-    captures: list[Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    def step(raw: Labelled, k: int) -> None:
-        if TAKEN and TAKEN[-1] == "capture":
-            raise RuntimeError("operation not permitted when stream is capturing\nand so on")
-        TAKEN.append(k)
-
-    graphed = GraphedStep(step)
-    for k in range(WARM_UP + 3):
-        graphed(Labelled(torch.zeros(2)), k, None)
-    assert [taken for taken in TAKEN if isinstance(taken, int)] == list(range(WARM_UP + 3))
-    assert len(captures) == 1, "tried once"
-    assert capsys.readouterr().err.count("\n") == 1
+def test_a_step_that_takes_another_course_is_captured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[bool] = []
+    monkeypatch.setattr(Graphed, "forget", lambda graphed: forgotten.append(True))
+    model, objective = small.model().train(), small.objective(balance="kl", balance_steps=1)
+    step = steps.train_step(model, objective=objective, is_graphed=True)
+    x, n_forgotten = small.images(4, model.image_shape, 2), []
+    for k in range(4):  # the first two of which are balanced; so few are not captured
+        step(x, k)
+        n_forgotten.append(len(forgotten))
+    assert n_forgotten == [1, 1, 2, 2]

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import torch
 
-from lvae_torch.elbo.bounds import bits_entry, iw_bound, n_passes
+from lvae_torch.elbo.bounds import bits_entry, iw_bound, n_passes, weighted_pass
+from lvae_torch.models.sources import posterior_sample
 from lvae_torch.reporting.progress import Progress
 from lvae_torch.synthesis.session import Session
 
@@ -19,7 +20,7 @@ def run(session: Session) -> dict[str, object]:
     options = session.options
     count = session.n_batches(options.batch_size)
     parts = session.parts(count, "iw_samples", "batch_size", "chunk")
-    progress = Progress()
+    progress, weighted = Progress(), weighted_pass(session.model, is_graphed=session.is_graphed)
     for j, indices, x in session.batches(options.batch_size, "likelihood"):
         if not parts.is_done(j):
             passes, done = n_passes(len(x), options.iw_samples, options.chunk), itertools.count(1)
@@ -28,8 +29,8 @@ def run(session: Session) -> dict[str, object]:
                 if session.processes.is_main:
                     progress(f"likelihood, passes of batch {j + 1} of {count}:", next(done), passes)
 
-            told, labels = (options.iw_samples, options.chunk), session.labels_at(indices)
-            bound = iw_bound(session.model, x, *told, after_pass=after_pass, labels=labels)
+            told = posterior_sample, after_pass, session.labels_at(indices), weighted
+            bound = iw_bound(session.model, x, options.iw_samples, options.chunk, *told)
             parts.write(j, {"indices": indices, "log_p": bound.cpu().numpy()})
     session.processes.barrier()
     if not session.processes.is_main:
@@ -39,6 +40,7 @@ def run(session: Session) -> dict[str, object]:
     return {
         "n_images": len(nats),
         "iw_samples": options.iw_samples,
+        "chunk": options.chunk,
         "nll_bound": float(nats.mean()),
         "standard_error": error,
         **bits_entry("bits_per_dim", float(nats.mean()), session.n_dims),

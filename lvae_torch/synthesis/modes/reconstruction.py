@@ -11,7 +11,7 @@ from torch import Tensor
 from lvae_torch.data.order import spread
 from lvae_torch.data.shapes import POINT
 from lvae_torch.elbo.bounds import bits_entry
-from lvae_torch.elbo.evaluation import published_nll
+from lvae_torch.elbo.passes import published_nll
 from lvae_torch.models.contract import Source
 from lvae_torch.synthesis.parts import Arrays, Parts
 from lvae_torch.synthesis.session import Batch, Session
