@@ -1,5 +1,6 @@
 """What a card can do, and what whole training steps make of it: time, share of the host, kinds of kernels, memory."""
 
+import gc
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -121,8 +122,10 @@ def kind_of(kernel: str) -> str:
 
 def memory_of_steps(bench: Bench) -> Iterator[Row]:
     """The peak of a step against what ``lvae info`` estimates."""
+    torch.cuda.init()  # without which it does not know the device's number
     for cfg, batch in CFGS:
         settings = settings_of(cfg)
+        gc.collect()  # the step before, whose hooks and parameters hold one another
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(bench.device)
         step, raw = prepared(bench, settings, batch)

@@ -141,6 +141,7 @@ def evaluate(
     """
     sums, passes = sums or Sums(model, processes.device), Passes(model, as_published, is_graphed)
     for j, batch in batches:
+        passes.begin(len(batch))
         seed_everything("evaluation", seed, j)
         sums.add(_Batch(model, passes, iw_samples, chunk, after_pass).evaluated(batch))
     totals, units = sums.totals, sums.units

@@ -21,10 +21,26 @@ class Passes:
     """What an evaluation does to a batch: the pass of the ELBO, and those of the bound; on a card each as one graph."""
 
     def __init__(self, model: Model, as_published: bool = False, is_graphed: bool = False) -> None:
-        elbo = partial(elbo_sums, model, as_published)
-        self.elbo: Callable[[Inputs, None], Outputs] = Graphed(elbo, "an evaluation") if is_graphed else elbo
+        self._model, self._as_published, self._is_graphed = model, as_published, is_graphed
+        self._n_images: int | None = None
+        self._make()
+
+    def _make(self) -> None:
+        elbo = partial(elbo_sums, self._model, self._as_published)
+        self.elbo: Callable[[Inputs, None], Outputs] = Graphed(elbo, "an evaluation") if self._is_graphed else elbo
         """x and labels -> the sums over the batch."""
-        self.weighted = weighted_pass(model, is_graphed=is_graphed)
+        self.weighted = weighted_pass(self._model, is_graphed=self._is_graphed)
+
+    def begin(self, n_images: int) -> None:
+        """A batch of so many images comes.
+
+        Where it is of another size, the rest of the split, graphs are let go, with the memory that they keep of a card.
+        """
+        if self._is_graphed and self._n_images not in (None, n_images):
+            self._is_graphed = False
+            self._make()
+            torch.cuda.empty_cache()
+        self._n_images = n_images
 
 
 def elbo_sums(model: Model, as_published: bool, inputs: Inputs, key: None = None) -> Outputs:

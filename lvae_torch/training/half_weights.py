@@ -17,22 +17,39 @@ HALVED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 class HalfWeights:
     """Calls a model with views of one bfloat16 copy of its flat weights.
 
-    The gradients of all views are one vector, and come to the flat gradient in one conversion. Values and gradients are
-    those of autocast alone, to the bit.
+    Gradients come on the views; ``GradientSlices`` brings them to the flat gradient, a slice in one conversion. Values
+    and gradients are those of autocast alone, to the bit.
     """
 
     def __init__(self, model: Model, flat: FlatParameters) -> None:
-        names = {id(p): name for name, p in model.named_parameters()}
         halved = {id(p) for m in model.modules() if isinstance(m, HALVED) for p in m.parameters(recurse=False)}
         self._flat = flat
-        self._parts = [(names[id(p)] if id(p) in halved else "", p) for p in flat.parameters]
+        self._vector = torch.empty_like(flat.vector.data, dtype=torch.bfloat16)
+        pieces = self._vector.split([p.numel() for p in flat.parameters])
+        self.copies = {
+            id(p): _laid_out(piece, p).requires_grad_()
+            for piece, p in zip(pieces, flat.parameters, strict=True)
+            if id(p) in halved
+        }
+        """What the model uses in place of some of its parameters, by ``id`` of these."""
+        self._by_name = {name: self.copies[id(p)] for name, p in model.named_parameters() if id(p) in self.copies}
 
     def __call__(self, model: nn.Module, x: Tensor, source: Source = posterior_sample) -> Output:
         """A pass of ``model``, inside autocast, over images x, (B, C, H, W)."""
-        pieces = self._flat.vector.to(torch.bfloat16).split([p.numel() for _, p in self._parts])
-        views = {name: _laid_out(piece, p) for piece, (name, p) in zip(pieces, self._parts, strict=True) if name}
-        out: Output = functional_call(model, views, (x, source))
+        with torch.no_grad():
+            self._vector.copy_(self._flat.vector)
+        out: Output = functional_call(model, self._by_name, (x, source))
         return out
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the copy."""
+        return self._vector.nbytes
+
+    def forget_gradients(self) -> None:
+        """Free the gradients of a pass that trains nothing."""
+        for copy in self.copies.values():
+            copy.grad = None
 
 
 def _laid_out(piece: Tensor, like: Tensor) -> Tensor:

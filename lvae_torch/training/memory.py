@@ -108,6 +108,7 @@ def needs(
     if of_card is None:
         of_card = parameters[0].is_cuda
     held = n_bytes * (2 + MOMENTS + (train.ema_decay > 0))  # weights, gradients, moments, average
+    held += half.n_bytes if half else 0
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)  # as in training, where all gradients are one vector
@@ -131,17 +132,15 @@ def needs_without_data(
     train: TrainSection,
     loss: LossSection,
     at_once: AtOnce,
-    world: int = 1,
     drawing: str = "float32",
     of_card: bool = False,
 ) -> Needs:
-    """``needs`` of the model that ``build`` makes, in one of ``world`` processes; nothing is allocated for it."""
-    processes = Processes(0, world, torch.device("cpu"))
+    """``needs`` of the model that ``build`` makes, in one process; nothing is allocated for it."""
     with FakeTensorMode():  # tensors without data; unlike on the meta device, autocast works
         model = build()
         if train.activation_checkpointing:
             model.rematerialize()
-        half = half_weights(train, model, FlatParameters(model), processes)
+        half = half_weights(train, model, FlatParameters(model))
         return needs(model, train, loss, at_once, half, drawing, of_card)
 
 
@@ -167,6 +166,8 @@ def _passes(model: Model, precision: str, half: HalfWeights | None, drawing: str
             out = passed(x, half)  # it and x are there until the end, as in a step
             nelbo = elbo_terms(x, out).nelbo.mean()
         nelbo.backward()
+        if half:
+            half.forget_gradients()
 
     def evaluated(n: int) -> Terms:
         return elbo_terms(x := images(n), passed(x))

@@ -61,9 +61,7 @@ class Cards:
         switches = train.activation_checkpointing, train.precision
         if switches not in self._needs:
             at_once = AtOnce.of(train, self.val, self.drawn, self.n_cards)
-            self._needs[switches] = needs_without_data(
-                self.build, train, self.loss, at_once, self.n_cards, of_card=True
-            )
+            self._needs[switches] = needs_without_data(self.build, train, self.loss, at_once, of_card=True)
         return self._needs[switches]
 
     def as_it_is(self) -> Fit:

@@ -1,13 +1,13 @@
 """Gradients on their way into the flat gradient and over the ranks, slice by slice while the backward pass runs."""
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from lvae_torch.training.flat import FlatParameters
 
@@ -20,14 +20,15 @@ class _Slice:
     """A piece of the flat gradient, its parameters, and how many of them the backward pass has not reached yet."""
 
     gradient: Tensor
-    parameters: Sequence[nn.Parameter]
-    """In the order in which they lie in ``gradient``."""
+    parameters: Sequence[Tensor]
+    """In the order in which they lie in ``gradient``; in place of some the copies that the model uses."""
     missing: int = 0
 
     def collect(self) -> None:
         """Add the parameters' own gradients to the piece, and free them."""
         places = self.gradient.split([p.numel() for p in self.parameters])
-        reached = [(place, p) for place, p in zip(places, self.parameters, strict=True) if p.grad is not None]
+        pairs = zip(places, self.parameters, strict=True)
+        reached = [(place, p) for place, p in pairs if p.grad is not None and not self._is_copy(p)]
         if not reached:
             return
         ours, theirs = zip(*((place, in_order(p)) for place, p in reached), strict=True)
@@ -35,8 +36,21 @@ class _Slice:
         for _, parameter in reached:
             parameter.grad = None
 
+    def collect_copies(self) -> None:
+        """Add the gradients of copies to the piece, in one conversion, and free them."""
+        if not (copies := [p for p in self.parameters if p.grad is not None and self._is_copy(p)]):
+            return
+        nothing, have_come = copies[0].new_zeros(()), set(map(id, copies))
+        parts = [in_order(p) if id(p) in have_come else nothing.expand(p.numel()) for p in self.parameters]
+        self.gradient.add_(torch.cat(parts))
+        for copy in copies:
+            copy.grad = None
 
-def in_order(parameter: nn.Parameter) -> Tensor:
+    def _is_copy(self, parameter: Tensor) -> bool:
+        return parameter.dtype != self.gradient.dtype
+
+
+def in_order(parameter: Tensor) -> Tensor:
     """The gradient of a parameter as a vector, in the order of memory, which is the parameter's."""
     gradient = parameter.grad
     assert gradient is not None, "autograd gives it the strides of the parameter"
@@ -54,12 +68,21 @@ class GradientSlices:
     """
 
     def __init__(
-        self, flat: FlatParameters, world: int = 1, collecting: bool = False, slice_bytes: int = SLICE_BYTES
+        self,
+        flat: FlatParameters,
+        world: int = 1,
+        collecting: bool = False,
+        slice_bytes: int = SLICE_BYTES,
+        copies: Mapping[int, Tensor] | None = None,
     ) -> None:
-        """``flat`` must have a gradient; all ranks must have the same parameters."""
+        """``flat`` must have a gradient; all ranks must have the same parameters.
+
+        Args:
+            copies: what the model uses in place of some parameters, by ``id`` of these: leaves in another precision.
+        """
         self.world = world
         self.collecting = collecting
-        self.slices = list(_slices(flat, slice_bytes))
+        self.slices = list(_slices(flat, slice_bytes, copies or {}))
         self._works: list[dist.Work] = []
         self._n_sent = 0
         self._is_on = self._is_last = False
@@ -106,6 +129,7 @@ class GradientSlices:
 
     def _complete(self, until: int) -> None:
         for piece in self.slices[self._n_sent : until]:
+            piece.collect_copies()
             if self.collecting:
                 piece.collect()
             if self.world > 1 and self._is_last:
@@ -113,13 +137,13 @@ class GradientSlices:
         self._n_sent = until
 
 
-def _slices(flat: FlatParameters, slice_bytes: int) -> Iterator[_Slice]:
+def _slices(flat: FlatParameters, slice_bytes: int, copies: Mapping[int, Tensor]) -> Iterator[_Slice]:
     """Pieces of at least ``slice_bytes`` from the end of the gradient to its beginning, whose piece may be shorter."""
     first = last = flat.gradient.numel()
-    parameters: list[nn.Parameter] = []
+    parameters: list[Tensor] = []
     for parameter in reversed(flat.parameters):
         first -= parameter.numel()
-        parameters.insert(0, parameter)
+        parameters.insert(0, copies.get(id(parameter), parameter))
         if (last - first) * flat.gradient.element_size() >= slice_bytes or first == 0:
             yield _Slice(flat.gradient[first:last], parameters)
             last, parameters = first, []

@@ -81,25 +81,26 @@ def step_switches(section: TrainSection, model: Model, flat: FlatParameters, pro
         "autocast": autocast(section.precision, processes.device),
         "is_graphed": section.cuda_graph and processes.device.type == "cuda",
         "compiler": "inductor" if section.compile else None,
-        "slices": gradient_slices(flat, processes),
-        "half": half_weights(section, model, flat, processes),
+        "half": (half := half_weights(section, model, flat)),
+        "slices": gradient_slices(flat, half, processes),
     }
 
 
-def gradient_slices(flat: FlatParameters, processes: Processes) -> GradientSlices | None:
-    """What exchanges gradients over ranks and, on a card, collects them: thousands of small operations less."""
-    is_cuda = processes.device.type == "cuda"
-    return GradientSlices(flat, processes.world, collecting=is_cuda) if is_cuda or processes.world > 1 else None
-
-
-def half_weights(section: TrainSection, model: Model, flat: FlatParameters, processes: Processes) -> HalfWeights | None:
+def half_weights(section: TrainSection, model: Model, flat: FlatParameters) -> HalfWeights | None:
     """What gives the layers of ``model`` bfloat16 weights; None where it trains in full precision.
 
     Compiled models take their own weights, and so do activations that are computed again: there autocast converts each.
-    So it does with several processes: all gradients come at once here, and none could travel during the backward pass.
     """
-    is_plain = processes.world == 1 and not section.compile and not section.activation_checkpointing
-    return HalfWeights(model, flat) if section.precision == "bfloat16" and is_plain else None
+    has_its_own = section.compile or section.activation_checkpointing
+    return HalfWeights(model, flat) if section.precision == "bfloat16" and not has_its_own else None
+
+
+def gradient_slices(flat: FlatParameters, half: HalfWeights | None, processes: Processes) -> GradientSlices | None:
+    """What exchanges gradients over ranks, brings those of half weights home and, on a card, collects all of them."""
+    is_cuda, copies = processes.device.type == "cuda", {} if half is None else half.copies
+    if not (copies or is_cuda or processes.world > 1):
+        return None
+    return GradientSlices(flat, processes.world, collecting=is_cuda, copies=copies)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

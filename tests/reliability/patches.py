@@ -138,14 +138,20 @@ def spikes(steps: list[int], factor: float) -> None:
     """The gradients of these steps are so many times too large."""
     from lvae_torch.training.step import TrainStep
 
-    backward = TrainStep._backward
+    backward, set_scalars = TrainStep._backward, TrainStep._set_scalars
+    begun: list[int] = []
 
-    def steep(self: Any, raw: Any, step: int) -> Any:
-        result = backward(self, raw, step)
-        if step in steps:
+    def noted(self: Any, step: int) -> None:
+        begun.append(step)
+        set_scalars(self, step)
+
+    def steep(self: Any, *batch: Any) -> Any:
+        result = backward(self, *batch)
+        if begun[-1] in steps:
             self.flat.gradient.mul_(factor)
         return result
 
+    TrainStep._set_scalars = noted  # type: ignore[method-assign]
     TrainStep._backward = steep  # type: ignore[method-assign]
 
 

@@ -13,7 +13,7 @@ import small
 import torch
 from test_runs import assert_same_bits, checkpoint, scalars
 
-from lvae_torch.data.labelled import Labelled
+from lvae_torch.distributed.graph import Inputs
 from lvae_torch.elbo.bounds import Terms
 from lvae_torch.errors import CfgError, DataError, Diverged, NumericalError
 from lvae_torch.files import read_json
@@ -45,16 +45,22 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Spoil:
     """Makes the gradients of some steps NaN, each step so many times."""
 
     def begin(steps: Iterable[int], times: int) -> None:
-        left, honest = dict.fromkeys(steps, times), TrainStep._backward
+        left, honest, set_scalars = dict.fromkeys(steps, times), TrainStep._backward, TrainStep._set_scalars
+        begun: list[int] = []
 
-        def spoiled(self: TrainStep, raw: Labelled, step: int) -> tuple[torch.Tensor, Terms]:
-            loss, terms = honest(self, raw, step)
-            if left.get(step, 0) > 0:
-                left[step] -= 1
+        def noted(self: TrainStep, step: int) -> None:
+            begun.append(step)
+            set_scalars(self, step)
+
+        def spoiled(self: TrainStep, batch: Inputs, is_balanced: bool) -> tuple[torch.Tensor, Terms]:
+            loss, terms = honest(self, batch, is_balanced)
+            if left.get(begun[-1], 0) > 0:
+                left[begun[-1]] -= 1
                 self.flat.gradient.fill_(math.nan)
                 loss = loss * math.nan
             return loss, terms
 
+        monkeypatch.setattr(TrainStep, "_set_scalars", noted)
         monkeypatch.setattr(TrainStep, "_backward", spoiled)
 
     return begin

@@ -9,6 +9,8 @@ import steps
 import torch
 
 from lvae_torch.training.half_weights import HalfWeights
+from lvae_torch.training.reduction import GradientSlices
+from lvae_torch.training.step import TrainStep
 
 IMAGES = (3, 8, 8)
 MODELS: dict[str, Callable[[], Any]] = {
@@ -19,11 +21,17 @@ MODELS: dict[str, Callable[[], Any]] = {
 }
 
 
+def use_half_weights(step: TrainStep) -> None:
+    step.half = HalfWeights(step.bare, step.flat)
+    step.slices = GradientSlices(step.flat, slice_bytes=1000, copies=step.half.copies)
+
+
 def trained(name: str, is_half: bool) -> list[torch.Tensor]:
     """What two steps in bfloat16 come to."""
     model = MODELS[name]().to(memory_format=torch.channels_last).train()
     step = steps.train_step(model, autocast=torch.autocast("cpu", torch.bfloat16))
-    step.half = HalfWeights(model, step.flat) if is_half else None
+    if is_half:
+        use_half_weights(step)
     for k in range(2):
         torch.manual_seed(k)
         step(small.images(4, IMAGES, 256 if name == "vdvae" else 2), k)
@@ -42,7 +50,7 @@ def test_layers_are_given_half_precision() -> None:
     step = steps.train_step(model, autocast=torch.autocast("cpu", torch.bfloat16))
     seen: list[torch.dtype] = []
     model.head.register_forward_hook(lambda layer, args, y: seen.append(layer.weight.dtype))
-    step.half = HalfWeights(model, step.flat)
+    use_half_weights(step)
     step(small.images(4, IMAGES), 0)
     assert seen == [torch.bfloat16] and model.head.weight.dtype == torch.float32
 
@@ -62,7 +70,8 @@ def losses(name: str, is_half: bool) -> torch.Tensor:
     torch.manual_seed(0)
     model = MODELS[name]().to(memory_format=torch.channels_last).train()
     step = steps.train_step(model, autocast=torch.autocast("cpu", torch.bfloat16) if is_half else None)
-    step.half = HalfWeights(model, step.flat) if is_half else None
+    if is_half:
+        use_half_weights(step)
     seen: list[torch.Tensor] = []
     add = step.meter.add
 

@@ -76,7 +76,7 @@ def test_estimates_are_what_is_measured(family: str, scale: int, precision: str,
     section = TrainSection(ema_decay=0.0, precision=precision, channels_last=channels_last)
     place(section, model, CPU)
     flat = FlatParameters(model)
-    half = half_weights(section, model, flat, Processes(0, 1, CPU))
+    half = half_weights(section, model, flat)
     found = needs(model, section, LossSection(), AtOnce(N, N, N), half, precision)
     x = torch.rand(N, *model.image_shape)
 

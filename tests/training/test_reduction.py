@@ -36,12 +36,26 @@ def layers() -> nn.Sequential:
     return nn.Sequential(nn.Linear(64, 20), nn.Tanh(), nn.Linear(20, 30), nn.Tanh(), nn.Linear(30, 7))
 
 
+def half_gradients(rank: int, slice_bytes: int) -> torch.Tensor:
+    """The mean gradient of a model with batch norm in bfloat16, whose weights are converted slice by slice, or each."""
+    model = small.model((3, 8, 8), batch_norm=True).to(memory_format=torch.channels_last).train()
+    step = steps.train_step(model, autocast=torch.autocast("cpu", torch.bfloat16), accumulate=2)
+    step.half = HalfWeights(model, step.flat) if slice_bytes else None
+    copies = step.half.copies if step.half else None
+    step.slices = GradientSlices(step.flat, RANKS, slice_bytes=slice_bytes or 500, copies=copies)
+    for k in range(2):
+        torch.manual_seed(10 * rank + k)
+        step(small.images(4, (3, 8, 8)), k)
+    return torch.cat([step.flat.gradient, step.flat.vector.data])
+
+
 def on_one_rank(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=RANKS)
     ways = [(slice_bytes, collecting) for slice_bytes in (1, 2000, 2**20) for collecting in (False, True)]
     results = [gradient for way in ways for gradient in on_one_rank_in(*way, rank)]
     torch.save(results, folder / f"{rank}.pt")
+    torch.save([half_gradients(rank, slice_bytes) for slice_bytes in (0, 1, 500, 2**20)], folder / f"{rank}_half.pt")
     dist.destroy_process_group()
 
 
@@ -76,6 +90,8 @@ def test_gradients_are_those_of_ddp_and_of_one_process(tmp_path: Path) -> None:
             (loss_of(alone, rank, part) / RANKS).backward()
     for gradient in one:
         assert_close(gradient, flat.gradient)
+    halves = [torch.load(tmp_path / f"{rank}_half.pt", weights_only=True) for rank in range(RANKS)]
+    assert all(torch.equal(a, halves[0][0]) for of_rank in halves for a in of_rank), "whatever the slices"
 
 
 class Sent:
@@ -121,6 +137,19 @@ def test_a_parameter_that_took_no_part_holds_nobody_up(monkeypatch: pytest.Monke
     assert not sent.sizes, "only where it is asked for"
 
 
+def test_half_weights_travel_while_the_backward_pass_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, model = Sent(monkeypatch), small.model((3, 8, 8), batch_norm=True).train()
+    step = steps.train_step(model, autocast=torch.autocast("cpu", torch.bfloat16))
+    step.half = HalfWeights(model, step.flat)
+    step.slices = GradientSlices(step.flat, RANKS, slice_bytes=500, copies=step.half.copies)
+    seen: list[int] = []
+    first = step.half.copies[id(model.stem[0].weight)]  # the last to be reached
+    first.register_hook(lambda gradient: seen.append(len(sent.sizes)))
+    step(small.images(4, (3, 8, 8)), 0)
+    assert sum(sent.sizes) == step.flat.vector.numel()
+    assert len(step.slices.slices) > 3 and seen == [len(step.slices.slices) - 1], "all others are under way"
+
+
 def test_a_pass_that_fails_sends_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     sent, model = Sent(monkeypatch), layers()
     means = GradientSlices(FlatParameters(model), RANKS)
@@ -148,13 +177,14 @@ def test_collected_gradients_are_the_same_bits(make: Callable[[], Any], slice_by
 
 
 def test_half_weights_come_to_the_same_gradient() -> None:
-    """Some parameters are reached one by one, the others all at once."""
+    """Some gradients come on the parameters, others on their copies in half precision."""
     gradients = []
     for collecting in (False, True):
         model = small.model((3, 8, 8), batch_norm=True).to(memory_format=torch.channels_last).train()
         step = steps.train_step(model, autocast=torch.autocast("cpu", torch.bfloat16))
         step.half = HalfWeights(model, step.flat)
-        step.slices = GradientSlices(step.flat, collecting=True, slice_bytes=500) if collecting else None
+        copies = step.half.copies
+        step.slices = GradientSlices(step.flat, collecting=collecting, slice_bytes=500, copies=copies)
         torch.manual_seed(0)
         step(small.images(4, (3, 8, 8)), 0)
         gradients.append(step.flat.gradient.clone())
