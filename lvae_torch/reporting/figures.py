@@ -65,16 +65,15 @@ def draw_panels(path: Path, panels: Mapping[str, Mapping[str, Curve]], x_label: 
 def draw_bars(
     path: Path, groups: Mapping[str, Sequence[float]], labels: Sequence[str], y_label: str, title: str
 ) -> None:
-    """Draw for each label one bar per group, with its value above it."""
+    """Draw for each label one bar per group, with its value above it; what is next to nothing is drawn as 0."""
     with figure(path, max(4.8, 0.9 * len(labels), 0.5 * len(labels) * len(groups)), 4.0) as drawing:
         axes = drawing.subplots()
         width = 0.8 / len(groups)
         for k, (name, values) in enumerate(groups.items()):
             places = np.arange(len(labels)) + (k - (len(groups) - 1) / 2) * width
-            bars = axes.bar(places, values, width, label=name, color=f"C{k}")
-            axes.bar_label(
-                bars, [f"{value:.3g}" if abs(value) > 0.005 else "0" for value in values], fontsize=7, padding=2
-            )
+            heights = [value if abs(value) > 0.005 else 0.0 for value in values]  # a KL of -1e-7 is none
+            bars = axes.bar(places, heights, width, label=name, color=f"C{k}")
+            axes.bar_label(bars, [f"{height:.3g}" for height in heights], fontsize=7, padding=2)
         axes.set_xticks(np.arange(len(labels)), labels)
         _label(axes, "", y_label, title)
         if len(groups) > 1:

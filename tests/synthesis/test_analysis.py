@@ -90,3 +90,9 @@ def test_figures_take_what_runs_give(tmp_path: Path) -> None:
     draw_unit_history(tmp_path / "c.png", {"z_1": (one, np.zeros((1, 4)))}, "epochs", "c")
     draw_clouds(tmp_path / "d.png", {"z_1": np.zeros((3, 2))}, np.array([0, 49, 3]), "d")
     assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in "abcd")
+
+
+def test_a_bar_of_next_to_nothing_has_its_label_above_the_axis(tmp_path: Path) -> None:
+    draw_bars(tmp_path / "exact.png", {"KL": [2.0, 0.0]}, ["z_1", "z_2"], "nats", "KL")
+    draw_bars(tmp_path / "rounded.png", {"KL": [2.0, -1e-7]}, ["z_1", "z_2"], "nats", "KL")
+    assert (tmp_path / "exact.png").read_bytes() == (tmp_path / "rounded.png").read_bytes()
