@@ -74,7 +74,7 @@ class Objective:
         """Step -> weight of the KL."""
         return beta_schedule(self.loss.beta)
 
-    @cached_property
+    @property
     def scale(self) -> int:
         """Divisor of the loss: C * H * W for nats per dimension, 1 for nats per image."""
         return math.prod(self.image_shape) if self.loss.per_dimension else 1

@@ -102,8 +102,8 @@ class _ActivatedConv(torch.autograd.Function):
 class _GatedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, activation: FromResult, x: Tensor, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        halves = zip(weight.chunk(2), bias.chunk(2), strict=True)
-        value, gate = (_convolved(h, kernel, shift) for kernel, shift in halves)
+        (of_value, of_gate), (to_value, to_gate) = weight.chunk(2), bias.chunk(2)
+        value, gate = _convolved(h, of_value, to_value), _convolved(h, of_gate, to_gate)
         activation.in_place(value), gate.sigmoid_()
         ctx.save_for_backward(h, weight, value, gate)
         ctx.activation = activation
@@ -114,12 +114,11 @@ class _GatedSum(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor | None, Tensor | None, Tensor | None]:
         h, weight, value, gate = ctx.saved_tensors
         g, h = gradient.to(value.dtype), h.to(value.dtype)
-        ends = ctx.activation.gradient(g * gate, value), aten.sigmoid_backward(g * value, gate)
-        halves = zip(ends, weight.chunk(2), strict=True)
-        of_value, of_gate = (_gradients(end, h, kernel, True, ctx.needs_input_grad[2:]) for end, kernel in halves)
+        to_value, to_gate = ctx.activation.gradient(g * gate, value), aten.sigmoid_backward(g * value, gate)
+        needs, (a, b) = ctx.needs_input_grad[2:], weight.chunk(2)
+        of_value, of_gate = _gradients(to_value, h, a, True, needs), _gradients(to_gate, h, b, True, needs)
         to_h = None if of_value[0] is None or of_gate[0] is None else of_value[0].add_(of_gate[0])
-        to_weight, to_bias = (_joined(of_value[k], of_gate[k]) for k in (1, 2))
-        return None, gradient, to_h, to_weight, to_bias
+        return None, gradient, to_h, _joined(of_value[1], of_gate[1]), _joined(of_value[2], of_gate[2])
 
 
 def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:

@@ -34,10 +34,13 @@ class HalfWeights:
         """What the model uses in place of some of its parameters, by ``id`` of these."""
         self._by_name = {name: self.copies[id(p)] for name, p in model.named_parameters() if id(p) in self.copies}
 
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Make the copy anew, after the weights have changed."""
+        self._vector.copy_(self._flat.vector)
+
     def __call__(self, model: nn.Module, x: Tensor, source: Source = posterior_sample) -> Output:
         """A pass of ``model``, inside autocast, over images x, (B, C, H, W)."""
-        with torch.no_grad():
-            self._vector.copy_(self._flat.vector)
         out: Output = functional_call(model, self._by_name, (x, source))
         return out
 

@@ -181,6 +181,8 @@ class TrainStep:
 
     def _backward(self, batch: Inputs, is_balanced: bool) -> tuple[Tensor, Terms]:
         self.flat.gradient.zero_()
+        if self.half is not None:
+            self.half.refresh()
         raw, labels = batch
         assert raw is not None
         losses, parts = [], Labelled(raw, labels).chunk(self.accumulate)

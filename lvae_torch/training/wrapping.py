@@ -89,10 +89,10 @@ def step_switches(section: TrainSection, model: Model, flat: FlatParameters, pro
 def half_weights(section: TrainSection, model: Model, flat: FlatParameters) -> HalfWeights | None:
     """What gives the layers of ``model`` bfloat16 weights; None where it trains in full precision.
 
-    Compiled models take their own weights, and so do activations that are computed again: there autocast converts each.
+    Activations that are computed again take the model's own weights: there autocast converts each.
     """
-    has_its_own = section.compile or section.activation_checkpointing
-    return HalfWeights(model, flat) if section.precision == "bfloat16" and not has_its_own else None
+    is_half = section.precision == "bfloat16" and not section.activation_checkpointing
+    return HalfWeights(model, flat) if is_half else None
 
 
 def gradient_slices(flat: FlatParameters, half: HalfWeights | None, processes: Processes) -> GradientSlices | None:

@@ -36,6 +36,20 @@ def two_steps(model: Any, backend: str | None) -> list[torch.Tensor]:
     return [step.flat.gradient.clone(), *(buffer.clone() for buffer in model.buffers())]
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if "vdvae" in name else []) for name in MODELS]
+)
+def test_a_step_is_one_program(name: str) -> None:
+    """No call, no property and no generator in it makes the compiler begin a new one."""
+    torch._dynamo.reset()
+    model = MODELS[name]().train()
+    step = steps.train_step(model)
+    computed = torch.compile(step._loss, backend="eager", fullgraph=True)
+    loss, terms = computed(small.images(4, model.image_shape, 2), model.any_class(4), torch.tensor(1.0), False)
+    assert loss.isfinite() and len(terms.nll) == 4
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("name", MODELS)

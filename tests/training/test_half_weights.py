@@ -26,10 +26,10 @@ def use_half_weights(step: TrainStep) -> None:
     step.slices = GradientSlices(step.flat, slice_bytes=1000, copies=step.half.copies)
 
 
-def trained(name: str, is_half: bool) -> list[torch.Tensor]:
+def trained(name: str, is_half: bool, compiler: str | None = None) -> list[torch.Tensor]:
     """What two steps in bfloat16 come to."""
     model = MODELS[name]().to(memory_format=torch.channels_last).train()
-    step = steps.train_step(model, autocast=torch.autocast("cpu", torch.bfloat16))
+    step = steps.train_step(model, autocast=torch.autocast("cpu", torch.bfloat16), compiler=compiler)
     if is_half:
         use_half_weights(step)
     for k in range(2):
@@ -42,6 +42,14 @@ def trained(name: str, is_half: bool) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", MODELS)
 def test_they_change_no_bit(name: str) -> None:
     ours, plain = trained(name, is_half=True), trained(name, is_half=False)
+    assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("name", MODELS)
+def test_they_change_no_bit_of_a_compiled_step(name: str) -> None:
+    ours, plain = (trained(name, is_half, compiler="aot_eager") for is_half in (True, False))
     assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
 
 

@@ -82,6 +82,8 @@ def test_estimates_are_what_is_measured(family: str, scale: int, precision: str,
 
     def step() -> None:
         with autocast(precision, CPU):
+            if half:
+                half.refresh()
             out = half(model, x) if half else model(x, posterior_sample)
             nelbo = elbo_terms(x, out).nelbo.mean()
         nelbo.backward()

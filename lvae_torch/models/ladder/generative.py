@@ -81,5 +81,5 @@ class GenerativeLadder(nn.Module):
         return Output(self._likelihood(params), tuple(latents))
 
     def _standard_normal(self, n: int) -> DiagonalGaussian:
-        zeros = widened(self.head.weight.new_zeros(n, *self.latent_shapes[0]))
-        return DiagonalGaussian(zeros, zeros)
+        mean = widened(self.head.weight.new_zeros(n, *self.latent_shapes[0]))
+        return DiagonalGaussian(mean, mean.clone())  # two, for a compiler takes no tensor twice

@@ -19,7 +19,7 @@ PriorOf = Callable[[Tensor], Prior]  # zeros (B, D) -> p(z) for B draws
 
 def standard_normal(zeros: Tensor) -> DiagonalGaussian:
     """N(0, I) for B draws; zeros is (B, D)."""
-    return DiagonalGaussian(zeros, zeros)
+    return DiagonalGaussian(zeros, zeros.clone())  # two, for a compiler takes no tensor twice
 
 
 class VAE(Model):
