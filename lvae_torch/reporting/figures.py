@@ -50,9 +50,9 @@ def draw_curves(path: Path, curves: Mapping[str, Curve], x_label: str, y_label: 
 
 
 def draw_panels(path: Path, panels: Mapping[str, Mapping[str, Curve]], x_label: str, y_label: str) -> None:
-    """Draw panels side by side with a common y axis; curves have few points, so these are marked."""
+    """Draw panels side by side with common axes; curves have few points, so these are marked."""
     with figure(path, 3.2 * len(panels) + 1.2, 4.0) as drawing:
-        row = np.atleast_1d(drawing.subplots(1, len(panels), sharey=True))
+        row = np.atleast_1d(drawing.subplots(1, len(panels), sharex=True, sharey=True))
         kinds = sorted({kind for curves in panels.values() for kind in curves})
         for axes, (title, curves) in zip(row, panels.items(), strict=True):
             for kind, (x, y) in curves.items():
