@@ -64,7 +64,7 @@ def _alive() -> "list[subprocess.Popen[Any]]":
 
 
 def _kill(process: "subprocess.Popen[Any]") -> None:
-    for pid in [*_descendants(process.pid), process.pid]:
+    for pid in [process.pid, *_descendants(process.pid)]:  # a parent that saw its children end might end well
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:

@@ -1,6 +1,6 @@
 """Batch norm whose batch is that of all ranks together. Shapes: B batch, C channels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ class SharedBatchNorm(_BatchNorm):
 
     is_shared = True
     """False where each rank passes batches of its own, and must not wait for the others."""
+    _over_ranks: Callable[[Tensor], Tensor]
 
     @classmethod
     def of(cls, norm: _BatchNorm) -> "SharedBatchNorm":
@@ -28,15 +29,19 @@ class SharedBatchNorm(_BatchNorm):
         shared = cls(norm.num_features, norm.eps, norm.momentum)
         for name, tensor in (*norm.named_parameters(), *norm.named_buffers()):
             setattr(shared, name, tensor)
+        # The compiler would look into the exchange. Said here, not at the class, this imports it where it is needed.
+        shared._over_ranks = torch.compiler.disable(shared._forward_over_ranks)
         return shared.train(norm.training)
 
     def _check_input_dim(self, x: Tensor) -> None:
         """Any number of dimensions will do: (B, C, ...)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._forward_over_ranks(x) if self.training and self.is_shared else super().forward(x)
+        if not (self.training and self.is_shared):
+            return super().forward(x)
+        y: Tensor = self._over_ranks(x)
+        return y
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it would look into the exchange
     def _forward_over_ranks(self, x: Tensor) -> Tensor:
         mean, variance, n = _moments(x)
         self._follow(mean, variance * (n / (n - 1)))
