@@ -20,7 +20,8 @@ class SharedBatchNorm(_BatchNorm):
 
     is_shared = True
     """False where each rank passes batches of its own, and must not wait for the others."""
-    _over_ranks: Callable[[Tensor], Tensor]
+    _over_ranks: Callable[["SharedBatchNorm", Tensor], Tensor]
+    """``_forward_over_ranks``, which takes the norm too: so a copy of a norm passes itself."""
 
     @classmethod
     def of(cls, norm: _BatchNorm) -> "SharedBatchNorm":
@@ -30,7 +31,7 @@ class SharedBatchNorm(_BatchNorm):
         for name, tensor in (*norm.named_parameters(), *norm.named_buffers()):
             setattr(shared, name, tensor)
         # The compiler would look into the exchange. Said here, not at the class, this imports it where it is needed.
-        shared._over_ranks = torch.compiler.disable(shared._forward_over_ranks)
+        shared._over_ranks = torch.compiler.disable(cls._forward_over_ranks)
         return shared.train(norm.training)
 
     def _check_input_dim(self, x: Tensor) -> None:
@@ -39,8 +40,7 @@ class SharedBatchNorm(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and self.is_shared):
             return super().forward(x)
-        y: Tensor = self._over_ranks(x)
-        return y
+        return self._over_ranks(self, x)
 
     def _forward_over_ranks(self, x: Tensor) -> Tensor:
         mean, variance, n = _moments(x)

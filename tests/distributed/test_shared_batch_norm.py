@@ -5,6 +5,7 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -104,6 +105,20 @@ def test_two_ranks_normalise_as_one_process(tmp_path: Path) -> None:
     estimate(model, (partial(model, x) for x in batches()))
     for rank in ranks:
         assert_close(rank["estimated"], moments(model))
+
+
+def test_a_copy_of_a_norm_normalises_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[nn.Module] = []
+
+    def noted(norm: nn.Module, x: Tensor) -> Tensor:
+        passed.append(norm)
+        return x
+
+    monkeypatch.setattr(SharedBatchNorm, "_forward_over_ranks", noted)
+    shared = SharedBatchNorm.of(nn.BatchNorm2d(3))
+    copy = deepcopy(shared)
+    copy(images("half")), shared(images("half"))
+    assert [id(norm) for norm in passed] == [id(copy), id(shared)]
 
 
 def test_checkpoints_and_tensors_stay_what_they_were() -> None:
