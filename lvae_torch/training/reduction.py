@@ -82,6 +82,7 @@ class GradientSlices:
         """
         self.world = world
         self.collecting = collecting
+        self._has_copies = bool(copies)
         self.slices = list(_slices(flat, slice_bytes, copies or {}))
         self._works: list[dist.Work] = []
         self._n_sent = 0
@@ -129,7 +130,8 @@ class GradientSlices:
 
     def _complete(self, until: int) -> None:
         for piece in self.slices[self._n_sent : until]:
-            piece.collect_copies()
+            if self._has_copies:
+                piece.collect_copies()
             if self.collecting:
                 piece.collect()
             if self.world > 1 and self._is_last:
