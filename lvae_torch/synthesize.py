@@ -39,6 +39,7 @@ from lvae_torch.synthesis.session import Session
 from lvae_torch.trained.loading import find_run, load_prior, open_run
 from lvae_torch.trained.run import TrainedRun
 from lvae_torch.training.memory import AtOnce, most_at_once, needs_without_data
+from lvae_torch.training.wrapping import is_graphed
 
 STATISTICS = ".statistics"
 """Folder beside the dumps for what modes keep of their images."""
@@ -138,8 +139,8 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
     out = RunFolder.of(settings.run).synthesis(name)
     options = _with_chunk(run, processes) if name == "likelihood" else settings.synthesis
     session = Session(run.model, options, processes, out, _identity(run, name))
-    is_graphed = settings.train.cuda_graph and processes.device.type == "cuda"
-    session = replace(session, classes=run.trained_on.classes, is_graphed=is_graphed)
+    graphed = is_graphed(settings.train, processes.device)
+    session = replace(session, classes=run.trained_on.classes, is_graphed=graphed)
     if not mode.reads_images:
         return session
     dump, split = open_dump(settings.data), settings.synthesis.split
@@ -167,7 +168,7 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
 def _with_chunk(run: TrainedRun, processes: Processes) -> SynthesisSection:
     """The options with a number in place of ``chunk = 0``."""
     settings, on, n = run.settings, run.trained_on, run.settings.synthesis.batch_size
-    chunk = settings.synthesis.chunk or n
+    chunk = settings.synthesis.chunk_or_batch
     if settings.synthesis.chunk == 0 and processes.device.type == "cuda":
         build = partial(settings.model.build, on.image_shape, on.n_levels, len(on.classes))
         at_once = AtOnce.of(settings.train, settings.val, n)

@@ -137,7 +137,7 @@ def iw_bound(
         chunk: images times samples in one top-down pass: bounds the memory, changes no result but the noise drawn.
         after_pass: called after each top-down pass; what it raises ends the work.
         labels: class of each image, (B,), of a class-conditional model.
-        weighted: what does the top-down passes, if not the model as it is; see ``weighted_pass``.
+        weighted: what does the top-down passes, with a source of its own; by default the model as it is.
     Returns:
         Nats per image, (B,), float64. Time grows with K, but memory does not.
     Raises:

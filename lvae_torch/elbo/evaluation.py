@@ -137,7 +137,7 @@ def evaluate(
         after_pass: called after each of ``n_passes`` passes of a batch; what it raises ends the evaluation.
         sums: of batches that were evaluated before; those of this rank are added to it.
         as_published: score also with the approximations of the family's original program, where it has some.
-        is_graphed: replay the passes as CUDA graphs, which the device must have; they live as long as the evaluation.
+        is_graphed: replay the passes as CUDA graphs, which the device must have; they live while batches are alike.
     """
     sums, passes = sums or Sums(model, processes.device), Passes(model, as_published, is_graphed)
     for j, batch in batches:
@@ -220,8 +220,10 @@ class _Batch:
         self._over()
         bound = x.new_zeros(x.shape[0])
         if self._iw_samples:
-            told = (posterior_sample, self._over, labels, self._passes.weighted)
-            bound = iw_bound(self._model, x, self._iw_samples, chunk, *told)
+            weighted = self._passes.weighted
+            bound = iw_bound(
+                self._model, x, self._iw_samples, chunk, after_pass=self._over, labels=labels, weighted=weighted
+            )
         return sums | {"bound": summed(-bound)}
 
     def _over(self) -> None:

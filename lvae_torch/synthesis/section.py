@@ -120,6 +120,11 @@ class SynthesisSection(Section):
         """The modes that ``mode`` names."""
         return (self.mode,) if isinstance(self.mode, str) else self.mode
 
+    @property
+    def chunk_or_batch(self) -> int:
+        """Images times samples in one pass, where no card's memory says how many."""
+        return self.chunk or self.batch_size
+
     def problems(self) -> Iterator[str]:
         if self.mode == ():
             yield "mode is an empty list; name at least one mode"

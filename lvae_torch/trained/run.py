@@ -183,7 +183,7 @@ class TrainedRun(Opened):
         self, x: Tensor, samples: int = 100, seed: int | None = None, labels: Labels | None = None
     ) -> Tensor:
         """Importance-weighted lower bound on log p(x) with ``samples`` samples, nats, (B,), float64."""
-        chunk = self.settings.synthesis.chunk or self.settings.synthesis.batch_size
+        chunk = self.settings.synthesis.chunk_or_batch
         parts = self._parts(self._on_levels(x), labels)
         with self._noise(seed):
             return torch.cat([iw_bound(self.model, p, samples, chunk, labels=told) for p, told in parts])

@@ -33,8 +33,6 @@ NEGLIGIBLE = 0.03
 MOMENTS = 2
 UPDATE_ON_CARD = 1 + MOMENTS + 1
 """Copies of the weights that an update on a card makes: weights and moments, to put them back, and one of Adamax's."""
-
-
 LARGEST_PASS = 8 * GIB
 """Of a pass that may be of any size, on a card: it has enough to do, and no map has 2^31 numbers, which is the limit of
 many kernels."""

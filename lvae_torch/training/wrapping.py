@@ -79,11 +79,16 @@ def step_switches(section: TrainSection, model: Model, flat: FlatParameters, pro
     return {
         "accumulate": section.accumulate,
         "autocast": autocast(section.precision, processes.device),
-        "is_graphed": section.cuda_graph and processes.device.type == "cuda",
+        "is_graphed": is_graphed(section, processes.device),
         "compiler": "inductor" if section.compile else None,
         "half": (half := half_weights(section, model, flat)),
         "slices": gradient_slices(flat, half, processes),
     }
+
+
+def is_graphed(section: TrainSection, device: torch.device) -> bool:
+    """Whether what is done again and again on ``device`` is replayed as CUDA graphs."""
+    return section.cuda_graph and device.type == "cuda"
 
 
 def half_weights(section: TrainSection, model: Model, flat: FlatParameters) -> HalfWeights | None:

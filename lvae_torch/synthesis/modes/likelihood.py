@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from lvae_torch.elbo.bounds import bits_entry, iw_bound, n_passes, weighted_pass
-from lvae_torch.models.sources import posterior_sample
 from lvae_torch.reporting.progress import Progress
 from lvae_torch.synthesis.session import Session
 
@@ -29,8 +28,8 @@ def run(session: Session) -> dict[str, object]:
                 if session.processes.is_main:
                     progress(f"likelihood, passes of batch {j + 1} of {count}:", next(done), passes)
 
-            told = posterior_sample, after_pass, session.labels_at(indices), weighted
-            bound = iw_bound(session.model, x, options.iw_samples, options.chunk, *told)
+            told, labels = (options.iw_samples, options.chunk), session.labels_at(indices)
+            bound = iw_bound(session.model, x, *told, after_pass=after_pass, labels=labels, weighted=weighted)
             parts.write(j, {"indices": indices, "log_p": bound.cpu().numpy()})
     session.processes.barrier()
     if not session.processes.is_main:
