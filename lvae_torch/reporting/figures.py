@@ -18,6 +18,7 @@ Curve = tuple[np.ndarray, np.ndarray]
 Groups = Mapping[str, Sequence[float]]
 
 INK, GRID = "#333333", "#dddddd"
+MOST_INSIDE = 6  # curves whose names fit into their plot
 LEAST_KL = 1e-4  # nats, the bottom of the colour scale
 
 
@@ -46,7 +47,11 @@ def draw_curves(path: Path, curves: Mapping[str, Curve], x_label: str, y_label: 
             margin = 0.05 * (high - low) or 1.0
             axes.set_ylim(low - margin, high + margin)
         _label(axes, x_label, y_label, title)
-        axes.legend(frameon=False)
+        if len(curves) <= MOST_INSIDE:
+            axes.legend(frameon=False)
+        else:  # it would cover the curves
+            drawing.set_figwidth(8.4)
+            drawing.legend(frameon=False, fontsize=8, loc="outside right upper")
 
 
 def draw_panels(path: Path, panels: Mapping[str, Mapping[str, Curve]], x_label: str, y_label: str) -> None:

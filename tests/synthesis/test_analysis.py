@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import small
 import torch
+from PIL import Image
 
 from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.writing import DumpWriter
@@ -96,3 +97,17 @@ def test_a_bar_of_next_to_nothing_has_its_label_above_the_axis(tmp_path: Path) -
     draw_bars(tmp_path / "exact.png", {"KL": [2.0, 0.0]}, ["z_1", "z_2"], "nats", "KL")
     draw_bars(tmp_path / "rounded.png", {"KL": [2.0, -1e-7]}, ["z_1", "z_2"], "nats", "KL")
     assert (tmp_path / "exact.png").read_bytes() == (tmp_path / "rounded.png").read_bytes()
+
+
+def test_the_names_of_many_curves_stand_beside_the_plot(tmp_path: Path) -> None:
+    """Inside they would cover curves: the picture is wider then, and the last curve's colour is seen in the new part."""
+    few, many = (_curves(tmp_path / f"{n}.png", n) for n in (6, 12))
+    assert many.shape[0] == few.shape[0] and many.shape[1] > few.shape[1]
+    beside = many[:, few.shape[1] + 100 :].astype(int)
+    assert (abs(beside - (255, 127, 14)).sum(-1) < 30).any()  # C11 is the second of ten colours
+
+
+def _curves(path: Path, n: int) -> np.ndarray:
+    draw_curves(path, {f"run {k}": (np.arange(20.0), np.full(20, float(k))) for k in range(n)}, "steps", "nats", "")
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
