@@ -100,7 +100,7 @@ def test_a_bar_of_next_to_nothing_has_its_label_above_the_axis(tmp_path: Path) -
 
 
 def test_the_names_of_many_curves_stand_beside_the_plot(tmp_path: Path) -> None:
-    """Inside they would cover curves: the picture is wider then, and the last curve's colour is seen in the new part."""
+    """Inside they would cover curves: the picture is wider then, and the last colour is seen in the new part."""
     few, many = (_curves(tmp_path / f"{n}.png", n) for n in (6, 12))
     assert many.shape[0] == few.shape[0] and many.shape[1] > few.shape[1]
     beside = many[:, few.shape[1] + 100 :].astype(int)
