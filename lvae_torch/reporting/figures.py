@@ -46,7 +46,7 @@ def draw_curves(path: Path, curves: Mapping[str, Curve], x_label: str, y_label: 
             low, high = min(y.min() for y in settled), max(y.max() for y in settled)
             margin = 0.05 * (high - low) or 1.0
             axes.set_ylim(low - margin, high + margin)
-        _label(axes, x_label, y_label, title)
+        label_axes(axes, x_label, y_label, title)
         if len(curves) <= MOST_INSIDE:
             axes.legend(frameon=False)
         else:  # it would cover the curves
@@ -63,7 +63,7 @@ def draw_panels(path: Path, panels: Mapping[str, Mapping[str, Curve]], x_label: 
             for kind, (x, y) in curves.items():
                 axes.plot(x, y, "o-", label=kind, color=f"C{kinds.index(kind)}", markersize=4, linewidth=1.2)
             axes.xaxis.get_major_locator().set_params(integer=True)
-            _label(axes, x_label, y_label if axes is row[0] else "", title)
+            label_axes(axes, x_label, y_label if axes is row[0] else "", title)
         row[0].legend(frameon=False, fontsize=8)
 
 
@@ -80,7 +80,7 @@ def draw_bars(
             bars = axes.bar(places, heights, width, label=name, color=f"C{k}")
             axes.bar_label(bars, [f"{height:.3g}" for height in heights], fontsize=7, padding=2)
         axes.set_xticks(np.arange(len(labels)), labels)
-        _label(axes, "", y_label, title)
+        label_axes(axes, "", y_label, title)
         if len(groups) > 1:
             axes.legend(frameon=False)
 
@@ -140,10 +140,11 @@ def draw_points(path: Path, clouds: Mapping[str, np.ndarray]) -> None:
         for axes, (name, points) in zip(panels, clouds.items(), strict=True):
             axes.scatter(*points.T, s=3, linewidths=0, color=INK)
             axes.set_aspect("equal")
-            _label(axes, "", "", name)
+            label_axes(axes, "", "", name)
 
 
-def _label(axes: Any, x_label: str, y_label: str, title: str) -> None:
+def label_axes(axes: Any, x_label: str, y_label: str, title: str) -> None:
+    """Give a plot its words and the look that all of them have."""
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.set_title(title, fontsize=10)

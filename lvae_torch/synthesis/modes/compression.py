@@ -20,7 +20,7 @@ from lvae_torch.elbo.bounds import bits_per_dim, elbo_terms
 from lvae_torch.errors import CfgError, NumericalError
 from lvae_torch.models.contract import Output
 from lvae_torch.models.sources import posterior_sample
-from lvae_torch.reporting.figures import figure
+from lvae_torch.reporting.figures import figure, label_axes
 from lvae_torch.reporting.progress import Progress
 from lvae_torch.synthesis.session import Session
 
@@ -81,8 +81,8 @@ def _draw(session: Session, written: Written, bound: _Bound) -> None:
         axes.bar_label(bars, fmt="%.3g", fontsize="small", rotation=90 if is_crowded else 0)
         axes.tick_params("x", rotation=90 if is_crowded else 0)
         axes.margins(y=0.2)
-        axes.set_ylabel("bits per image")
-        axes.set_title("Where the bits go: KL of each layer (top first), x given z, archive", fontsize="medium")
+        title = "Where the bits go: KL of each layer (top first), x given z, archive"
+        label_axes(axes, "", "bits per image", title)
 
 
 def _decompressed(compressor: Compressor, path: Path, source: SplitLevels, progress: Progress) -> float:
