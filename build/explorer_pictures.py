@@ -3,6 +3,7 @@
 Needs Chromium (``build/browser.sh --install``) and the dump of ``lvae data binarized_mnist``.
 """
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ class Shot(NamedTuple):
 SHOTS = (
     Shot("samples", "spatial_lvae_mnist", "samples?seed=12&n=64&show=mean&t=1,0.8,0.6&keep=21,1", 800, "dark"),
     Shot("reconstruction", "efficient_vdvae_mnist", "reconstruction?image=test:4021&seed=0&t=1", 1040),
-    Shot("mix", "efficient_vdvae_mnist", "mix?a=test:7&b=test:5021&layers=3&weight=0.5", 790),
+    Shot("mix", "efficient_vdvae_mnist", "mix?a=test:7&b=test:5021&layers=2&weight=0.5", 790),
     Shot("latents", "spatial_lvae_mnist", "latents?base=seed:8&t=1&moves=2.3=2.5@5,3", 720),
 )
 
@@ -57,7 +58,7 @@ def explored(bundle: str) -> Iterator[str]:
         try:
             yield process.stdout.readline().split()[0]
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # as Ctrl-C
 
 
 def take(browser: Browser, address: str, shot: Shot) -> None:
