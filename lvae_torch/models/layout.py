@@ -49,7 +49,7 @@ def plus_map(x: Tensor, learned: Tensor) -> Tensor:
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether x is a map, (B, C, H, W), channels-last, and not channels-first as well (as maps of one pixel are)."""
+    """Whether x, (B, C, H, W), is channels-last, and not channels-first as well (as maps of one pixel are)."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 

@@ -20,9 +20,8 @@ if __name__ == "__main__":
     begin(PARSER)
 
 from lvae_torch.compression.chain import LevelSource
-from lvae_torch.compression.compressor import Contents
+from lvae_torch.compression.compressor import Compressor, Contents
 from lvae_torch.compression.index import packed_index
-from lvae_torch.compression.of_run import compressor_of
 from lvae_torch.compression.pictures import PictureFiles
 from lvae_torch.compression.sources import SplitLevels, ToldOf
 from lvae_torch.data.images import Images
@@ -61,6 +60,20 @@ def command(argv: Sequence[str]) -> None:
         ),
     ]
     print(table(str(options.output), rows))
+
+
+def compressor_of(run: TrainedRun) -> Compressor:
+    """The run's model, with its settings as a part of its fingerprint.
+
+    Raises:
+        CfgError: if the model has no probability of pixel levels.
+    """
+    if not run.model.in_bits:
+        raise CfgError(
+            f"{run.name}: p(x|z) is no probability of pixel levels, so its images cannot be compressed without loss. "
+            "Of a VQ-VAE the codes can: write them with [synthesis] codes_to, and compress that dump with a PixelCNN."
+        )
+    return Compressor(run.model, run.trained_on.n_levels, run.settings.model.model_dump_json())
 
 
 def _input(run: TrainedRun, options: Namespace) -> tuple[LevelSource, Contents]:

@@ -18,8 +18,8 @@ if __name__ == "__main__":
     begin(PARSER)
 
 from lvae_torch.compression.archive import open_archive
+from lvae_torch.compression.compress.__main__ import compressor_of
 from lvae_torch.compression.index import read_index
-from lvae_torch.compression.of_run import compressor_of
 from lvae_torch.compression.outputs import numbered, write_dump, write_pictures
 from lvae_torch.compression.sources import counted
 from lvae_torch.errors import CfgError
