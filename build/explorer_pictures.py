@@ -3,7 +3,6 @@
 Needs Chromium (``build/browser.sh --install``) and the dump of ``lvae data binarized_mnist``.
 """
 
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,12 +52,13 @@ def main() -> None:
 def explored(bundle: str) -> Iterator[str]:
     """The address at which ``lvae explore`` shows a bundle."""
     command = [sys.executable, "-m", "lvae_torch", "explore", f"egs/pretrained/{bundle}", "--no-browser", "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=quiet, text=True) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().split()[0]
         finally:
-            process.send_signal(signal.SIGINT)  # as Ctrl-C
+            process.terminate()
 
 
 def take(browser: Browser, address: str, shot: Shot) -> None:
