@@ -65,7 +65,10 @@ class _InPlace(torch.autograd.Function):
 
 
 def _is_quick(x: Tensor) -> bool:
-    """Whether the pieces pay: numbers of a CPU, of at most single precision, that lie together in memory."""
-    if x.device.type != "cpu" or x.dtype == torch.float64:
+    """Whether the pieces pay: numbers of a CPU, of at most single precision, that lie together in memory.
+
+    Tensors without numbers go the same way, so that what they tell of a step's memory is what a CPU takes.
+    """
+    if x.device.type not in ("cpu", "meta") or x.dtype == torch.float64:
         return False
     return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)

@@ -18,7 +18,6 @@ from lvae_torch.elbo.section import LossSection, ValSection
 from lvae_torch.errors import OutOfMemory
 from lvae_torch.hparams import load_text
 from lvae_torch.models.contract import Model
-from lvae_torch.models.elu import PIECE
 from lvae_torch.models.half import use_bfloat16
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.synthesize import synthesize
@@ -34,7 +33,7 @@ from lvae_torch.training.memory import (
     needs,
     out_of_memory,
     told_before,
-)
+)  # fmt: skip
 from lvae_torch.training.section import TrainSection
 from lvae_torch.training.wrapping import autocast, half_weights, place
 
@@ -180,9 +179,8 @@ def test_looking_at_the_needs_changes_nothing(family: str) -> None:
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     without = needs(model.to("meta"), train_section, LossSection(), AtOnce(N, N, N))
-    pieces = 2 * 4 * PIECE if family == "spatial_lvae" else 0  # with numbers ELU holds two copies of a piece, float32
     for phase in ("training", "evaluation", "synthesis"):
-        assert getattr(without, phase).of(N) == pytest.approx(getattr(found, phase).of(N), rel=0.01, abs=pieces), phase
+        assert getattr(without, phase).of(N) == pytest.approx(getattr(found, phase).of(N), rel=0.01), phase
 
 
 def test_what_a_run_begins_with(monkeypatch: pytest.MonkeyPatch) -> None:
