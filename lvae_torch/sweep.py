@@ -28,6 +28,8 @@ PARSER.add_argument("--mode", choices=list(MODES), action="append", default=[], 
                     help="what to do with each trained run, if not what its cfg says; may be repeated")  # fmt: skip
 PARSER.add_argument("--table", action="store_true", help="only show what there is already")
 PARSER.add_argument("--out", type=Path, help="write the table there too: .csv with all digits, else Markdown")
+PARSER.add_argument("--with", type=Path, metavar="FILE.csv", dest="earlier",
+                    help="compare also with the runs of this table, which --out wrote, perhaps elsewhere")  # fmt: skip
 PARSER.add_argument("--figures", type=Path, metavar="FOLDER", help="draw the runs side by side there")
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
@@ -39,7 +41,8 @@ from lvae_torch.distributed.signals import stop_signals
 from lvae_torch.errors import CfgError, Preempted, say
 from lvae_torch.files import write_text
 from lvae_torch.hparams import Settings, load_in_place
-from lvae_torch.reporting.comparison import Result, draw_comparison, results_csv, results_table
+from lvae_torch.reporting.comparison import Result, draw_comparison
+from lvae_torch.reporting.result_tables import read_results, results_csv, results_table
 from lvae_torch.runs.folder import RunFolder
 
 POLL = 0.2  # seconds
@@ -82,9 +85,10 @@ def command(argv: Sequence[str]) -> None:
     jobs = plan(options.cfgs, options.overrides, options.modes)
     if options.jobs < 1:
         raise CfgError(f"--jobs is {options.jobs}; use a number of runs, at least 1.")
+    earlier = read_results(options.earlier) if options.earlier else []
     if not options.table:
         work(jobs, options.jobs)
-    results = [Result.of(RunFolder.of(job.settings.run)) for job in jobs]
+    results = together(earlier, [Result.of(RunFolder.of(job.settings.run)) for job in jobs])
     print(table := results_table(results))
     if options.out:
         write_text(options.out, results_csv(results) if options.out.suffix == ".csv" else table + "\n")
@@ -92,6 +96,12 @@ def command(argv: Sequence[str]) -> None:
         draw_comparison(options.figures, results)
     if failed := [job.name for job in jobs if job.status]:
         raise CfgError(f"not finished: {', '.join(failed)}; see {OUTPUT} in each run's folder.")
+
+
+def together(earlier: Sequence[Result], here: Sequence[Result]) -> list[Result]:
+    """The runs of a table and those that are here, each once; what is here counts, if it has been evaluated."""
+    results = {result.name: result for result in earlier}
+    return [*(results | {r.name: r for r in here if r.evaluation or r.name not in results}).values()]
 
 
 def plan(cfgs: Sequence[Path], overrides: Sequence[str], modes: Sequence[str]) -> list[Job]:

@@ -1,7 +1,5 @@
-"""Compares the results of several runs."""
+"""Results of several runs, and their figures side by side."""
 
-import csv
-import io
 import math
 import re
 from collections.abc import Sequence
@@ -13,13 +11,11 @@ import numpy as np
 
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
-from lvae_torch.reporting.console import number
 from lvae_torch.reporting.figures import Curve, draw_bars, draw_curves, draw_panels
 from lvae_torch.reporting.history import History
 from lvae_torch.runs.folder import RunFolder
 
 DEPTH = re.compile(r"(?P<kind>.+)_(?P<layers>\d+)")
-COLUMNS = ("run", "step", "test -ELBO", "-log p bound", "KL per layer, top first", "units > 0.01 nats, top first")
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class Result:
     training: dict[str, Any]
     """The last log line of the training, without ``train/``."""
     curve: Curve
-    """Steps of the evaluations, and their -ELBO."""
+    """Steps of the evaluations, and their -ELBO; empty arrays if only a table tells of the run."""
 
     @classmethod
     def of(cls, folder: RunFolder) -> "Result":
@@ -68,8 +64,9 @@ def draw_comparison(folder: Path, results: Sequence[Result]) -> None:
     known = [result for result in results if result.evaluation]
     if not known:
         raise CfgError("--figures: none of these runs has been evaluated; train them first.")
-    curves = {result.name: result.curve for result in known}
-    draw_curves(folder / "learning_curves.png", curves, "steps", "-ELBO, nats per image", "evaluations in training")
+    curves = {result.name: result.curve for result in known if len(result.curve[0])}
+    if curves:
+        draw_curves(folder / "learning_curves.png", curves, "steps", "-ELBO, nats per image", "evaluations in training")
     deepest = max(len(result.per_layer("kl")) for result in known)
     kl = {r.name: r.per_layer("kl")[::-1] for r in known if len(r.per_layer("kl")) == deepest}
     labels = [f"z_{i + 1}" for i in range(deepest)]
@@ -97,51 +94,3 @@ def _draw_depths(path: Path, results: Sequence[Result]) -> None:
         if lines
     }
     draw_panels(path, drawn, "latent layers", "nats per image")
-
-
-def results_table(results: Sequence[Result]) -> str:
-    """A Markdown table, nats per image."""
-    rows = [COLUMNS, tuple("---" for _ in COLUMNS), *map(_row, results)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def results_csv(results: Sequence[Result]) -> str:
-    """The same with all digits, a column for each number, empty where there is none; layers from the bottom, as z_1."""
-    rows = [_numbers(result) for result in results]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
-
-
-def _numbers(result: Result) -> dict[str, Any]:
-    known, bound = result.evaluation, result.own_bound
-    row = {"run": result.name, "data": bound.get("content", ""), "seed of the bound": bound.get("seed", "")}
-    row |= {name: known.get(name, "") for name in ("step", "nelbo", "nll", "kl")}
-    row |= {name: bound.get(name, "") for name in ("iw_samples", "n_images", "nll_bound", "standard_error")}
-    for key in ("kl", "informative_units"):
-        row |= {f"{key} of z_{i}": value for i, value in enumerate(reversed(result.per_layer(key)), 1)}
-    return row
-
-
-def _row(result: Result) -> tuple[str, ...]:
-    known = result.evaluation
-    bound = result.own_bound
-    told = f"{_nats(bound['nll_bound'])} (K = {bound['iw_samples']:,}, {bound['n_images']:,} images)" if bound else "-"
-    return (
-        result.name,
-        f"{known['step']:,}" if known else "-",
-        _nats(known["nelbo"]) if known else "-",
-        told,
-        "  ".join(map(_nats, result.per_layer("kl"))) or "-",
-        "  ".join(f"{n:.0f}" for n in result.per_layer("informative_units")) or "-",
-    )
-
-
-def _nats(value: float | None) -> str:
-    """As JSON has it: None stands for what is not finite."""
-    return number(math.nan if value is None else value, 2)

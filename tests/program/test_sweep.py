@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 import small
 
-from lvae_torch.errors import CfgError
+from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
 from lvae_torch.reporting import comparison
-from lvae_torch.reporting.comparison import Result, draw_comparison, results_table
+from lvae_torch.reporting.comparison import Result, draw_comparison
+from lvae_torch.reporting.result_tables import read_results, results_csv, results_table
 from lvae_torch.runs.folder import RunFolder
-from lvae_torch.sweep import command, freest, plan
+from lvae_torch.sweep import command, freest, plan, together
 
 
 def cfgs(folder: Path, **more: str) -> list[Path]:
@@ -137,6 +139,65 @@ def test_several_runs_are_drawn_side_by_side(tmp_path: Path, monkeypatch: pytest
     assert [axis.tolist() for axis in drawn["test, L_50"]["mnist_lvae"]] == [[1], [-84]]
     with pytest.raises(CfgError, match="--figures: none of these runs has been evaluated"):
         draw_comparison(tmp_path, [nothing])
+
+
+def results() -> list[Result]:
+    """A deep run with its bound, a shallow one without, and one that has not been evaluated."""
+    curve = (np.array([]), np.array([]))
+    evaluation = {"step": 7, "nelbo": 90.1, "nll": 70.0, "kl": 20.1}
+    deep = evaluation | {"kl/00": 0.1 + 0.2, "kl/01": 19.8, "informative_units/00": 1.0, "informative_units/01": 8.0}
+    bound = {"step": 7, "iw_samples": 50, "n_images": 9, "nll_bound": 85.3, "standard_error": 1 / 3, "content": "abc"}
+    return [
+        Result("set_lvae_2", deep, bound | {"seed": 0}, {"nelbo": 91.25}, curve),
+        Result("set_lvae_1", evaluation | {"kl/00": 20.1, "informative_units/00": 3.0}, {}, {}, curve),
+        Result("set_vae_1", {}, {}, {}, curve),
+    ]
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(results_csv(results()))
+    again = read_results(tmp_path / "table.csv")
+    for result, before in zip(again, results(), strict=True):
+        assert vars(result) | {"curve": None} == vars(before) | {"curve": None}
+    assert results_csv(again) == results_csv(results()) and results_table(again) == results_table(results())
+    assert (tmp_path / "table.csv").read_text().splitlines()[0].split(",")[-4:] == [
+        f"{key} of z_{i}" for key in ("kl", "informative_units") for i in (1, 2)
+    ]
+    draw_comparison(tmp_path / "figures", again)
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["depths.png", "kl_per_layer.png"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("90.1", "many", 1), "line 2: nelbo is 'many'; a number was expected"),
+        (lambda text: text.replace("abc", "a,0,0"), "line 2: has more or fewer cells"),
+        (
+            lambda text: text.replace("set_lvae_1,,,7", "set_lvae_1,,,"),
+            "line 3: a run's name, and all or none of step, ",
+        ),
+        (lambda text: text.replace("set_vae_1", ""), "line 4: a run's name"),
+        (lambda text: "a,b\n1,2\n", "no table of results"),
+        (lambda text: "", "no table of results"),
+        (lambda text: text.replace("abc", '"abc'), "cannot be read as a table of results"),
+    ],
+)
+def test_damage_in_a_table_is_told(tmp_path: Path, change: Callable[[str], str], message: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(change(results_csv(results())))
+    with pytest.raises(DataError, match=rf"table\.csv.*{message}"):
+        read_results(path)
+    with pytest.raises(DataError, match=r"table\.csv"):  # before any work
+        command([str(cfgs(tmp_path)[1]), *options(tmp_path), "--with", str(path)])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_runs_of_a_table_stand_beside_those_that_are_here(tmp_path: Path) -> None:
+    """A run that has been evaluated here counts, one that has only been begun does not."""
+    deep, shallow, _ = results()
+    newer = Result("set_lvae_2", deep.evaluation | {"nelbo": 80.0}, {}, {}, deep.curve)
+    begun, other = Result("set_lvae_1", {}, {}, {}, deep.curve), Result("other", {}, {}, {}, deep.curve)
+    assert together([deep, shallow], [newer, begun, other]) == [newer, shallow, other]
 
 
 def test_what_a_cfg_says_is_done_with_its_run(tmp_path: Path) -> None:
