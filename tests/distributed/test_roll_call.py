@@ -144,6 +144,28 @@ def test_a_rank_that_fails_at_the_start_is_heard_at_once(ranks: list[RollCall]) 
         ranks[0].told_by_all("settings", "")
 
 
+def test_ranks_that_tell_and_leave_between_two_looks_have_told(
+    ranks: list[RollCall], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they do when they see that the ranks differ, and rank 0 is slow."""
+    sign_in(ranks)
+    ask = ranks[0]._reason
+
+    def slow(rank: int) -> str:
+        if not ranks[0]._has_left(rank):
+            threads = [threading.Thread(target=other.told_by_all, args=("settings", "b")) for other in ranks[1:]]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            for other in ranks[1:]:
+                other.find_lost(ValueError("the settings differ"))
+        return ask(rank)
+
+    monkeypatch.setattr(ranks[0], "_reason", slow)
+    assert ranks[0].told_by_all("settings", "a") == ["a", "b", "b"]
+
+
 def test_a_rank_whose_pulse_stands_still_is_named(ranks: list[RollCall], monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that beats is not, whenever it answers."""
     sign_in(ranks)
