@@ -82,8 +82,8 @@ class RollCall:
         """
         notice = time.monotonic() + NOTICE
         while ranks := absent():
-            left = [rank for rank in ranks if self._places and self._reason(rank)] or self._pulse.silent(ranks)
-            if lost := left and [rank for rank in left if rank in absent()]:  # one may have come meanwhile, and left
+            gone = [rank for rank in ranks if self._places and self._reason(rank)] or self._pulse.silent(ranks)
+            if gone and (lost := sorted(set(gone) & set(absent()))):  # one may have come meanwhile, and left
                 raise self._lost("; ".join(filter(None, map(self._report, lost))) or NETWORK)
             if time.monotonic() > deadline:
                 raise LostRank(

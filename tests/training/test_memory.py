@@ -33,7 +33,7 @@ from lvae_torch.training.memory import (
     needs,
     out_of_memory,
     told_before,
-)  # fmt: skip
+)
 from lvae_torch.training.section import TrainSection
 from lvae_torch.training.wrapping import autocast, half_weights, place
 
