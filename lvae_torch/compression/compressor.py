@@ -54,6 +54,17 @@ class Compressor:
     """The settings that make the model, or what else weights do not say."""
 
     def __post_init__(self) -> None:
+        """Refuse what cannot be compressed without loss.
+
+        Raises:
+            CfgError: if the model has no probability of pixel levels, or classes.
+        """
+        if not self.model.in_bits:
+            raise CfgError(
+                "the model's p(x|z) is no probability of pixel levels, so its images cannot be compressed without "
+                "loss. Of a VQ-VAE the codes can: write them with [synthesis] codes_to, and compress that dump with a "
+                "PixelCNN."
+            )
         if self.model.n_classes:
             raise CfgError(
                 "a class-conditional model cannot compress: archives have no classes. Train one with [model] "

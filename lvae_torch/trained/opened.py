@@ -62,6 +62,11 @@ class Opened:
         return {"run": self.name, "step": self.step, "weights": weights, "trained_on": self.trained_on.told}
 
     @property
+    def model_settings(self) -> str:
+        """The settings that make the model, as JSON: with the weights, all that tells it from others."""
+        return self.settings.model.model_dump_json()
+
+    @property
     def latent_shapes(self) -> tuple[Shape, ...]:
         """Shape of each z without the batch dimension, top layer first."""
         return self.model.latent_shapes()

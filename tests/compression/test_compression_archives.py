@@ -134,6 +134,13 @@ def test_a_batch_that_is_too_large_is_refused(tmp_path: Path) -> None:
         compressor().compress(Array(CASE.levels(3)), tmp_path / "a.lvz", Contents("a test"), batch=5000)
 
 
+def test_a_density_cannot_compress() -> None:
+    model = CASE.model()
+    model.in_bits = False
+    with pytest.raises(CfgError, match="p\\(x\\|z\\) is no probability of pixel levels"):
+        Compressor(model, CASE.n_levels)
+
+
 HOSTILE = [
     {"n_images": 2**40},
     {"n_images": 0},

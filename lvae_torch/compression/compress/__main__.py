@@ -42,10 +42,11 @@ def command(argv: Sequence[str]) -> None:
         raise DataError(f"{options.output.parent}: no such folder; make it first.")
     settings, where = find_run(options.run, options.overrides, options.runs)
     run = open_alone(settings, where)
+    compressor = Compressor(run.model, run.trained_on.n_levels, run.model_settings)
     source, contents = _input(run, options)
     progress = Progress()
     told = ToldOf(source, lambda done: progress("compressing", done, len(source)))
-    written = compressor_of(run).compress(told, options.output, contents, options.batch, options.robust)
+    written = compressor.compress(told, options.output, contents, options.batch, options.robust)
     progress.close()
     n_values = len(source) * prod(run.model.image_shape)
     raw = n_values * (run.trained_on.n_levels - 1).bit_length()
@@ -60,20 +61,6 @@ def command(argv: Sequence[str]) -> None:
         ),
     ]
     print(table(str(options.output), rows))
-
-
-def compressor_of(run: TrainedRun) -> Compressor:
-    """The run's model, with its settings as a part of its fingerprint.
-
-    Raises:
-        CfgError: if the model has no probability of pixel levels.
-    """
-    if not run.model.in_bits:
-        raise CfgError(
-            f"{run.name}: p(x|z) is no probability of pixel levels, so its images cannot be compressed without loss. "
-            "Of a VQ-VAE the codes can: write them with [synthesis] codes_to, and compress that dump with a PixelCNN."
-        )
-    return Compressor(run.model, run.trained_on.n_levels, run.settings.model.model_dump_json())
 
 
 def _input(run: TrainedRun, options: Namespace) -> tuple[LevelSource, Contents]:

@@ -18,7 +18,7 @@ if __name__ == "__main__":
     begin(PARSER)
 
 from lvae_torch.compression.archive import open_archive
-from lvae_torch.compression.compress.__main__ import compressor_of
+from lvae_torch.compression.compressor import Compressor
 from lvae_torch.compression.index import read_index
 from lvae_torch.compression.outputs import numbered, write_dump, write_pictures
 from lvae_torch.compression.sources import counted
@@ -35,8 +35,8 @@ def command(argv: Sequence[str]) -> None:
     """Write the images that an archive holds."""
     options = PARSER.parse_args(argv)
     run = _run(options)
-    compressor = compressor_of(run)
     shape, n_levels = run.model.image_shape, run.trained_on.n_levels
+    compressor = Compressor(run.model, n_levels, run.model_settings)
     with compressor.opened(options.archive, options.anyway) as (archive, groups):
         progress, total = Progress(), archive.header.n_images
         groups = counted(groups, lambda done: progress("decompressing", done, total))

@@ -17,7 +17,7 @@ from lvae_torch.compression.pictures import Levels
 from lvae_torch.compression.pixels import proper
 from lvae_torch.compression.sources import SplitLevels, ToldOf
 from lvae_torch.elbo.bounds import bits_per_dim, elbo_terms
-from lvae_torch.errors import CfgError, NumericalError
+from lvae_torch.errors import NumericalError
 from lvae_torch.models.contract import Output
 from lvae_torch.models.sources import posterior_sample
 from lvae_torch.reporting.figures import figure, label_axes
@@ -42,8 +42,6 @@ def run(session: Session) -> dict[str, object]:
         CfgError: if the model's likelihood is no probability of pixel levels, or it is class-conditional.
         NumericalError: if an image came back changed.
     """
-    if session.n_dims is None:
-        raise CfgError(f"{session.identity['run']}: p(x|z) is no probability of pixel levels; nothing can be coded.")
     source = SplitLevels(session.images)
     compressor = Compressor(session.model, source.n_levels, str(session.identity["run"]))
     if not session.processes.is_main:
