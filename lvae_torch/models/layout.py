@@ -49,7 +49,10 @@ def plus_map(x: Tensor, learned: Tensor) -> Tensor:
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether x, (B, C, H, W), is channels-last, and not channels-first as well (as maps of one pixel are)."""
+    """Whether x, (B, C, H, W), is channels-last, and not channels-first as well (as maps of one pixel are).
+
+    Tensors of other dimensions are not.
+    """
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.models.contract import Model
+from lvae_torch.models.layout import is_channels_last
 from lvae_torch.models.sources import posterior_sample
 
 PRECISIONS = ("float32", "bfloat16")
@@ -151,7 +152,7 @@ def _without_numbers(func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
     device = kwargs.get("device") or like.device
     out = func(*_like(_described(args), "meta"), **{key: "meta" if key == "device" else kwargs[key] for key in kwargs})
-    if func is torch.ops.aten.convolution.default and any(map(_is_channels_last, args[:2])):
+    if func is torch.ops.aten.convolution.default and any(map(is_channels_last, args[:2])):
         out = out.to(memory_format=torch.channels_last)  # as with numbers; without them PyTorch forgets it
     return _like(_described(out), device)
 
@@ -213,7 +214,7 @@ def scratch(func: Any, args: Any, out: Any) -> int:
             return _of_convolution(args[0], args[1], out, is_transposed=args[6])
         case "convolution_backward":
             grad_out, x, weight = args[:3]
-            is_turned = _is_channels_last(x) or _is_channels_last(weight)
+            is_turned = is_channels_last(x) or is_channels_last(weight)
             return 0 if is_turned else _in_blocks(grad_out) + _input_in_blocks(x, COLOURS)
         case "_log_softmax" | "logsumexp" | "native_batch_norm_backward":
             return int(args[0].nbytes)
@@ -224,9 +225,9 @@ def scratch(func: Any, args: Any, out: Any) -> int:
 
 
 def _of_convolution(x: Tensor, weight: Tensor, out: Tensor, is_transposed: bool) -> int:
-    if _is_channels_last(x):
+    if is_channels_last(x):
         return 0
-    if _is_channels_last(weight):
+    if is_channels_last(weight):
         return x.nbytes  # turned
     if is_transposed:
         return 2 * _in_blocks(out, SHORT_BLOCK)
@@ -237,10 +238,6 @@ def _of_convolution(x: Tensor, weight: Tensor, out: Tensor, is_transposed: bool)
 
 def _input_in_blocks(x: Tensor, few: int) -> int:
     return _in_blocks(x) if x.shape[1] > few else 0  # few channels are read as they are
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _in_blocks(x: Tensor, block: int = BLOCK) -> int:

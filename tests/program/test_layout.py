@@ -30,7 +30,7 @@ ROOMS: dict[str, list[str]] = {
     "models": ["errors", "cfg", "distributions", "data.shapes"],
     "elbo": [*GROUND, "distributions", "data", *CONTRACT],
     "reporting": ["errors", "files", "runs.folder"],
-    "training": [*GROUND, *CONTRACT, "data", "elbo", "reporting", "runs"],
+    "training": [*GROUND, *CONTRACT, "models.layout", "data", "elbo", "reporting", "runs"],
     "compression": [*GROUND, "distributions", *CONTRACT, "models.likelihoods.row_slices", "data", "elbo"],
     "synthesis": [*GROUND, "distributions", *CONTRACT, "compression", "data", "elbo", "reporting"],
     # settings and weights of other programs
