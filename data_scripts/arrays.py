@@ -58,7 +58,7 @@ def write_arrays(
     """Write the dump ``variant``, all images or ``--limit`` of each split; returns its name."""
     name, said = request.named(variant, provenance)
     chunks = {split: _shown(stream, f"{name} {split}", request) for split, stream in splits.items()}
-    return write_dump(name, chunks, request.dumps, layout, said).dataset
+    return write_dump(name, chunks, request.dumps, layout, said, replace=request.options["replace"]).dataset
 
 
 def _shown(stream: Stream, name: str, request: Request) -> Iterator[Chunk]:

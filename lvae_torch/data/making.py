@@ -38,12 +38,15 @@ def write_dump(
         label_names: of the classes 0, 1, ..., or of the columns of labels.
         replace: remove a dump of that name that holds something else, rather than keep it as ``NAME.earlier1``.
     Raises:
-        DataError: if images are of another type, shape or range than the first, or the disk is full.
+        DataError: if images are of another type, shape or range than the first, labels are not whole numbers, one for
+            each image, there is no split, or the disk is full.
     """
+    if not splits:
+        raise DataError(f"{name}: has no splits; give the images of at least one, such as train.")
     said = {"source": "written by a program", **(provenance or {})}
     if names := list(label_names):
         said["label_names"] = names
-    parts = {split: _parts(images) for split, images in splits.items()}
+    parts = {split: _parts(images, f"{name}, split {split}") for split, images in splits.items()}
     if layout is None:
         layout, parts = _layout_of_first(parts, name)
     with DumpWriter(Path(dumps), name, layout, said, replace=replace) as writer:
@@ -56,12 +59,27 @@ def write_dump(
 Parts = Iterator[tuple[np.ndarray, np.ndarray | None]]
 
 
-def _parts(images: Chunk | Iterable[Chunk]) -> Parts:
+def _parts(images: Chunk | Iterable[Chunk], place: str) -> Parts:
     chunks = [images] if isinstance(images, (np.ndarray, Tensor, tuple)) else images
+    are_labelled = None
     for chunk in chunks:
         pixels, labels = chunk if isinstance(chunk, tuple) else (chunk, None)
         array = np.asarray(pixels)
-        yield array[..., None] if array.ndim == 3 else array, None if labels is None else np.asarray(labels)
+        if are_labelled not in (None, labels is not None):
+            raise DataError(f"{place}: some parts have labels, others none. Give them for all images of a split.")
+        are_labelled = labels is not None
+        yield array[..., None] if array.ndim == 3 else array, _checked_labels(labels, len(array), place)
+
+
+def _checked_labels(labels: Array | None, n: int, place: str) -> np.ndarray | None:
+    if labels is None:
+        return None
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu" or array.ndim not in (1, 2) or len(array) != n:
+        raise DataError(
+            f"{place}: labels of {array.dtype} {array.shape} for {n:,} images; needs integers (n,) or (n, k)."
+        )
+    return array
 
 
 def _layout_of_first(parts: Mapping[str, Parts], name: str) -> tuple[Layout, dict[str, Parts]]:

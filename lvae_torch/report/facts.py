@@ -73,17 +73,15 @@ class Facts:
         step = self.evaluation.get("step")
         return step is None or self.results[mode].get("step") == step
 
-    def changed_settings(self) -> dict[str, tuple[Any, Any]]:
-        """``section.key`` -> (value, default) of every setting that is not the default."""
-        changed = {}
+    def values_and_defaults(self) -> dict[str, tuple[Any, Any]]:
+        """``section.key`` -> (value, default) of every setting of this run's family."""
+        told = {}
         for name in SECTIONS:
             section = getattr(self.settings, name)
             for key, field in type(section).model_fields.items():
-                value = getattr(section, key)
                 default = "(no default)" if field.is_required() else field.get_default(call_default_factory=True)
-                if value != default and (name, key) not in {("run", "name"), ("run", "runs"), ("run", "expect")}:
-                    changed[f"{name}.{key}"] = (value, default)
-        return changed
+                told[f"{name}.{key}"] = (getattr(section, key), default)
+        return told
 
     @property
     def expected(self) -> str:

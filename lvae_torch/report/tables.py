@@ -10,6 +10,8 @@ from lvae_torch.reporting.progress import duration
 
 MODES_SHOWN = ("sample_quality", "compression")
 """Modes whose numbers have a section of their own; those of likelihoods are in their table."""
+NO_SETTINGS = {"run.name", "run.runs", "run.expect"}
+"""What a run is called, where it lies, and what is expected of it."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[int] = ()) -> str:
@@ -79,16 +81,17 @@ def _costs_of(facts: Facts) -> dict[str, str]:
 
 
 def settings_that_differ(runs: Sequence[Facts]) -> Iterator[str]:
-    changed = [facts.changed_settings() for facts in runs]
-    keys = list(dict.fromkeys(key for one in changed for key in one))
-    defaults = {key: default for one in changed for key, (_, default) in one.items()}
-    rows = [
-        [key, *(_value(one[key][0] if key in one else defaults[key]) for one in changed), _value(defaults[key])]
-        for key in sorted(keys, key=lambda key: key.partition(".")[0] != "model")
-    ]
+    """Each setting that some run has changed: the value in each run, a dash where its family has no such key."""
+    told = [facts.values_and_defaults() for facts in runs]
+    changed = {key for one in told for key, (value, default) in one.items() if value != default} - NO_SETTINGS
+    keys = [key for key in dict.fromkeys(key for one in told for key in one) if key in changed]
+    rows = []
+    for key in sorted(keys, key=lambda key: key.partition(".")[0] != "model"):
+        defaults = dict.fromkeys(_value(one[key][1]) for one in told if key in one)  # two families may have two
+        rows.append([key, *(_value(one[key][0]) if key in one else "–" for one in told), " or ".join(defaults)])
     differing = [i for i, row in enumerate(rows) if len(set(row[1:-1])) > 1]
-    told = "<small>Coloured rows differ between the runs.</small>" if differing else ""
-    yield f"<h2>Settings that differ from the defaults{told}</h2>"
+    note = "<small>Coloured rows differ between the runs.</small>" if differing else ""
+    yield f"<h2>Settings that differ from the defaults{note}</h2>"
     names = [facts.name for facts in runs] if len(runs) > 1 else ["value"]
     yield table(["key", *names, "default"], rows, differing)
 

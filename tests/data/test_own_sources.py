@@ -186,6 +186,23 @@ def test_a_dump_can_be_written_by_a_program(tmp_path: Path) -> None:
         lvae_torch.data.write_dump("other", {"train": PIXELS / 2}, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("splits", "told"),
+    [
+        ({}, "mine: has no splits"),
+        ({"train": (PIXELS, LABELS / 2)}, r"mine, split train: labels of float64 \(6,\) for 6 images; needs integers"),
+        ({"train": (PIXELS, LABELS[:5])}, r"mine, split train: labels of \w+ \(5,\) for 6 images"),
+        ({"train": (PIXELS, LABELS[0])}, "labels of"),
+        ({"train": [(PIXELS, LABELS), (PIXELS, None)]}, "some parts have labels, others none"),
+        ({"train": [(PIXELS[:5], LABELS), (PIXELS[5:], LABELS[:0])]}, r"\(6,\) for 5 images"),
+    ],
+)
+def test_labels_of_a_program_must_fit_its_images(splits: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=told):
+        lvae_torch.data.write_dump("mine", splits, tmp_path)
+    assert not (tmp_path / "mine").exists()
+
+
 # --- own copies of known sets -----------------------------------------------------------------------------------------
 
 

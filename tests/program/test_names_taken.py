@@ -1,12 +1,14 @@
 """A dump whose name another one takes is kept, unless that one is made from the same or its removal is asked for."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from data_scripts.arrays import of_array, write_arrays
 from data_scripts.recipe import Recipe, Request
 from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.writing import DumpWriter
@@ -65,16 +67,25 @@ def test_the_same_can_be_made_again(tmp_path: Path) -> None:
     assert kept(tmp_path)
 
 
-def test_every_recipe_takes_replace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def make(request: Request) -> str:
-        with request.writer("mine", Layout((1, 4, 4), 256), {"from": request.source}) as writer:
-            writer.add("train", pictures(len(str(request.source))))
-        return "mine"
+def by_writer(request: Request) -> str:
+    with request.writer("mine", Layout((1, 4, 4), 256), {"from": request.source}) as writer:
+        writer.add("train", pictures(len(str(request.source))))
+    return "mine"
 
+
+def by_arrays(request: Request) -> str:
+    splits = {"train": of_array(pictures(len(str(request.source))))}
+    return write_arrays(request, "mine", Layout((1, 4, 4), 256), {"from": request.source}, splits)
+
+
+@pytest.mark.parametrize("make", [by_writer, by_arrays])
+def test_every_recipe_takes_replace(
+    make: Callable[[Request], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = Recipe("r", "5", "4x4", "none", "1 KB", "none", make)
     recipe.make(Request(tmp_path, source="a"))
     recipe.make(Request(tmp_path, source="bb", options={"replace": True}))
-    assert folders(tmp_path) == ["mine"] and not capsys.readouterr().err
+    assert folders(tmp_path) == ["mine"] and "kept" not in capsys.readouterr().err
     recipe.make(Request(tmp_path, source="ccc"))
     assert Dump.open(tmp_path, "mine").provenance["from"] == "ccc"
     assert Dump.open(tmp_path, "mine.earlier1").provenance["from"] == "bb"

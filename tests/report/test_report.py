@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -23,9 +24,12 @@ from lvae_torch.models.sources import posterior_sample
 from lvae_torch.report import writing
 from lvae_torch.report.__main__ import command
 from lvae_torch.report.charts import Line, Scale, layers_chart, line_chart
+from lvae_torch.report.facts import Facts
+from lvae_torch.report.tables import settings_that_differ
 from lvae_torch.reporting.history import History
 from lvae_torch.train import train
 
+ROOT = Path(__file__).resolve().parents[2]
 VOID = {"meta", "img", "link", "br"}
 
 
@@ -120,6 +124,21 @@ def test_reports_compare_runs_and_say_where_they_do_not_compare(trained: Setting
     assert "do not compare" in page.text and "small: -ELBO" in page.text and "other: -ELBO" in page.text
     assert "0.001" in page.text and "0.002" in page.text
     assert f"{last_evaluation(other)['val/nelbo']:.2f}" in page.text
+
+
+def test_settings_of_two_families_are_those_that_each_run_had() -> None:
+    cfgs = {name: load(ROOT / f"egs/{name}.cfg") for name in ("spatial_lvae/cifar10_15", "vdvae/vdvae_cifar10")}
+    runs = [Facts(name, settings, History(()), {}, {}, {}) for name, settings in cfgs.items()]
+    lines = "".join(settings_that_differ(runs)).split("<tr")
+    rows = {line[0]: line[1:] for line in (re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", line) for line in lines) if line}
+    spatial, vdvae = (settings.model for settings in cfgs.values())
+    assert spatial.family == "spatial_lvae" and vdvae.family == "vdvae"
+    assert rows["model.likelihood"][:2] == [escape(repr(spatial.likelihood)), escape(repr(vdvae.likelihood))]
+    assert rows["model.z_channels"][:2] == [repr(spatial.z_channels), repr(vdvae.z_channels)]
+    assert rows["model.downsample"][:2] == [repr(spatial.downsample), "–"]
+    assert rows["model.likelihood"][2].count(" or ") == 1, "each family has its default"
+    assert not {"run.name", "run.expect"} & rows.keys()
+    assert "class=differs" not in "".join(settings_that_differ(runs[:1]))
 
 
 def test_a_run_without_evaluations_reports_what_there_is(trained: Settings, tmp_path: Path) -> None:
