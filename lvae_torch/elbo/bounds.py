@@ -90,12 +90,9 @@ def kl_of_layers(latents: Sequence[Latent], at_once: bool) -> list[Tensor]:
         at_once: whether to compute those of all Gaussians together: few operations, for a card; on a CPU a layer's maps
             stay in its cache if they are alone.
     """
-    gaussian = {}
-    if at_once:
-        for i, latent in enumerate(latents):
-            match latent.encoded, latent.prior:
-                case DiagonalGaussian() as q, DiagonalGaussian() as p:
-                    gaussian[i] = q, p
+    pairs = [(latent.encoded, latent.prior) for latent in latents] if at_once else []
+    # Not by isinstance: a posterior with a KL of its own, such as one that was drawn, is a Gaussian too.
+    gaussian = {i: (q, p) for i, (q, p) in enumerate(pairs) if type(q) is type(p) is DiagonalGaussian}
     units = dict(zip(gaussian, kl_of_all(list(gaussian.values())), strict=True)) if gaussian else {}
     return [per_image(units[i]) if i in units else latent.kl for i, latent in enumerate(latents)]
 

@@ -250,9 +250,15 @@ def test_more_importance_samples_give_a_smaller_loss() -> None:
     assert losses[0] > losses[1] > losses[2] > evidence - 0.01
 
 
-@pytest.mark.parametrize("make", [small.model, small.very_deep, small.vqvae, lambda: small.one_latent("vlae")])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(small.model, small.very_deep, small.vqvae, lambda: small.one_latent("vlae")),
+        *(lambda: small.dense("ladder"), lambda: small.dense("hierarchical_vae")),
+    ],
+)
 def test_the_kl_of_all_layers_at_once_is_that_of_each(make: Callable[[], Any]) -> None:
-    """Gaussians of several sizes, codes, and a flow, values and gradients to the bit."""
+    """Gaussians of several sizes, codes, a flow, and Gaussians that were drawn; values and gradients to the bit."""
     results = []
     for at_once in (False, True):
         model = make()
