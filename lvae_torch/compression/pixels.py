@@ -22,7 +22,7 @@ from lvae_torch.distributions.categorical import Categorical
 from lvae_torch.distributions.discretized_logistic import log_bin_mass
 from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import InOrder, Likelihood
-from lvae_torch.models.likelihoods.row_slices import Sliced
+from lvae_torch.models.likelihoods.row_slices import MakeLikelihood, Sliced
 
 MassBelow = Callable[[Tensor], Tensor]  # levels t, int64, -> P(level < t), float64, of the same shape; 0 < t < n_levels
 FLOOR = 2.0**-46  # mass added to each half: float64 cannot tell smaller ones from zero anyway
@@ -32,20 +32,24 @@ def proper(likelihood: Likelihood) -> Likelihood:
     """The likelihood, or where its masses do not add up to one (as published), the one that they approximate."""
     match likelihood:
         case LogisticMixture():
-            return replace(likelihood, bins="exact", reference=False)
+            return _exact(likelihood)
         case DiscretizedLogistic() | Bernoulli():
             return replace(likelihood, reference=False)
         case Sliced():
-            return replace(likelihood, make=_Proper(likelihood.make))
+            return replace(likelihood, make=_Exact(likelihood.make))
     return likelihood
 
 
-@dataclass(frozen=True)
-class _Proper:
-    make: Callable[[Tensor], Likelihood]
+def _exact(mixture: LogisticMixture) -> LogisticMixture:
+    return replace(mixture, bins="exact", reference=False)
 
-    def __call__(self, params: Tensor) -> Likelihood:
-        return proper(self.make(params))
+
+@dataclass(frozen=True)
+class _Exact:
+    make: MakeLikelihood
+
+    def __call__(self, params: Tensor) -> LogisticMixture:
+        return _exact(self.make(params))
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class LogisticMixture:
         ``noise``: uniforms (B, H, W, K) to choose the component with, and (B, H, W, C) for the colours.
         Each colour is drawn given the levels of those before it, as ``log_prob`` conditions on them.
         """
-        u_mix, u_colours = (u.movedim(-1, 1) for u in (self._noise() if noise is None else noise))
+        u_mix, u_colours = (u.movedim(-1, 1) for u in (self.noise() if noise is None else noise))
         gumbel = -torch.log(-torch.log(u_mix.clamp(NOISE_EDGE, 1 - NOISE_EDGE)))
         component = (self.mix_logits / temperature + gumbel).argmax(dim=1)  # a draw from softmax(mix_logits)
         scales = temperature * _choose(self.log_scales, component).exp()
@@ -143,12 +143,12 @@ class LogisticMixture:
             colours.append(x if self.reference else self._quantised(x))
         return torch.stack(colours, dim=1)
 
-    def _noise(self) -> tuple[Tensor, Tensor]:
-        batch, channels, n_mixtures, *size = self.means.shape
-        return (
-            uniform_like(self.means.new_empty(batch, *size, n_mixtures)),
-            uniform_like(self.means.new_empty(batch, *size, channels)),
-        )
+    def noise(self, height: int | None = None) -> tuple[Tensor, Tensor]:
+        """What ``sample`` draws with, for images of as many rows as the parameters have, or of ``height``."""
+        batch, channels, n_mixtures, rows, width = self.means.shape
+        kinds = (self.means.new_empty(batch, height or rows, width, n) for n in (n_mixtures, channels))
+        u_mix, u_colours = map(uniform_like, kinds)
+        return u_mix, u_colours
 
     def _conditional_means(self, y: Tensor | None) -> Tensor:
         """Means given the earlier colours in y, (B, C, K, H, W), Eq. 3; without y, given the means of those colours."""

@@ -1,5 +1,6 @@
 """Likelihoods a few rows at a time, and the mixture's further options: the same numbers, and probabilities that fit."""
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 
 from lvae_torch.distributions import Bernoulli, DiscretizedLogistic, GaussianLikelihood, LogisticMixture, SmoothScale
 from lvae_torch.distributions.logistic_mixture import eight_bit_span
+from lvae_torch.distributions.noise import image_streams
 from lvae_torch.models.likelihoods.row_slices import Sliced, in_slices
 
 N_LEVELS = 32
@@ -54,6 +56,19 @@ def test_sliced_samples_follow_their_seed_and_temperature() -> None:
     assert draws[0].shape == (3, 3, 7, 4)
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2]) and not torch.equal(draws[0], draws[3])
+
+
+@pytest.mark.parametrize("streams", [(), (5, 6, 7)])
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_samples_are_those_of_the_whole(rows: int, streams: tuple[int, ...]) -> None:
+    """To the bit, with torch's generator and with a stream for each image: so a batch's size changes no image."""
+    params = params_and_images()[0].detach()
+    draws = []
+    for likelihood in (MAKE(params), Sliced(MAKE, params, rows)):
+        torch.manual_seed(1)
+        with image_streams(streams, params.device) if streams else nullcontext():
+            draws.append(likelihood.sample(temperature=0.9))
+    assert torch.equal(*draws)
 
 
 def test_without_gradients_nothing_is_kept() -> None:

@@ -4,7 +4,7 @@ A mixture of logistics allocates a dozen maps as large as its parameters; for 10
 memory than the rest of the step. Pixels are independent given the parameters, so the rows can be computed in turns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 
+from lvae_torch.distributions.logistic_mixture import LogisticMixture
 from lvae_torch.models.contract import Likelihood
 
-MakeLikelihood = Callable[[Tensor], Likelihood]  # (B, n_params, h, W) -> p(x | z) of these rows
+MakeLikelihood = Callable[[Tensor], LogisticMixture]  # (B, n_params, h, W) -> p(x | z) of these rows
 LARGE = 2**25  # parameters with more elements than this are computed in turns
 AT_ONCE = 2**21  # elements of the parameters in one turn
 
@@ -50,10 +51,16 @@ class Sliced:
         return self._picture(lambda likelihood: likelihood.mode())
 
     def sample(self, *, temperature: float = 1.0) -> Tensor:
-        return self._picture(lambda likelihood: likelihood.sample(temperature=temperature))
+        """The draw that the whole likelihood would make: its noise is drawn at once, however many rows a turn has."""
+        noise = self.make(self.params[:, :, :1]).noise(self.params.shape[2])
+        turns = zip(self._turns(), *(u.split(self.rows, dim=1) for u in noise), strict=True)
+        return torch.cat([part.sample((u_mix, u_colours), temperature) for part, u_mix, u_colours in turns], dim=2)
 
-    def _picture(self, of: Callable[[Likelihood], Tensor]) -> Tensor:
-        return torch.cat([of(self.make(part)) for part in self.params.split(self.rows, dim=2)], dim=2)
+    def _picture(self, of: Callable[[LogisticMixture], Tensor]) -> Tensor:
+        return torch.cat([of(part) for part in self._turns()], dim=2)
+
+    def _turns(self) -> Iterator[LogisticMixture]:
+        return map(self.make, self.params.split(self.rows, dim=2))
 
 
 class _SlicedLogProb(torch.autograd.Function):
