@@ -32,8 +32,10 @@ class CodeSource:
 
 def code_grid(model: Model) -> tuple[Grid, int] | None:
     """Shape of the map of codes, and number of codes; None if the model has other latents."""
-    latents: tuple[Latent, ...] = model(None, prior_mean, n=1).latents if len(model.latent_shapes()) == 1 else ()
-    if len(latents) != 1 or not isinstance(latents[0].prior, UniformCodes):
+    if len(model.latent_shapes()) != 1:
+        return None
+    latents: tuple[Latent, ...] = model(None, model.of_any_class(prior_mean, 1), n=1).latents
+    if not isinstance(latents[0].prior, UniformCodes):
         return None
     channels, height, width = latents[0].z.shape[1:]
     return (channels, height, width), latents[0].prior.n_codes

@@ -135,12 +135,13 @@ def collection_in_run(
 
 def _cache(session: Session, name: str) -> Path:
     """Beside the dumps, where they can be written; else among this run's results."""
+    folder = session.out
     if session.cache is not None:
         there = next(folder for folder in (session.cache, *session.cache.parents) if folder.exists())
         if os.access(there, os.W_OK):
-            make_folder(session.cache / name)
-            return session.cache / name
-    return session.out / name
+            folder = session.cache
+    make_folder(folder / name)
+    return folder / name
 
 
 def _hash(said: Mapping[str, object]) -> str:

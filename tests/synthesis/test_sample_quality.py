@@ -1,6 +1,7 @@
 """Sample quality: the numbers are torch-fidelity's, with any number of ranks, and say how they came about."""
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -157,6 +158,17 @@ def test_features_of_a_split_are_kept(trained: Settings, monkeypatch: pytest.Mon
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("part_*.npz")} == parts, "not computed again"
     assert after == before
     assert measured(trained, split="test")["protocol"]["images"]["reference"] == 17
+
+
+def test_where_dumps_are_only_read_features_of_a_split_are_among_the_results(
+    trained: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = measured(trained, seed=5)
+    shutil.rmtree(results(trained) / "sample_quality")
+    shutil.rmtree(Path(trained.data.dumps) / ".statistics")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert measured(trained, seed=5) == before
+    assert not (Path(trained.data.dumps) / ".statistics").exists()
 
 
 def test_an_interrupted_mode_goes_on(trained: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

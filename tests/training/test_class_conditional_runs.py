@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import extractors
 import numpy as np
 import pytest
 import small
@@ -191,6 +192,26 @@ def test_generation_draws_rows_of_classes(folder: Path, name: str) -> None:
         CfgError, match=r"classes: run .* has no class 'bottom'; there are 3, counted from 0: left, right"
     ):
         synthesize(MAKERS[name](folder, **asked, synthesis__classes=["bottom"]), ["generation"])
+
+
+def test_a_model_of_one_layer_draws_classes_too(folder: Path) -> None:
+    one = settings(folder, run__name="one", model__z_channels=[2], model__downsample=[1], train__steps=1)
+    train(one)
+    synthesize(one, ["generation"])
+    assert read_json(folder / "runs" / "one" / "synthesis" / "generation" / "metrics.json")["classes"] == list(NAMES)
+
+
+def test_the_quality_of_one_class_is_not_that_of_another(folder: Path) -> None:
+    """Although features are kept from call to call."""
+    pytest.importorskip("torch_fidelity", reason="needs the extra 'metrics'")
+    extractors.script(folder / "tiny.pt", extractors.Tiny())
+    asked = {"synthesis__extractor": str(folder / "tiny.pt"), "synthesis__quality_images": 12}
+    out, found = folder / "runs" / "small" / "synthesis" / "sample_quality", []
+    for chosen in ([0], [1], [0]):
+        synthesize(settings(folder, **asked, synthesis__classes=chosen), ["sample_quality"])
+        found.append(read_json(out / "metrics.json"))
+        assert found[-1]["protocol"]["classes"] == [NAMES[k] for k in chosen]
+    assert found[0]["frechet_distance"] == found[2]["frechet_distance"] != found[1]["frechet_distance"]
 
 
 def test_an_unconditional_run_has_no_classes_to_draw(folder: Path) -> None:

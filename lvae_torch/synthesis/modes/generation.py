@@ -31,7 +31,7 @@ def run(session: Session) -> dict[str, object]:
     settings = [per_layer(given, n_layers, "temperatures") for given in options.temperatures]
     _remove_settings(session)
     n_images = options.n_images or _default(session)
-    said: dict[str, object] = {"n_images": n_images, "draw": options.draw, **_classes_told(session)}
+    said: dict[str, object] = {"n_images": n_images, "draw": options.draw, **classes_told(session)}
     said |= _prior_told(session)
     if not settings:
         temperatures = per_layer(options.temperature, n_layers)
@@ -64,7 +64,7 @@ def _default(session: Session) -> int:
     return session.options.columns * min(len(classes), MOST_ROWS) if classes else N_IMAGES
 
 
-def _classes_told(session: Session) -> dict[str, object]:
+def classes_told(session: Session) -> dict[str, object]:
     """The classes of the rows, in order; empty for an unconditional model."""
     return {"classes": [session.classes[k] for k in session.chosen_classes]} if session.chosen_classes else {}
 

@@ -23,7 +23,7 @@ from lvae_torch.synthesis.features import (
     collection_in_run,
     collection_of_split,
 )
-from lvae_torch.synthesis.modes.generation import drawn
+from lvae_torch.synthesis.modes.generation import classes_told, drawn
 from lvae_torch.synthesis.session import Session
 from lvae_torch.synthesis.temperatures import per_layer
 
@@ -73,12 +73,18 @@ def _made(session: Session, extractor: Extractor) -> dict[str, Collection]:
         return session.picture_of(session.passed(x, at, posterior_sample).likelihood, first)
 
     prior = {} if session.prior is None else dict(session.prior.identity)
-    said = {**shown, "temperatures": list(temperatures), **prior}
+    said = {**shown, "temperatures": list(temperatures), **prior, **_classes(session)}
     made = {"samples": collection_in_run(session, "samples", options.quality_images, samples, extractor, said)}
     if session.model.latent_shapes():
         what = "reconstructions"
         made[what] = collection_in_run(session, what, len(chosen), reconstructions, extractor, shown)
     return made
+
+
+def _classes(session: Session) -> dict[str, object]:
+    """Which class each sample is of; empty for an unconditional model."""
+    told = classes_told(session)
+    return {**told, "columns": session.options.columns} if told else {}
 
 
 def _measured(session: Session, read: dict[str, Features], is_inception: bool) -> dict[str, object]:
@@ -130,6 +136,7 @@ def _protocol(session: Session, extractor: Extractor, collections: dict[str, Col
         "extractor": extractor.name,
         "extractor_sha256": extractor.sha256,
         "temperatures": list(per_layer(options.temperature, len(session.model.latent_shapes()))),
+        **_classes(session),
         "draw": options.draw,
         "output_temperature": options.output_temperature,
         "seed": options.seed,
