@@ -15,8 +15,6 @@ NONLINEARITIES: dict[str, type[nn.Module]] = {
     "selu": nn.SELU,
 }
 
-RESIDUAL_TYPES = ("bacdbacd", "bacdbac", "cabdcabd")
-
 
 @dataclass(frozen=True)
 class BlockStyle:

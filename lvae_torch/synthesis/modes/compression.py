@@ -104,8 +104,8 @@ def _bound(session: Session) -> _Bound:
     for _, (_, x) in session.posterior_batches():
         out = session.model(x, posterior_sample)
         terms = elbo_terms(x, Output(proper(out.likelihood), out.latents))
-        nelbo.append(terms.nelbo.double().cpu().numpy())
-        kl.append(terms.kl.double().cpu().numpy())
+        nelbo.append(terms.nelbo.cpu().double().numpy())
+        kl.append(terms.kl.cpu().double().numpy())
     return _Bound(np.concatenate(nelbo), np.concatenate(kl).mean(axis=0))
 
 

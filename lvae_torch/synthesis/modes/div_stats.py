@@ -56,7 +56,7 @@ def _sums(session: Session, batches: Iterable[Batch]) -> Arrays:
     n_images = 0
     for indices, x in batches:
         for total, latent in zip(sums, session.passed(x, indices, posterior_sample).latents, strict=True):
-            total += variate_kl(latent).sum(dim=0, dtype=torch.float64).cpu()
+            total += variate_kl(latent).cpu().sum(dim=0, dtype=torch.float64)
         n_images += len(indices)
     return {"n_images": np.array(n_images), **{f"nats.{i}": total.numpy() for i, total in enumerate(sums)}}
 

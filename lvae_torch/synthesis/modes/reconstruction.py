@@ -70,7 +70,7 @@ def _reconstruct(session: Session, batch: Batch, source: Source, kept: Kept) -> 
         "psnr": psnr(x, shown).clamp(max=FINITE_PSNR),
         **({} if published is None else {"published_nll": published}),
     }
-    return {"indices": indices, **{name: value.double().cpu().numpy() for name, value in values.items()}}
+    return {"indices": indices, **{name: value.cpu().double().numpy() for name, value in values.items()}}
 
 
 def _by_layer(kl: list[Tensor], like: Tensor) -> Tensor:
