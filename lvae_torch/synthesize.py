@@ -113,10 +113,10 @@ def _metrics(session: Session, mode: str) -> dict[str, object]:
         if not is_out_of_memory(reason):
             raise
         options, device = session.options, session.processes.device
-        keys = ("batch_size", "chunk") if mode == "likelihood" else ("batch_size",)
+        keys = MODES[mode].at_once
         ways = " and ".join(f"{key} = {max(1, getattr(options, key) // 2)}" for key in keys)
         raise OutOfMemory(
-            f"There is not enough memory: {mode} takes {options.batch_size} images at once, and {device} has "
+            f"There is not enough memory: {mode} takes {getattr(options, keys[0])} images at once, and {device} has "
             f"{memory_of(device) / 2**30:.1f} GiB. Set [synthesis] {ways}, and repeat the command; finished parts stay."
         ) from reason
 

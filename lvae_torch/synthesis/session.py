@@ -123,6 +123,11 @@ class Session:
         indices = self.images.indices[b * size : (b + 1) * size]
         return indices, self.x_at(indices, "posterior", b)
 
+    def pieces(self, numbers: np.ndarray) -> list[np.ndarray]:
+        """Numbers (n,) of images in pieces of ``[synthesis] batch_size``, as many as one pass shall take."""
+        size = self.options.batch_size
+        return np.split(numbers, range(size, len(numbers), size))
+
     def passed(self, x: Tensor, indices: np.ndarray, source: Source) -> Output:
         """The model's pass over images x of the split at ``indices``; a conditional model is told their classes."""
         out: Output = self.model(x, self.of_images(source, indices))

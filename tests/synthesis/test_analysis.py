@@ -11,7 +11,9 @@ from PIL import Image
 
 from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.writing import DumpWriter
+from lvae_torch.errors import CfgError
 from lvae_torch.files import read_json
+from lvae_torch.models.contract import Model
 from lvae_torch.reporting.figures import draw_bars, draw_clouds, draw_curves, draw_unit_history
 from lvae_torch.synthesis.modes.analysis import two_principal_components
 from lvae_torch.synthesis.session import Session
@@ -81,6 +83,33 @@ def test_no_two_images_of_the_clouds_share_their_noise(tmp_path: Path, monkeypat
     synthesize(settings, ["analysis"])
     parts = [key for key in keys if key[0] == "classes"]
     assert len(set(parts)) == len(parts) > 1
+
+
+def test_no_pass_takes_more_images_than_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And in pieces an interpolation is the same picture."""
+    trained(tmp_path, labelled=True)
+    picture, pictures, taken = tmp_path / "runs/small/synthesis/interpolation/interpolation.png", [], list[int]()
+    forward = Model.forward
+
+    def counted(model: Model, x: Any, source: Any, n: int | None = None) -> Any:
+        taken.append(n or len(x))
+        return forward(model, x, source, n)
+
+    monkeypatch.setattr(Model, "forward", counted)
+    for size in (100, 4):
+        taken.clear()
+        synthesize(
+            small.settings(tmp_path, synthesis__batch_size=size), ["analysis", "interpolation", "reconstruction"]
+        )
+        pictures.append(np.asarray(Image.open(picture)).astype(int))
+    assert taken and max(taken) == 4
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_one_image_alone_is_not_interpolated(tmp_path: Path) -> None:
+    trained(tmp_path, labelled=False)
+    with pytest.raises(CfgError, match="between two images, and there is one"):
+        synthesize(small.settings(tmp_path, synthesis__limit=1), ["interpolation"])
 
 
 def test_figures_take_what_runs_give(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ class Mode:
     """Whether it reads the training split by default, instead of the validation split."""
     draws_codes: bool = False
     """Whether it uses ``[synthesis] prior_run``."""
+    at_once: tuple[str, ...] = ("batch_size",)
+    """The keys of ``[synthesis]`` that say how many images one pass takes, the first of them before all."""
 
 
 MODES: dict[str, Mode] = {
@@ -21,10 +23,10 @@ MODES: dict[str, Mode] = {
     "generation": Mode(reads_images=False, draws_codes=True),
     "encoding": Mode(reads_images=True),
     "decoding": Mode(reads_images=False),
-    "likelihood": Mode(reads_images=True),
+    "likelihood": Mode(reads_images=True, at_once=("batch_size", "chunk")),
     "analysis": Mode(reads_images=True),
     "interpolation": Mode(reads_images=True),
-    "layer_inspection": Mode(reads_images=False),
+    "layer_inspection": Mode(reads_images=False, at_once=("columns",)),
     "div_stats": Mode(reads_images=True, of_training=True),
     "progressive": Mode(reads_images=True),
     "compression": Mode(reads_images=True),

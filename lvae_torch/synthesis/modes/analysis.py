@@ -11,7 +11,7 @@ from lvae_torch.data.order import spread
 from lvae_torch.data.shapes import POINT
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.elbo.units import Units, UnitStatistics
-from lvae_torch.models.contract import of_classes
+from lvae_torch.models.contract import Likelihood, of_classes
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.reporting.figures import draw_bars, draw_clouds, draw_curves, draw_unit_history
 from lvae_torch.reporting.history import History
@@ -92,7 +92,7 @@ def _draw_classes(session: Session, labels: list[str]) -> list[str]:
     indices = session.images.indices
     chosen = indices[spread(len(indices), N_POINTS)]
     drawn = []
-    for j, part in enumerate(np.array_split(chosen, -(-len(chosen) // session.options.batch_size))):
+    for j, part in enumerate(session.pieces(chosen)):
         latents = session.passed(session.x_at(part, "classes", j), part, posterior_sample).latents
         drawn.append([latent.z.flatten(1).cpu() for latent in latents])
     clouds = {
@@ -132,18 +132,28 @@ def two_principal_components(z: Tensor) -> np.ndarray:
 
 
 def _draw_pictures(session: Session) -> None:
-    seed_everything("analysis pictures", session.options.seed)
-    at_full_width = prior_sample([1.0] * len(session.model.latent_shapes()))
     is_points = session.model.image_shape == POINT
     n_pictures = N_POINTS if is_points else N_PICTURES
-    drawn = of_classes(at_full_width, session.chosen(range(n_pictures)))
-    likelihood = session.model(None, drawn, n=n_pictures).likelihood
     indices = session.images.indices
-    shown_first = indices[spread(len(indices), n_pictures)]
-    x = session.x_at(shown_first, "analysis pairs")
-    if is_points:
-        save_point_samples(session.out / "samples.png", x, likelihood.sample(), likelihood.mean())
-    else:
-        save_shown(session.out / "samples.png", session.picture_of(likelihood), 10)
-    shown = session.picture_of(session.passed(x, shown_first, posterior_sample).likelihood)
+    chosen = indices[spread(len(indices), n_pictures)]
+    pairs = []
+    for piece in session.pieces(chosen):
+        x = session.x_at(piece, "analysis pairs", int(piece[0]))
+        pairs.append((x, session.picture_of(session.passed(x, piece, posterior_sample).likelihood)))
+    x, shown = (torch.cat(images) for images in zip(*pairs, strict=True))
     save_pairs(session.out / "reconstructions.png", x, shown, 10)
+    samples, picture = _samples(session, n_pictures), session.out / "samples.png"
+    if is_points:
+        drawn, means = (torch.cat(points) for points in zip(*((p.sample(), p.mean()) for p in samples), strict=True))
+        save_point_samples(picture, x, drawn, means)
+    else:
+        save_shown(picture, torch.cat([session.picture_of(likelihood) for likelihood in samples]), 10)
+
+
+def _samples(session: Session, n: int) -> Iterator[Likelihood]:
+    """p(x|z) of ``n`` draws from the prior at full width, a piece at a time."""
+    seed_everything("analysis pictures", session.options.seed)
+    source = prior_sample([1.0] * len(session.model.latent_shapes()))
+    for piece in session.pieces(np.arange(n)):
+        told = of_classes(source, session.chosen(piece.tolist()))
+        yield session.model(None, told, n=len(piece)).likelihood

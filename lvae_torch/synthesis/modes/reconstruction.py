@@ -131,7 +131,7 @@ def _save_pairs(session: Session, source: Source) -> None:
     indices = session.images.indices
     chosen = indices[spread(len(indices), session.options.pairs)]
     pairs = []
-    for piece in np.split(chosen, range(session.options.batch_size, len(chosen), session.options.batch_size)):
+    for piece in session.pieces(chosen):
         x = session.x_at(piece, "pairs", int(piece[0]))
         pairs.append((x, session.picture_of(session.passed(x, piece, source).likelihood)))
     x, shown = (torch.cat(images) for images in zip(*pairs, strict=True))
