@@ -10,7 +10,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -117,11 +117,12 @@ def open_archive(path: Path) -> Iterator[Archive]:
     Raises:
         DataError: naming the file, if it is missing, damaged or no archive.
     """
-    try:
-        with open(path, "rb") as file:
-            yield _opened(path, file)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    with ExitStack() as held:
+        try:
+            archive = _opened(path, held.enter_context(open(path, "rb")))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+        yield archive
 
 
 def _opened(path: Path, file: BinaryIO) -> Archive:

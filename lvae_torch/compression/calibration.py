@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lvae_torch.compression.latents import SCALED_REACH, Grid
-from lvae_torch.compression.pixels import proper
+from lvae_torch.compression.pixels import check_coded, proper
 from lvae_torch.distributions import DiagonalGaussian
 from lvae_torch.distributions.codes import CertainCodes
 from lvae_torch.elbo.bounds import elbo_terms
@@ -59,6 +59,7 @@ def calibrate(model: Model, x: Tensor) -> Calibration:
     """
     layers = _Layers()
     out = model(x, layers)
+    check_coded(out.likelihood)
     nelbo = float(elbo_terms(x, Output(proper(out.likelihood), out.latents)).nelbo.mean())
     if not math.isfinite(nelbo):
         raise CfgError(f"-ELBO of the first images is {nelbo}; such a model cannot compress.")

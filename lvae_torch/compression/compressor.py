@@ -25,6 +25,7 @@ from lvae_torch.compression.header import VERSION, GridRecord, Header
 from lvae_torch.compression.latents import Grid
 from lvae_torch.compression.rounding import Rounding
 from lvae_torch.data.order import spread
+from lvae_torch.distributed.place import float64_device
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.models.contract import Model
@@ -57,8 +58,10 @@ class Compressor:
         """Refuse what cannot be compressed without loss.
 
         Raises:
-            CfgError: if the model has no probability of pixel levels, or classes.
+            CfgError: if the model has no probability of pixel levels, or classes, or lies where there is no float64.
         """
+        if (device := device_of(self.model)) != float64_device(device):
+            raise CfgError(f"compression computes in float64, and {device} has none; add --set \"run.device='cpu'\".")
         if not self.model.in_bits:
             raise CfgError(
                 "the model's p(x|z) is no probability of pixel levels, so its images cannot be compressed without "

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lvae_torch.compression.index import Entry, ImageShape
-from lvae_torch.compression.pictures import Levels, as_mode, joined
+from lvae_torch.compression.pictures import Levels, as_mode, fit_pictures, joined
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.errors import DataError
@@ -42,8 +42,10 @@ def write_pictures(
     """A folder of PNG files; returns how many.
 
     Raises:
-        DataError: if there is something at ``folder``, or the images are not what was compressed.
+        DataError: if there is something at ``folder``, the images are no pictures, or not what was compressed.
     """
+    if shape[0] not in (1, 3) or not fit_pictures(n_levels):
+        raise DataError(f"images {shape} of {n_levels} levels make no PNG files; add --dump for a dump of them.")
     values, n_pictures = Levels(n_levels), 0
     with _put_in_place(folder) as aside:
         for entry, levels in assembled(groups, entries, shape):

@@ -24,6 +24,11 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 MOST_FILE = 2**29  # bytes of a picture file
 
 
+def fit_pictures(n_levels: int) -> bool:
+    """Whether values of 8 bits are cut into so many levels of one width: 2, 4, 8 .. 256."""
+    return n_levels <= 256 and not n_levels & (n_levels - 1)
+
+
 @dataclass(frozen=True)
 class Levels:
     """How values of 8 bits and a model's levels translate."""
@@ -31,7 +36,7 @@ class Levels:
     n_levels: int
 
     def __post_init__(self) -> None:
-        if self.n_levels > 256 or self.n_levels & (self.n_levels - 1):
+        if not fit_pictures(self.n_levels):
             raise CfgError(f"pictures have 2, 4, 8 .. 256 levels, but this model {self.n_levels}; compress a dump.")
 
     @property

@@ -19,6 +19,7 @@ from lvae_torch.compression.rounding import Rounding
 from lvae_torch.compression.stack import Coder, bits
 from lvae_torch.distributions import Bernoulli, DiscretizedLogistic, LogisticMixture
 from lvae_torch.distributions.categorical import Categorical
+from lvae_torch.distributions.coarse import CoarseLikelihood
 from lvae_torch.distributions.discretized_logistic import log_bin_mass
 from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import InOrder, Likelihood
@@ -26,6 +27,27 @@ from lvae_torch.models.likelihoods.row_slices import MakeLikelihood, Sliced
 
 MassBelow = Callable[[Tensor], Tensor]  # levels t, int64, -> P(level < t), float64, of the same shape; 0 < t < n_levels
 FLOOR = 2.0**-46  # mass added to each half: float64 cannot tell smaller ones from zero anyway
+
+
+CODED = Sliced | InOrder | Bernoulli | DiscretizedLogistic | LogisticMixture | Categorical
+
+
+def check_coded(likelihood: Likelihood) -> None:
+    """
+    Raises:
+        CfgError: if there are no masses of all pixel levels to code with.
+    """
+    if isinstance(likelihood, CODED):
+        return
+    if isinstance(likelihood, CoarseLikelihood):
+        raise CfgError(
+            f"p(x|z) is of {likelihood.n_levels} levels, but the images have {likelihood.n_levels_seen}, so they "
+            "cannot be compressed without loss. Train one with [model] likelihood_bits = 8."
+        )
+    raise CfgError(
+        f"{type(likelihood).__name__} is no probability of pixel levels, so nothing lossless can be coded with it; "
+        "choose a model whose likelihood is bernoulli, discretized_logistic or discretized_logistic_mixture."
+    )
 
 
 def proper(likelihood: Likelihood) -> Likelihood:
@@ -78,10 +100,8 @@ class PixelCode:
                 return self._mixture(self.rounding(likelihood), coder, levels)
             case Categorical():
                 return self._categorical(self.rounding(likelihood), coder, levels)
-        raise CfgError(
-            f"{type(likelihood).__name__} is no probability of pixel levels, so nothing lossless can be coded with it; "
-            "choose a model whose likelihood is bernoulli, discretized_logistic or discretized_logistic_mixture."
-        )
+        check_coded(likelihood)
+        raise AssertionError(f"{type(likelihood).__name__} is coded, but there is no code for it")
 
     def _rows(self, likelihood: Sliced, coder: Coder, levels: Tensor | None) -> Tensor:
         turns = likelihood.params.split(likelihood.rows, dim=2)

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
 from compression_cases import CASES, Array
 
 from lvae_torch.compression import chain as chain_room
-from lvae_torch.compression.archive import DIGEST, LENGTH, MAGIC
+from lvae_torch.compression import compressor as compressor_room
+from lvae_torch.compression.archive import DIGEST, LENGTH, MAGIC, open_archive
 from lvae_torch.compression.compressor import Compressor, Contents
 from lvae_torch.errors import CfgError, DataError
 
@@ -139,6 +141,25 @@ def test_a_density_cannot_compress() -> None:
     model.in_bits = False
     with pytest.raises(CfgError, match="p\\(x\\|z\\) is no probability of pixel levels"):
         Compressor(model, CASE.n_levels)
+
+
+def test_a_likelihood_that_does_not_see_all_levels_cannot_compress(tmp_path: Path) -> None:
+    model = small.residual((3, 8, 8), 256, likelihood_bits=5).eval()
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8))
+    with pytest.raises(CfgError, match=r"of 32 levels, but the images have 256.*likelihood_bits = 8"):
+        Compressor(model, 256).compress(Array(images), tmp_path / "a.lvz", Contents("a test"))
+    assert not (tmp_path / "a.lvz").exists()
+
+
+def test_a_device_without_float64_cannot_compress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compressor_room, "device_of", lambda model: torch.device("mps"))
+    with pytest.raises(CfgError, match=r"float64, and mps has none; add --set .run.device='cpu'"):
+        compressor()
+
+
+def test_errors_of_those_who_read_are_not_the_archives(archive: Path) -> None:
+    with pytest.raises(NotADirectoryError), open_archive(archive):
+        (archive / "below a file").write_text("")
 
 
 HOSTILE = [

@@ -100,6 +100,15 @@ def test_images_become_a_dump(tmp_path: Path) -> None:
     assert np.array_equal(split.gather(np.arange(9)).numpy().transpose(0, 3, 1, 2), levels)
 
 
+@pytest.mark.parametrize(("shape", "n_levels"), [((2, 8, 8), 256), ((1, 8, 8), 512), ((1, 8, 8), 3)])
+def test_images_that_make_no_pictures_are_offered_as_a_dump(
+    tmp_path: Path, shape: tuple[int, int, int], n_levels: int
+) -> None:
+    with pytest.raises(DataError, match=f"of {n_levels} levels make no PNG files; add --dump"):
+        write_pictures(tmp_path / "out", [], numbered(1, shape), shape, n_levels)
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_is_put_in_place_before_all_is_right(tmp_path: Path) -> None:
     def groups():  # type: ignore[no-untyped-def]
         yield np.zeros((2, *TILE), np.int64)
