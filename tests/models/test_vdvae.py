@@ -99,5 +99,6 @@ def test_fewer_bits_than_are_seen() -> None:
         options = Options(1, mixture={"bins": bins, "span": 248 / 127.5})
         likelihood = likelihood_head("discretized_logistic_mixture", 1, 32, options).likelihood(params)
         assert float(likelihood.log_prob(levels).exp().sum()) == pytest.approx(mass, abs=6e-4)
+        assert bool(VDVAESection(bins=bins).remark) is (mass > 1), "also if the images themselves have 5 bits"
         seen = CoarseLikelihood(likelihood, 32, 256)
         assert_close(seen.log_prob((8 * torch.arange(32).view(32, 1, 1, 1) + 7) / 255), likelihood.log_prob(levels))

@@ -15,7 +15,14 @@ from lvae_torch.distributions.logistic_mixture import Bins, eight_bit_span
 from lvae_torch.models.classes import UNCONDITIONAL, Classes, ConditionalSection
 from lvae_torch.models.efficient_vdvae.model import EfficientVDVAE, Style
 from lvae_torch.models.efficient_vdvae.stages import Cells, DownStage, UpStage
-from lvae_torch.models.likelihoods.heads import Head, LikelihoodName, Options, likelihood_head
+from lvae_torch.models.likelihoods.heads import (
+    MIXTURE,
+    OVERLAPPING_BINS,
+    Head,
+    LikelihoodName,
+    Options,
+    likelihood_head,
+)
 
 T = TypeVar("T")
 PerScale: TypeAlias = T | TupleOf[T]
@@ -23,7 +30,6 @@ PerScale: TypeAlias = T | TupleOf[T]
 PerStage: TypeAlias = T | TupleOf[T | TupleOf[T]]
 """The same, or for a scale a list with one value per stage, in the order of the pass."""
 Kernel = PositiveInt | tuple[PositiveInt, PositiveInt]
-MIXTURE = "discretized_logistic_mixture"
 
 
 class EfficientVDVAESection(ConditionalSection):
@@ -116,7 +122,7 @@ class EfficientVDVAESection(ConditionalSection):
 
     @property
     def remark(self) -> str:
-        return "bins overlap, as published: about 0.04 bits/dim too good with 5 bits" * (self.bins == "overlapping")
+        return OVERLAPPING_BINS * (self.bins == "overlapping")
 
     def misfits(self, image_shape: ImageShape, n_levels: int) -> Iterator[str]:
         yield from super().misfits(image_shape, n_levels)

@@ -17,6 +17,9 @@ from lvae_torch.models.likelihoods.gaussian_scales import FixedScale, LearnedSca
 from lvae_torch.models.likelihoods.row_slices import in_slices
 from lvae_torch.models.section import ModelSection
 
+MIXTURE = "discretized_logistic_mixture"
+OVERLAPPING_BINS = "bins overlap below 8 bits, as published: about 0.04 bits/dim too good with 5"
+"""The remark on a mixture whose masses add up to more than one."""
 GaussianStd = Positive | Literal["per_output", "learned", "optimal"]
 """How a Gaussian likelihood gets its standard deviation."""
 
@@ -98,7 +101,7 @@ LIKELIHOODS: dict[str, Kind] = {
     "gaussian": Kind(_gaussian, takes="any values", is_density=True),
     "recon_sse": Kind(_squared_error, is_density=True),
     "discretized_logistic": Kind(_discretized_logistic),
-    "discretized_logistic_mixture": Kind(_logistic_mixture),
+    MIXTURE: Kind(_logistic_mixture),
 }
 LikelihoodName = Annotated[str, AfterValidator(one_of(LIKELIHOODS))]
 
