@@ -158,7 +158,8 @@ class Opened:
         if seed is None:
             yield
             return
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        cards = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # torch seeds all of them
+        with torch.random.fork_rng(list(cards)):
             seed_everything("python", seed)
             yield
 
