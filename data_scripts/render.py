@@ -135,6 +135,8 @@ class Render:
         said: dict[str, object] = {"crop": self.box or self.crop, "resize": f"Pillow {self.resample}, anti-aliased"}
         if self.jpeg_before_resize:
             said["jpeg"] = "crop passed through JPEG, Pillow's default quality, before the resize"
+        if self.ink:
+            said["ink"] = "darker than 128 is 1, else 0"
         return {**said, **(self.view.description if self.view else {}), "pillow": PIL.__version__}
 
     @property
