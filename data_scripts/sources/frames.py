@@ -23,7 +23,8 @@ def by_frame(pictures: Pictures, view: View, account: Account) -> Pictures:
                 account.note(later, "frames behind the first of their picture, left out")
             named = {name: numbers[0]}
         elif len(named) > 1:
-            account.note(name, "of several frames, each taken")
+            account.n_seen += len(named) - 1
+            account.note(name, "of several frames, each a picture of its own")
         for inner, number in named.items():
             found.spans[inner] = Frame(span, number) if len(named) > 1 else span
             if name in pictures.labels:
