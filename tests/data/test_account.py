@@ -1,4 +1,4 @@
-"""The account's counts of own pictures: what it says was taken is what is in the dump, for pictures and for frames."""
+"""The account's counts of own pictures: what it says was taken is in the dump, for pictures and frames."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from test_images_recipe import make, noise, some, write_folder
 from test_own_pictures import account_of
-from upstream_pictures import encoded
+from upstream_pictures import encoded, write_zip
 
 from data_scripts.account import FILE, lines_of
 from lvae_torch.data.dump import Dump
@@ -56,3 +56,22 @@ def test_damaged_frames_count_as_pictures(tmp_path: Path) -> None:
     damaged = pages[:start] + bytes(length) + pages[start + length :]
     source = write_folder(tmp_path / "mine", {**some(["1.png"]), "pages.tif": damaged})
     assert counts(make(source, tmp_path, frames="all", valid=0, skip_damaged=1)) == (4, 3, {"damaged": 1})
+
+
+def test_a_damaged_picture_among_frames_is_left_out(tmp_path: Path) -> None:
+    """Also one whose place in the zip is damaged, so that not even its beginning can be read."""
+    files = {**some(["1.png", "2.png"]), "a.gif": moving(3)}
+    archive = write_zip(tmp_path / "mine.zip", files)
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"a.gif") - 30] ^= 0xFF  # of the header before it
+    archive.write_bytes(data)
+    for frames in (None, "first", "all"):
+        dump = make(archive, tmp_path, frames=frames, valid=0, skip_damaged=1)
+        assert counts(dump) == (3, 2, {"damaged": 1})
+
+
+def test_frames_stay_together_in_folders_of_any_name(tmp_path: Path) -> None:
+    files = {f"set #1/{name}.gif": moving(3) for name in "abcdefghij"}
+    dump = make(write_folder(tmp_path / "mine", files), tmp_path, frames="all")
+    train, valid = ({name.rpartition("#")[0] for name in dump.names(split)} for split in ("train", "valid"))
+    assert len(valid) == 1 and train | valid == set(files) and not train & valid
