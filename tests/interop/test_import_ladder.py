@@ -23,6 +23,7 @@ from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.elbo.passes import published_nll
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.hparams import load
+from lvae_torch.import_run import command
 from lvae_torch.interop.spatial_lvae_run import DUMPS, native_sections
 from lvae_torch.models.sources import posterior_mean
 from lvae_torch.runs.checkpoint import load_newest
@@ -82,6 +83,20 @@ def test_a_whole_output_folder_is_searched(tmp_path: Path) -> None:
     (theirs / "results" / "log.pkl").write_bytes(b"\x80\x03cboilr.utils.summarize\nHistory\nq\x00.")
     (theirs / "results" / "sample_10000.png").write_bytes(b"\x89PNG")
     assert checkpoint_in(import_it(tmp_path, theirs))["state"]["step"] == 30_000
+
+
+def test_home_and_variables_in_the_folder_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``[run] runs`` of any command, whose text the shell leaves alone inside quotes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WHERE", "elsewhere")
+    for runs, folder in (("~/runs", "home/runs"), ("$WHERE/runs", "elsewhere/runs")):
+        command([str(FOLDERS[0]), "--name", "taken", f"--set=run.runs='{runs}'", "--set=run.device=cpu"])
+        assert (tmp_path / folder / "taken" / "hparams.cfg").is_file()
+    for runs in ("$NOWHERE/runs", "${NOWHERE}/runs"):
+        with pytest.raises(CfgError, match=r"run\.runs: the environment variable NOWHERE of .* is not set"):
+            command([str(FOLDERS[0]), "--name", "taken", f"--set=run.runs='{runs}'"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "home"]
 
 
 class Trap:
