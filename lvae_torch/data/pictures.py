@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lvae_torch.data.crop import Box, middle
 from lvae_torch.data.deep import Ends, RangeError, as_bytes, deep_grey, has_deep_colours, is_deep, put_transparency
 from lvae_torch.errors import DataError
 
@@ -28,7 +29,7 @@ class PictureFit:
 
     image_shape: ImageShape
     """(C, H, W)."""
-    box: tuple[int, int, int, int] | None = None
+    box: Box | None = None
     """(left, top, right, bottom), where the picture is large enough for it."""
     stretch: bool = False
     """Take the whole picture, whatever its proportions; else the largest part of the image's, in the middle."""
@@ -130,18 +131,14 @@ class PictureFit:
             return ground.convert("RGB")
         return picture if picture.mode in ("L", "RGB") else picture.convert("L" if picture.mode == "1" else "RGB")
 
-    def _box(self, width: int, height: int) -> tuple[int, int, int, int]:
+    def _box(self, width: int, height: int) -> Box:
         if self.box and self.box[2] <= width and self.box[3] <= height:
             return self.box
         if self.stretch:
             return 0, 0, width, height
-        _, to_height, to_width = self.image_shape
-        scale = min(height / to_height, width / to_width)
-        h, w = max(1, round(to_height * scale)), max(1, round(to_width * scale))
-        top, left = round((height - h) / 2), round((width - w) / 2)
-        return left, top, left + w, top + h
+        return middle(height, width, self.image_shape[1:])
 
-    def _told(self, width: int, height: int, box: tuple[int, int, int, int], grey: bool) -> str:
+    def _told(self, width: int, height: int, box: Box, grey: bool) -> str:
         _, to_height, to_width = self.image_shape
         cropped = "" if box == (0, 0, width, height) else f"cropped to {box[2] - box[0]} x {box[3] - box[1]}, "
         scaled = "" if (box[2] - box[0], box[3] - box[1]) == (to_width, to_height) else f"scaled ({self.resample}) to "
