@@ -16,7 +16,8 @@ class Account:
     """Counts by reason, each with its names. Nothing that was seen may be missing from it."""
 
     n_seen: int = 0
-    """Files, members of archives or rows of tables; a folder that was not entered counts as one."""
+    """Files, members of archives or rows of tables; a folder that was not entered counts as one, and so does each frame
+    that is a picture of its own."""
     left_out: dict[str, list[str]] = field(default_factory=dict)
     """Names by reason."""
     notes: dict[str, list[str]] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """Pictures and other files inside zips, tars and folders, read one by one: nothing is ever unpacked to disk."""
 
+import lzma
 import re
 import stat
 import struct
@@ -26,7 +27,7 @@ ALWAYS_ALLOWED = 2**30  # bytes that a small archive may hold all the same
 PICTURES = {"png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"}
 DAMAGE = (
     *(OSError, EOFError, KeyError, ValueError, NotImplementedError, RuntimeError, SyntaxError, TokenError),
-    *(zipfile.BadZipFile, zlib.error, struct.error, tarfile.TarError, BadFileError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tarfile.TarError, BadFileError),
 )
 """What damaged files make the libraries raise."""
 

@@ -114,8 +114,9 @@ def _groups(names: Sequence[str], pictures: Pictures, by: str, account: Account)
     if by:
         account.splits["grouped_by"] = by
         return groups_of(names, by)
-    has_frames = any(isinstance(pictures.span(name), Frame) for name in names)
-    return [name.partition("#")[0] for name in names] if has_frames else None
+    are_frames = [isinstance(pictures.span(name), Frame) for name in names]
+    groups = [name.rpartition("#")[0] if is_frame else name for name, is_frame in zip(names, are_frames, strict=True)]
+    return groups if any(are_frames) else None
 
 
 def _tell_of_crossing_groups(splits: Mapping[str, Sequence[str]], by: str, account: Account) -> None:

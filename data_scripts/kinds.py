@@ -68,6 +68,8 @@ _MAGIC = (
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
     (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "HEIF"
 )
+_BMP_HEADERS = [bytes([size]) for size in (12, 40, 52, 56, 64, 108, 124)]
+"""Bytes of a BMP's second header, of each version that Pillow reads."""
 CONTAINER_ENDINGS = re.compile(
     r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz)|npy|npz|h5|hdf5|parquet|arrow|feather|lmdb|mdb)$", re.IGNORECASE
 )
@@ -83,7 +85,7 @@ def kind_of(head: bytes) -> str:
         return "WEBP"
     if head[4:8] == b"ftyp":
         return _BRANDS.get(head[8:12], "")
-    if head[:2] == b"BM" and head[6:10] == bytes(4) and head[14:15] in (b"\x0c", b"\x28", b"\x6c", b"\x7c"):
+    if head[:2] == b"BM" and head[6:10] == bytes(4) and head[14:15] in _BMP_HEADERS:
         return "BMP"
     if re.match(rb"P[1-7]\s", head):
         return "PPM"

@@ -29,6 +29,10 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+Chosen = Mapping[str, tuple[Archive, Sequence[str]]]
+"""Archive and names in order, of each split."""
+
+
 @dataclass(frozen=True)
 class PictureDump:
     """A dump made of picture files."""
@@ -42,7 +46,7 @@ class PictureDump:
     """Filled with what became of each picture, and kept in the dump."""
     labels: Labels = field(default_factory=Labels)
 
-    def write(self, archives: Mapping[str, tuple[Archive, Sequence[str]]]) -> str:
+    def write(self, archives: Chosen) -> str:
         """Write the dump, splits given as archive and names in order; returns its name.
 
         Raises:
@@ -56,6 +60,7 @@ class PictureDump:
             split: (archive, [names[i] for i in request.chosen(len(names))])
             for split, (archive, names) in archives.items()
         }
+        self._leave_out_others(archives, chosen)
         spans = {s: {listed(name): archive.span(name) for name in names} for s, (archive, names) in chosen.items()}
         provenance = {**self.provenance, "pictures": _fingerprint(spans), **self.render.description}
 
@@ -71,6 +76,16 @@ class PictureDump:
                 self._write_split(writer, ledger, pool, split, archive, names, spans)
             self._tell(writer, ledger, spans)
         return writer.dataset
+
+    def _leave_out_others(self, archives: Chosen, chosen: Chosen) -> None:
+        """Account for the pictures that ``--limit`` leaves out."""
+        if self.account is None:
+            return
+        for split, (_, names) in archives.items():
+            kept = set(chosen[split][1])
+            for name in names:
+                if name not in kept:
+                    self.account.drop(listed(name), "beyond --limit")
 
     def _write_split(
         self,

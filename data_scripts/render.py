@@ -15,6 +15,7 @@ import numpy as np
 from data_scripts.rows import Readable, Value
 from data_scripts.spans import BadFileError
 from data_scripts.viewing import UndecidedError, View
+from lvae_torch.data.crop import Box, middle
 
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 MAX_PIXELS = 2**26  # of a picture; more is taken for a decompression bomb
@@ -29,7 +30,7 @@ class Render:
     channels: int = 3
     crop: Literal["none", "centre", "box"] = "none"
     """The largest part of the result's proportions in the middle, or ``box``."""
-    box: tuple[int, int, int, int] | None = None
+    box: Box | None = None
     """(left, top, right, bottom)."""
     resample: Resample = "bilinear"
     needs: tuple[int, int] | None = None
@@ -116,13 +117,9 @@ class Render:
         image = np.asarray(picture.convert(mode)).reshape(height, width, self.channels)
         return (image < 128).astype(np.uint8) if self.ink else image
 
-    def _box(self, height: int, width: int) -> tuple[int, int, int, int] | None:
+    def _box(self, height: int, width: int) -> Box | None:
         if self.crop == "centre":
-            scale = min(height / self.size[0], width / self.size[1])
-            h, w = round(self.size[0] * scale), round(self.size[1] * scale)
-            # Half a pixel is rounded as torchvision's CenterCrop does it.
-            top, left = round((height - h) / 2), round((width - w) / 2)
-            return left, top, left + w, top + h
+            return middle(height, width, self.size)
         if self.box and (self.box[2] > width or self.box[3] > height):
             raise BadFileError(f"{height} x {width} pixels, too few for the crop {self.box}")
         return self.box
@@ -135,6 +132,8 @@ class Render:
         said: dict[str, object] = {"crop": self.box or self.crop, "resize": f"Pillow {self.resample}, anti-aliased"}
         if self.jpeg_before_resize:
             said["jpeg"] = "crop passed through JPEG, Pillow's default quality, before the resize"
+        if self.ink:
+            said["ink"] = "darker than 128 is 1, else 0"
         return {**said, **(self.view.description if self.view else {}), "pillow": PIL.__version__}
 
     @property

@@ -19,6 +19,7 @@ from data_scripts.damage import damage_in, strict_jpeg
 from data_scripts.float_tiff import FloatTiff, tifffile
 from data_scripts.kinds import HEAD, kind_of
 from data_scripts.spans import BadFileError
+from lvae_torch.data.deep import Ends, RangeError, as_bytes, deep_grey, has_deep_colours, is_deep, put_transparency
 
 Frames = Literal["", "first", "all"]
 FORMATS = {"JPEG", "PNG", "GIF", "TIFF", "WEBP", "AVIF", "HEIF", "BMP", "JPEG2000", "PPM", "PSD", "QOI", "DDS"}
@@ -39,7 +40,7 @@ class View:
 
     background: tuple[int, int, int] = (255, 255, 255)
     """What transparent pixels lie on."""
-    range: tuple[float, float] | None = None
+    range: Ends | None = None
     """Values that become 0 and 255, of pixels that have more than 8 bits; None: the type's own."""
     frames: Frames = ""
     """Which frames of a picture that has several; "" refuses such."""
@@ -121,14 +122,13 @@ class View:
     def _shown(self, picture: Any, data: bytes, frame: int, notes: list[str], least: int) -> Any:
         from PIL import Image
 
-        is_deep, keeps_8 = picture.mode.startswith(("I", "F")), _many_bits(picture)
-        if is_deep or keeps_8:
+        keeps_8 = has_deep_colours(picture)
+        if is_deep(picture) or keeps_8:
             notes.append("of more than 8 bits a colour, scaled to 8: see range")
-        if is_deep or (keeps_8 and self.range is not None):
+        if is_deep(picture) or (keeps_8 and self.range is not None):
             levels = _all_bits(picture, data, frame)
             pixels = self._picture(levels, notes)
-            if isinstance(clear := picture.info.get("transparency"), int):  # of a grey PNG
-                pixels.putalpha(Image.fromarray(np.where(levels == clear, np.uint8(0), np.uint8(255))))
+            put_transparency(pixels, picture, levels)
             return self._composed(_turned(pixels, picture), notes)
         is_jpeg = picture.format in ("JPEG", "MPO")
         if is_jpeg and least and picture.width * picture.height > MAX_PIXELS:
@@ -165,34 +165,14 @@ class View:
 
     def _as_bytes(self, pixels: np.ndarray, notes: list[str]) -> np.ndarray:
         """Numbers of any kind as uint8."""
-        if pixels.dtype == np.bool_:
-            return pixels.astype(np.uint8) * np.uint8(255)
-        if self.range is None:
-            if pixels.dtype == np.uint8:
-                return pixels
-            if pixels.dtype == np.uint16:
-                if int(pixels.max()) < 2**14:
-                    notes.append("of 16 bits, of which less than a quarter of the range is used: see --range")
-                return (pixels >> 8).astype(np.uint8)
-            if pixels.dtype.kind != "f":
-                raise UndecidedError(
-                    f"pixels of {pixels.dtype}. Say which values are black and white: --range LOW:HIGH"
-                )
-        elif pixels.dtype == np.uint8:
-            return pixels
-        low, high = self.range or (0.0, 1.0)
-        if not np.isfinite(pixels).all():
+        if self.range is None and pixels.dtype == np.uint16 and int(pixels.max()) < 2**14:
+            notes.append("of 16 bits, of which less than a quarter of the range is used: see --range")
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise BadFileError("has pixels that are not finite")
-        least, most = float(pixels.min()), float(pixels.max())
-        if least < low or most > high:
-            raise UndecidedError(
-                f"has values from {least:g} to {most:g}, outside of {low:g} to {high:g}. Say which are black and "
-                "white: --range LOW:HIGH"
-            )
-        levels = np.empty(pixels.shape, np.uint8)
-        for row in range(len(pixels)):  # one by one, for a large picture of doubles would take gigabytes
-            levels[row] = ((pixels[row].astype(np.float64) - low) * (255 / (high - low))).round()
-        return levels
+        try:
+            return as_bytes(pixels, self.range)
+        except RangeError as error:
+            raise UndecidedError(f"{error}. Say which values are black and white: --range LOW:HIGH") from error
 
 
 def frame_numbers(picture: Any) -> list[int]:
@@ -240,12 +220,6 @@ def _register_heif() -> None:
     pillow_heif.register_heif_opener()
 
 
-def _many_bits(picture: Any) -> bool:
-    """Whether Pillow keeps only the upper 8 bits of a colour picture's 16."""
-    kinds = [tile[-1] if isinstance(tile[-1], str) else str(next(iter(tile[-1] or ("",)))) for tile in picture.tile]
-    return picture.mode in ("RGB", "RGBA", "LA") and any(";16" in kind for kind in kinds)
-
-
 def _all_bits(picture: Any, data: bytes, frame: int) -> np.ndarray:
     """Pixels with all their bits: (H, W) or (H, W, C)."""
     if picture.format == "TIFF" and (picture.mode in ("RGB", "RGBA") or isinstance(picture, FloatTiff)):
@@ -259,12 +233,7 @@ def _all_bits(picture: Any, data: bytes, frame: int) -> np.ndarray:
         raise UndecidedError(
             f"a {picture.format} of 16 bits a colour, of which 8 are read: give no --range, or save TIFFs"
         )
-    pixels = np.asarray(picture)
-    if picture.mode == "I" and picture.format in ("PPM", "PNG"):  # 16 bits in a wider type
-        pixels = pixels.astype(np.uint16)
-    if picture.format == "TIFF" and picture.tag_v2.get(262) == 0 and pixels.dtype.kind == "u":  # white is zero
-        pixels = np.iinfo(pixels.dtype).max - pixels
-    return pixels.astype(pixels.dtype.newbyteorder("="))
+    return deep_grey(picture)
 
 
 def _turned(pixels: Any, picture: Any) -> Any:

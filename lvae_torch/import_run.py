@@ -27,7 +27,7 @@ from lvae_torch.cfg.expressions import evaluate
 from lvae_torch.cfg.reader import parse_overrides
 from lvae_torch.data.run_data import described_images, make_preprocess, open_dump
 from lvae_torch.errors import CfgError, DataError, say
-from lvae_torch.files import make_folder
+from lvae_torch.files import expanded, make_folder
 from lvae_torch.hparams import Settings, keep_settings, load_text, to_cfg
 from lvae_torch.importing.checkpoint import as_checkpoint
 from lvae_torch.importing.published import Published, check_seen, published_models, record_seen
@@ -71,9 +71,16 @@ def command(argv: Sequence[str]) -> None:
 
 
 def _folder_of_runs(overrides: Sequence[str]) -> Path:
-    """Where the run is to lie, which is known before its settings are."""
+    """Where the run is to lie, which is known before its settings are.
+
+    Raises:
+        CfgError: if it names a variable that is not set.
+    """
     entry = parse_overrides(overrides).get(("run", "runs"))
-    runs = Path("runs" if entry is None else str(evaluate(entry.text)))
+    try:
+        runs = Path("runs" if entry is None else expanded(str(evaluate(entry.text))))
+    except ValueError as error:
+        raise CfgError(f"--set run.runs: {error}. Give the folder of all runs.") from error
     make_folder(runs)
     return runs
 

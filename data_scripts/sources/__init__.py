@@ -130,11 +130,8 @@ def _contained(path: Path, name: str, span: Span, place: Place, levels: int) -> 
     """What a file in a folder or an archive holds; out of an archive it is copied first."""
     if not span.is_zipped and span.offset == 0 and Path(span.path).name == Path(name).name:
         return _in_file(Path(span.path), place, levels)
-    target = place.unpacked(f"{path}/{name}")
     try:
-        with open(target, "wb") as file:
-            for piece in span.pieces():
-                file.write(piece)
+        target = place.unpack(f"{path}/{name}", span.pieces())
     except BadFileError as error:
         raise DataError(f"{path}: {name}: {error}. Get the file again.") from error
     return _in_file(target, place, levels)

@@ -5,10 +5,9 @@ import gzip
 import lzma
 import posixpath
 import re
-import shutil
 import tarfile
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
@@ -113,18 +112,20 @@ def unpacked_tar(path: Path, place: Place) -> Path:
     Raises:
         DataError: if it is no tar, damaged, or grows beyond all measure or the disk.
     """
-    target = place.unpacked(f"{path}.tar")
-    most = most_unpacked(path)
+    return place.unpack(f"{path}.tar", _chunks(path))
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """What a compressed tar unpacks to, a part at a time."""
+    size, most = 0, most_unpacked(path)
     opened: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
     with open(path, "rb") as file:
         opener = opened[file.read(2)]
-    with reading(path), opener(path, "rb") as packed, open(target, "wb") as plain_tar:
-        size = 0
+    with reading(path), opener(path, "rb") as packed:
         while chunk := packed.read(CHUNK):
             size += len(chunk)
-            if size > min(most, shutil.disk_usage(place.folder).free + size):
-                raise DataError(f"{path}: unpacks to more than {size:,} bytes. Make room, or unpack it yourself.")
+            if size > most:
+                raise DataError(f"{path}: unpacks to more than {most:,} bytes. Unpack it yourself, if you trust it.")
             if size == len(chunk) and chunk[257:262] != b"ustar" and not tarfile.is_tarfile(path):
                 raise DataError(f"{path}: packed, but no tar inside. Unpack it, and give what comes out as --source.")
-            plain_tar.write(chunk)
-    return target
+            yield chunk

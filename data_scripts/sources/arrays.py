@@ -1,16 +1,15 @@
 """Pictures as arrays: ``.npy``, ``.npz`` and HDF5."""
 
 import re
-import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_scripts.archives import most_unpacked, reading
+from data_scripts.archives import CHUNK, most_unpacked, reading
 from data_scripts.rows import Row, bytes_of
 from data_scripts.sources.found import Pictures, Place, labels_of, need, one_of
 from data_scripts.splits import split_of
@@ -187,11 +186,13 @@ def _npy_head(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], n
 
 def _unpacked(path: Path, member: str, place: Place) -> Path:
     """An array of a ``.npz`` as a file of its own."""
-    target = place.unpacked(f"{path}/{member}")
+    return place.unpack(f"{path}/{member}", _pieces(path, member))
+
+
+def _pieces(path: Path, member: str) -> Iterator[bytes]:
     with reading(path, member), zipfile.ZipFile(path) as archive, archive.open(member) as packed:
         size = archive.getinfo(member).file_size
-        if size > min(shutil.disk_usage(place.folder).free, most_unpacked(path)):
-            raise DataError(f"{path}: {member} unpacks to {size:,} bytes. Make room, or unpack it yourself.")
-        with open(target, "wb") as file:
-            shutil.copyfileobj(packed, file, 2**20)
-    return target
+        if size > most_unpacked(path):
+            raise DataError(f"{path}: {member} unpacks to {size:,} bytes. Unpack it yourself, if you trust it.")
+        while piece := packed.read(CHUNK):
+            yield piece

@@ -1,8 +1,10 @@
 """What readers of sources give: pictures by name, and what the source itself says of them."""
 
+import errno
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +69,26 @@ class Place:
         """Where ``what``, a name with slashes, goes when it is unpacked; others may end like it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f"{hashlib.sha256(os.fsencode(what)).hexdigest()[:16]}_{what.rpartition('/')[2][-100:]}"
+
+    def unpack(self, what: str, pieces: Iterable[bytes]) -> Path:
+        """Write ``pieces``, which ``what`` unpacks to, into a file of their own; returns its path.
+
+        Raises:
+            DataError: if there is no room for them, or they cannot be written; what ``pieces`` raises, too.
+        """
+        target = self.unpacked(what)
+        try:
+            with open(target, "wb") as file:
+                for piece in pieces:
+                    if len(piece) > shutil.disk_usage(self.folder).free:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    file.write(piece)
+        except OSError as error:
+            raise DataError(
+                f"{target}: cannot be written ({error.strerror}), where {what} is unpacked. Make room there, or unpack "
+                "it yourself, and give what comes out as --source."
+            ) from error
+        return target
 
 
 def need(extra: str, module: str, what: Path) -> DataError:

@@ -23,7 +23,8 @@ def by_frame(pictures: Pictures, view: View, account: Account) -> Pictures:
                 account.note(later, "frames behind the first of their picture, left out")
             named = {name: numbers[0]}
         elif len(named) > 1:
-            account.note(name, "of several frames, each taken")
+            account.n_seen += len(named) - 1
+            account.note(name, "of several frames, each a picture of its own")
         for inner, number in named.items():
             found.spans[inner] = Frame(span, number) if len(named) > 1 else span
             if name in pictures.labels:
@@ -47,9 +48,9 @@ def _may_move(head: bytes) -> bool:
 def _frames(span: Readable, name: str, pictures: Pictures, view: View) -> list[int]:
     """Numbers of the frames; a damaged picture counts as one, and is told of where it is decoded."""
     with reading(pictures.path, name):
-        if not _may_move(span.head(HEAD)):
-            return [0]
         try:
+            if not _may_move(span.head(HEAD)):
+                return [0]
             with any_size(), opened(span.read(view.max_bytes)) as picture:  # type: ignore[arg-type]
                 return frame_numbers(picture)
         except (BadFileError, OSError, ValueError, SyntaxError, EOFError):

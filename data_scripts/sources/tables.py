@@ -9,7 +9,7 @@ from data_scripts.archives import reading
 from data_scripts.rows import Row, arrow_batches, pixel_dtype
 from data_scripts.sources.found import Pictures, Place, labels_of, need, one_of
 from lvae_torch.errors import DataError
-from lvae_torch.files import read_json
+from lvae_torch.files import known_of, read_json
 
 IMAGE_COLUMNS = ("image", "img", "picture", "photo", "pixels", "jpg", "png")
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "fine_label", "cls", "y")
@@ -41,30 +41,36 @@ def in_arrow(path: Path, place: Place, name: str = "") -> Pictures:
 
 def is_saved_dataset(folder: Path) -> bool:
     """Whether Hugging Face's ``save_to_disk`` wrote a folder: of one dataset, or of one for each split."""
-    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+    return bool(_saved_splits(folder)) or "_data_files" in known_of(folder / "state.json")
 
 
 def in_saved_dataset(folder: Path, place: Place) -> Pictures:
     """All splits of such a folder."""
     found = Pictures(folder)
-    if (folder / "dataset_dict.json").is_file():
-        for split in read_json(folder / "dataset_dict.json")["splits"]:
-            if "/" in split or split.startswith("."):
-                raise DataError(f"{folder}: a split called {split!r}. Get the set from elsewhere.")
-            found.add(_one_saved(folder / split, place), prefix=f"{split}/")
-        return found
-    found.add(_one_saved(folder, place))
+    splits = _saved_splits(folder)
+    for split in splits:
+        if "/" in split or split.startswith("."):
+            raise DataError(f"{folder}: a split called {split!r}. Get the set from elsewhere.")
+        found.add(_one_saved(folder / split, place), prefix=f"{split}/")
+    if not splits:
+        found.add(_one_saved(folder, place))
     return found
+
+
+def _saved_splits(folder: Path) -> Sequence[str]:
+    """What ``dataset_dict.json`` names; nothing where there is none, or one of another program."""
+    splits = known_of(folder / "dataset_dict.json").get("splits")
+    return splits if isinstance(splits, list) and all(isinstance(split, str) for split in splits) else ()
 
 
 def _one_saved(folder: Path, place: Place) -> Pictures:
     state, found = read_json(folder / "state.json"), Pictures(folder)
-    if state.get("_indices_data_files"):
-        raise DataError(f"{folder}: a selection of other files. Save it with flatten_indices().save_to_disk(...).")
     try:
         files = [str(entry["filename"]) for entry in state["_data_files"]]
     except (KeyError, TypeError) as error:
         raise DataError(f"{folder}/state.json: names no files of data. Save the set again.") from error
+    if state.get("_indices_data_files"):
+        raise DataError(f"{folder}: a selection of other files. Save it with flatten_indices().save_to_disk(...).")
     for file in files:
         if Path(file).name != file:
             raise DataError(f"{folder}/state.json: names a file outside of its folder. Get the set from elsewhere.")

@@ -1,5 +1,6 @@
-"""Who may ask: pages of this server alone. Any page of the web can send requests to 127.0.0.1 by a person's browser.
+"""Which pages may ask: those of this server. Any page of the web can send requests to 127.0.0.1 by a person's browser.
 
+It keeps out no program on this machine, whoever's it is: there is no password.
 A name of the web may also lead to 127.0.0.1 (DNS rebinding), so the name in the address must be the loopback's own.
 """
 

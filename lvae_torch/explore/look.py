@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from lvae_torch.files import finite
 from lvae_torch.reporting.grids import PADDING, SMALL, image_grid
 from lvae_torch.reporting.plane import BOTTOM, LEFT, RIGHT, SIDE, TOP, Bounds, Clouds, plane_picture
 
@@ -66,20 +66,8 @@ class Look:
             }
             for shown in self.pictures
         ]
-        numbers = _finite(self.numbers)
+        numbers = finite(self.numbers)
         return {"pictures": pictures, "numbers": numbers, "lines": self.lines, "class": identity.get("class")}
-
-
-def _finite(value: Any) -> Any:
-    """The same without numbers that JSON does not know, which become None."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case Mapping():
-            return {key: _finite(inner) for key, inner in value.items()}
-        case list():
-            return [_finite(inner) for inner in value]
-    return value
 
 
 def sheet(name: str, x: Tensor, columns: int, alt: str, labels: Sequence[str] = ()) -> Shown:

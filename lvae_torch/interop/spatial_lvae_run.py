@@ -25,10 +25,13 @@ DUMPS = {
     "cifar10": ("cifar10", (3, 32, 32), "discr_log_mix"),
     "svhn": ("svhn", (3, 32, 32), "discr_log_mix"),
     "celeba": ("celeba64_addtt", (3, 64, 64), "discr_log_mix"),
-    "multi_dsprites_binary_rgb": ("multi_dsprites", (3, 64, 64), "bernoulli"),
-    "multi_mnist_binary": ("multi_mnist", (1, 64, 64), "bernoulli"),
+    "multi_dsprites_binary_rgb": ("multi_dsprites_published", (3, 64, 64), "bernoulli"),
+    "multi_mnist_binary": ("multi_mnist_published", (1, 64, 64), "bernoulli"),
 }
-"""Its data sets: our dump, the shape of an image, and the likelihood where the flags name none."""
+"""Its data sets: our dump, the shape of an image, and the likelihood where the flags name none.
+
+Scenes it reads from addtt's own files, so the dumps are those of the files, not of scenes drawn anew.
+"""
 STEP = re.compile(r"model_(\d{1,12})\.pt")
 Sections = dict[str, dict[str, Any]]
 

@@ -1,5 +1,6 @@
 """``python -m data_scripts images``: anyone's pictures, in any folder or archive; and CelebA's list of pictures."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,17 @@ def test_pictures_of_all_modes_and_shapes_go_together(tmp_path: Path) -> None:
     assert np.array_equal(images["1.jpg"], np.asarray(wanted))
     wanted = Image.fromarray(image).convert("L").crop((7, 0, 23, 20)).resize((8, 10), Image.Resampling.BILINEAR)
     assert np.array_equal(images["2.png"], np.repeat(np.asarray(wanted)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("size", [12, 40, 52, 56, 64, 108, 124])
+def test_bmps_of_all_versions_are_read(tmp_path: Path, size: int) -> None:
+    """As Windows and OS/2 write them, by hand: 24 bits, the lowest row first, blue before green and red."""
+    image = noise(8, 8)
+    head = struct.pack("<IHHHH", 12, 8, 8, 1, 24) if size == 12 else struct.pack("<IiiHH", size, 8, 8, 1, 24)
+    pixels = image[::-1, :, ::-1].tobytes()
+    start = struct.pack("<2sIII", b"BM", 14 + size + len(pixels), 0, 14 + size)
+    make(write_folder(tmp_path / "mine", {"1.bmp": start + head.ljust(size, b"\0") + pixels}), tmp_path, valid=0)
+    assert np.array_equal(contents(tmp_path, "x")["train"].images[0], image)
 
 
 def test_grey_squashed_and_filtered(tmp_path: Path) -> None:

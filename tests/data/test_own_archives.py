@@ -11,6 +11,7 @@ from test_images_recipe import make, noise, some, write_folder
 from test_own_pictures import account_of, images_of
 from upstream_pictures import encoded, write_tar, write_zip
 
+from data_scripts.sources.found import Place
 from lvae_torch.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("at_once")
@@ -79,3 +80,43 @@ def test_what_must_be_unpacked_first_is_told(tmp_path: Path) -> None:
     dump = make(write_folder(tmp_path / "mine", {**some(["1.png"]), **files}), tmp_path, valid=0)
     told = {entry["first"][0]: why for why, entry in account_of(dump)["left_out"].items()}
     assert "unpack it" in told["a.7z"] and "unpack them" in told["b.png.gz"] and "convert it" in told["c.dcm"]
+
+
+KINDS = ["tar.gz", "tar.xz", "tar.bz2", "npz", "tar.gz in a zip"]
+
+
+def packed(path: Path, kind: str) -> Path:
+    """An archive whose pictures must be unpacked first: three of noise, 360 KB in all."""
+    source = path / "mine"
+    if kind == "npz":
+        np.savez(f"{source}.npz", images=np.stack([noise(200, 200, k) for k in range(3)]))
+        return Path(f"{source}.npz")
+    source.mkdir()
+    files = {f"{k}.png": encoded(noise(200, 200, k)) for k in range(3)}
+    mode = {"tar.gz": "gztar", "tar.xz": "xztar", "tar.bz2": "bztar"}[kind.partition(" ")[0]]
+    archive = Path(shutil.make_archive(str(source), mode, write_folder(source, files)))
+    return write_zip(path / "mine.zip", {archive.name: archive.read_bytes()}) if "zip" in kind else archive
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["little room", "no room"])
+def test_a_full_disk_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, how: str) -> None:
+    """Told before the last room is taken, or by the disk itself, which here is one that is always full."""
+    source = packed(tmp_path, kind)
+    usage = shutil.disk_usage(tmp_path)._replace(free=5_000 if how == "little room" else 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    if how == "no room":
+        monkeypatch.setattr(Place, "unpacked", lambda self, what: Path("/dev/full"))
+    with pytest.raises(DataError, match=r"cannot be written \(No space left.*mine.* is unpacked\. Make room") as told:
+        make(source, tmp_path)
+    assert "damaged" not in str(told.value)
+    assert not (tmp_path / ".raw" / "images" / "unpacked").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_is_told_where_something_is_unpacked(tmp_path: Path, kind: str) -> None:
+    source = packed(tmp_path, kind)
+    data, half = source.read_bytes(), source.stat().st_size // 2
+    source.write_bytes(data[:half] + bytes(64) + data[half + 64 :])
+    with pytest.raises(DataError, match=r"mine.*damaged"):
+        make(source, tmp_path)

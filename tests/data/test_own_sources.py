@@ -105,6 +105,15 @@ def test_arrays_and_tables_keep_every_pixel_and_label(tmp_path: Path, lay_out: C
     assert sum(entry["count"] for entry in left_out.values()) == (lay_out is lmdb_of_files)
 
 
+@pytest.mark.parametrize("name", ["state.json", "dataset_dict.json"])
+@pytest.mark.parametrize("text", ['{"cursor": 5}', "[1]", "5", "{", "", '{"splits": [1]}', '{"splits": "train"}'])
+def test_notes_of_other_programs_beside_pictures_are_no_dataset(tmp_path: Path, name: str, text: str) -> None:
+    source = write_folder(tmp_path / "mine", {"a.png": PNGS[0], name: text.encode()})
+    dump = make(source, tmp_path / "dumps", valid=0)
+    assert dump.names("train") == ["a.png"]
+    assert dump.provenance["account"]["left_out"] == {"no pictures (.json)": {"count": 1, "first": [name]}}
+
+
 @pytest.mark.parametrize("how", ["cut off", "zeros"])
 def test_damaged_lmdb_is_told(tmp_path: Path, how: str) -> None:
     """Rather than the process being ended by a signal, as reading beyond a mapped file does."""

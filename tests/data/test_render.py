@@ -1,5 +1,7 @@
 """From the bytes of a picture to the pixels of a dump: against slices and sums by hand, torchvision, and Pillow."""
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +15,7 @@ from upstream_pictures import decoded, encoded
 from data_scripts import render
 from data_scripts.render import Render
 from data_scripts.spans import BadFileError
+from lvae_torch.data.pictures import PictureFit
 
 
 def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -102,6 +105,25 @@ def test_the_centre_has_the_proportions_asked_for(
 ) -> None:
     image = noise(height, width)
     assert abs(Render(to, crop="centre")(encoded(image)) - shrunk(image[kept], *to)).max() < 1.1
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_crop_has_at_least_a_pixel(turned: bool) -> None:
+    """Of a line one pixel high, a third of one would be the right proportion."""
+    line = np.full((300, 1, 3) if turned else (1, 300, 3), (200, 30, 90), np.uint8)
+    size = (32, 96) if turned else (96, 32)
+    wanted = np.broadcast_to(np.array((200, 30, 90), np.uint8), (*size, 3))
+    data = encoded(Image.fromarray(line))
+    assert np.array_equal(Render(size, crop="centre")(data), wanted)
+    assert np.array_equal(PictureFit((3, *size))(data)[0], wanted)
+
+
+def test_rendering_is_light_to_import() -> None:
+    """It is imported by every process that decodes."""
+    heavy = {"torch", "pydantic", "PIL", "scipy", "tifffile"}
+    script = f"import sys, data_scripts.render; print(sorted({heavy} & sys.modules.keys()))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 # --- colours, JPEG, ink, the camera's turn ----------------------------------------------------------------------------

@@ -132,7 +132,9 @@ def test_frames_are_asked_for(tmp_path: Path, kind: str) -> None:
     assert account["notes"] == {"frames behind the first of their picture, left out": {"count": 2, "first": later}}
     assert (account["seen"], account["taken"]) == (2, 2), "files"
     account, found = account_of(make(source, tmp_path, valid=0, frames="all")), images_of(tmp_path)
-    assert account["notes"] == {"of several frames, each taken": {"count": 1, "first": [f"a.{kind.lower()}"]}}
+    told = "of several frames, each a picture of its own"
+    assert account["notes"] == {told: {"count": 1, "first": [f"a.{kind.lower()}"]}}
+    assert (account["seen"], account["taken"]) == (4, 4), "frames"
     assert sorted(found) == [f"a.{kind.lower()}#1", f"a.{kind.lower()}#2", f"a.{kind.lower()}#3", "b.png"]
     for k in range(3):
         assert abs(found[f"a.{kind.lower()}#{k + 1}"].astype(int) - noise(8, 8, k)).max() <= levels

@@ -23,6 +23,7 @@ from lvae_torch.trained.run import TrainedRun
 pytest.importorskip("fastapi", reason="the extra 'explore' is not installed")
 from fastapi.testclient import TestClient
 
+from lvae_torch.explore.look import Look
 from lvae_torch.explore.server import make_app
 from lvae_torch.explore.stage import Stage
 
@@ -180,3 +181,11 @@ def test_kl_of_units_adds_up_to_the_elbos(run: TrainedRun) -> None:
     units, terms = run.kl_of_units(x, seed=2), run.elbo(x, seed=2)
     assert [tuple(layer.shape[1:]) for layer in units] == list(run.latent_shapes)
     assert_close(torch.stack([layer.flatten(1).sum(dim=1) for layer in units], dim=1), terms.kl)
+
+
+def test_numbers_that_json_does_not_know_are_none() -> None:
+    """However deep they lie: the page would refuse the whole answer."""
+    numbers = {"elbo": float("nan"), "kl": [1.0, float("inf")], "pairs": (("a", float("-inf")),), "n": 3}
+    packed = Look((), "", numbers).packed({}, "samples", {})
+    told = json.loads(json.dumps(packed, allow_nan=False))["numbers"]
+    assert told == {"elbo": None, "kl": [1.0, None], "pairs": [["a", None]], "n": 3}

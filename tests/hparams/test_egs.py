@@ -1,5 +1,6 @@
 """Every example parses and builds, and those of published results have the published size."""
 
+import re
 from math import prod
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +105,17 @@ def test_top_maps_are_2x2_as_published() -> None:
     for name in PARAMETERS:
         settings = load(REPOSITORY / "egs" / "spatial_lvae" / f"{name}.cfg", ["data.dumps=nowhere"])
         assert meta_model(settings, *shape_of_data(settings)).latent_shapes()[0] == (32, 2, 2), name
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_published_bounds_are_of_the_dataset_that_they_are_told_of(name: str) -> None:
+    """docs/datasets.md has the published numbers beside each dump; what a cfg expects stands there with its dump."""
+    path = REPOSITORY / "egs" / "spatial_lvae" / f"{name}.cfg"
+    expected = re.search(r"# Expect: .*?(\d+\.\d+)", path.read_text())
+    rows = (REPOSITORY / "docs" / "datasets.md").read_text().splitlines()
+    dataset = load(path, ["data.dumps=nowhere"]).data.dataset
+    (row,) = [row for row in rows if row.startswith(f"| `{dataset}`")]
+    assert expected is not None and expected[1] in row.rpartition(" spatial LVAE ")[2]
 
 
 def test_costs_are_those_of_the_convolutions() -> None:

@@ -3,18 +3,28 @@
 import pickle
 import shutil
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import upstream
 from other_programs import checkpoint_in, import_it
 from torch.testing import assert_close
 
+import data_scripts
+from data_scripts import multi_dsprites, multi_mnist
+from lvae_torch.data.dump import Dump
 from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.elbo.passes import published_nll
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.hparams import load
+from lvae_torch.import_run import command
+from lvae_torch.interop.spatial_lvae_run import DUMPS, native_sections
 from lvae_torch.models.sources import posterior_mean
 from lvae_torch.runs.checkpoint import load_newest
 from lvae_torch.runs.checkpoints import CheckpointStore
@@ -49,6 +59,21 @@ def test_flags_become_settings(tmp_path: Path) -> None:
     assert (settings.train.batch_size, settings.train.ema_decay, settings.run.seed) == (64, 0.0, 42)
 
 
+@pytest.mark.parametrize(("theirs", "recipe"), [
+    ("multi_dsprites_binary_rgb", multi_dsprites), ("multi_mnist_binary", multi_mnist),
+])  # fmt: skip
+def test_scenes_are_those_of_the_published_file(
+    small_mirror: Callable[..., Any], tmp_path: Path, theirs: str, recipe: ModuleType
+) -> None:
+    """The dump that an import names is the one that its recipe makes of addtt's own file, and of the same shape."""
+    flags = {**vars(pickle.loads((FOLDERS[0] / "config.pkl").read_bytes())), "dataset_name": theirs}
+    channels = 3 if recipe is multi_dsprites else 1
+    folder, _ = small_mirror(partial(upstream.sprites, name=recipe.PUBLISHED.name, channels=channels))
+    made = data_scripts.make(recipe.RECIPE.name, tmp_path, mirror=str(folder), published=True)
+    assert native_sections(flags, "config.pkl")["data"]["dataset"] == made
+    assert Dump.open(tmp_path, made).image_shape == DUMPS[theirs][1]
+
+
 def test_a_whole_output_folder_is_searched(tmp_path: Path) -> None:
     """With an older checkpoint, pictures, and a history that only boilr could read."""
     theirs = tmp_path / "output" / "210101_static_mnist"
@@ -58,6 +83,20 @@ def test_a_whole_output_folder_is_searched(tmp_path: Path) -> None:
     (theirs / "results" / "log.pkl").write_bytes(b"\x80\x03cboilr.utils.summarize\nHistory\nq\x00.")
     (theirs / "results" / "sample_10000.png").write_bytes(b"\x89PNG")
     assert checkpoint_in(import_it(tmp_path, theirs))["state"]["step"] == 30_000
+
+
+def test_home_and_variables_in_the_folder_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``[run] runs`` of any command, whose text the shell leaves alone inside quotes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WHERE", "elsewhere")
+    for runs, folder in (("~/runs", "home/runs"), ("$WHERE/runs", "elsewhere/runs")):
+        command([str(FOLDERS[0]), "--name", "taken", f"--set=run.runs='{runs}'", "--set=run.device=cpu"])
+        assert (tmp_path / folder / "taken" / "hparams.cfg").is_file()
+    for runs in ("$NOWHERE/runs", "${NOWHERE}/runs"):
+        with pytest.raises(CfgError, match=r"run\.runs: the environment variable NOWHERE of .* is not set"):
+            command([str(FOLDERS[0]), "--name", "taken", f"--set=run.runs='{runs}'"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "home"]
 
 
 class Trap:
