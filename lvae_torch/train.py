@@ -115,7 +115,7 @@ def train(settings: Settings, wanted: Which = "last") -> None:
                 return training_batches(data.split, data.order, processes, step, settings.data.on_device)
 
             report_onwards()
-            fit_or_go_back(run, batches, report_onwards)
+            fit_or_go_back(run, batches, report_onwards, start.holds)
         if processes.is_main:
             reporters.close()
             print(training_summary(run, settings.train, settings.data, data, folder))

@@ -51,6 +51,17 @@ class Start:
     def state(self) -> State:
         return State() if self.checkpoint is None else self.checkpoint.state
 
+    def holds(self, earlier: Checkpoint) -> bool:
+        """Whether the state of an earlier checkpoint is, as it was stored, the one to go on with from there.
+
+        It is not where settings on which the order, the learning rate or the scores depend have changed since.
+        """
+        known = trained_settings(earlier.about, RunFolder.of(self.settings.run).checkpoints)
+        stored = replace(earlier.state, anchor=tuple(earlier.state.anchor))
+        if (stored.anchor, stored.origin) != (self.state.anchor, self.state.origin):
+            return False
+        return after_changes(stored, known, self.settings, self.order, self.settings) == stored
+
     def on_its_threads(self, tell: Callable[[str], None]) -> AbstractContextManager[None]:
         """Inside, the run computes on as many threads as until now."""
         if self.threads is None:

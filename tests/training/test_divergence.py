@@ -112,6 +112,36 @@ def test_it_goes_back_so_often_and_not_more(folder: Path, spoil: Spoil) -> None:
     assert status(folder)["state"] == "failed"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"train__batch_size": 4}, {"data__limit_val": 5}, {"train__steps": 20, "optimizer__schedule": "cosine"}],
+    ids=["order", "scores", "rate"],
+)
+def test_it_does_not_go_back_to_before_settings_changed(folder: Path, spoil: Spoil, change: dict[str, Any]) -> None:
+    """What is stored there is not what a start under today's settings makes of it; the repeated command does that."""
+    every: dict[str, Any] = {"val__every": 4}  # an evaluation of step 6 again would save it under the new settings
+    before = {key: value for key, value in change.items() if key == "optimizer__schedule"}
+    for name in ("whole", "small"):
+        run(folder, run__name=name, train__steps=6, **every, **before)
+    run(folder, run__name="whole", **every, **change)
+    spoil(range(6, 9), 1)
+    with pytest.raises(NumericalError, match=r"repeat the command.*from step 6.*settings have changed since"):
+        run(folder, train__rollback=2, **every, **change)
+    assert (status(folder)["state"], steps_in(folder)[-1]) == ("failed", 6)
+    run(folder, train__rollback=2, **every, **change)
+    whole, repeated = (checkpoint(folder, name) for name in ("whole", "small"))
+    assert_same_bits(whole["model"], repeated["model"])
+    assert_same_bits(whole["state"], repeated["state"])
+
+
+def test_it_goes_back_to_before_a_change_that_no_state_depends_on(folder: Path, spoil: Spoil) -> None:
+    run(folder, train__steps=6)
+    spoil(range(6, 9), 1)
+    run(folder, train__rollback=1, optimizer__learning_rate=5e-4)
+    state = checkpoint(folder, "small")["state"]
+    assert (state["step"], state["rollbacks"], status(folder)["state"]) == (12, 1, "finished")
+
+
 def test_without_going_back_the_same_command_goes_on_from_what_is_good(folder: Path, spoil: Spoil) -> None:
     """Checkpoints that were saved while steps were skipped are no good, and stand in nobody's way."""
     spoil(range(5, 9), 1)
