@@ -13,7 +13,7 @@ from lvae_torch.data.run_data import RunData
 from lvae_torch.distributed.cpu import with_threads
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError, DataError, say
-from lvae_torch.hparams import Settings, check_same_model, check_unchanged, in_steps, trained_settings
+from lvae_torch.hparams import Settings, check_same_model, check_unchanged, in_steps, refuse_changes, trained_settings
 from lvae_torch.resuming.changes import (
     LEAST_LEAD,
     Change,
@@ -108,6 +108,7 @@ def find_start(
     checkpoint.about.trained_on.check_same(data.dump.content_hash, data.dump.folder, data.classes.labels_hash)
     remedy = "Put back the right checkpoints, or remove the run with ./reset.sh to begin anew."
     check_same_model(settings.model, checkpoint.about, folder.checkpoints, remedy, DataError)
+    refuse_changes(folder, known, settings_)  # hparams.cfg may be gone
     # A run of 0.1.0 comes where 0.1.0 came with it, as far as that took no jump in a longer run.
     least_lead = 0 if checkpoint.about.versions.get("lvae_torch", "").startswith("0.1.") else LEAST_LEAD
     state = after_changes(checkpoint.state, known, settings_, order, settings, least_lead)
