@@ -250,7 +250,9 @@ def assemble(
         plan=Plan.of(settings.run.seed, settings.train, settings.val, settings.optimizer),
         train_step=step,
         evaluate=Evaluator(
-            *(settings.val, step.evaluated, data, processes, stop, settings.run.seed, tell), is_graphed=step.is_graphed
+            *(settings.val, step.evaluated, data, processes, stop, settings.run.seed, tell),
+            is_graphed=step.is_graphed,
+            is_averaged=step.ema is not None,
         ),
         store=CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints),
         about=About(to_cfg(settings), trained_on, computed_on=computed_on(processes)),
