@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import small
@@ -157,7 +158,7 @@ def test_without_going_back_the_same_command_goes_on_from_what_is_good(folder: P
 @pytest.mark.parametrize(("last", "ends_well"), [(99.0, True), (1000.0, True), (10101.0, False), (math.nan, False)])
 def test_a_run_that_ends_in_ruin_has_not_finished(last: float, ends_well: bool) -> None:
     """Also where all its numbers are finite; one that overfits is another thing."""
-    run = SimpleNamespace(state=State(9, best_step=5, best_nelbo=100.0, last_nelbo=last), ends_lost=False)
+    run = SimpleNamespace(state=State(9, best_step=5, best_nelbo=100.0, last_nelbo=last))
     with nullcontext() if ends_well else pytest.raises(Diverged, match="step 9: the last"):
         check_ended_well(cast(Any, run))
 
@@ -176,6 +177,31 @@ def test_an_end_without_a_number_is_no_success(folder: Path, spoil: Spoil, capsy
         run(folder, train__log_every=2, optimizer__max_skips_in_a_row=50)
     assert status(folder)["state"] == "failed"
     assert capsys.readouterr().err.count("WARNING: most of these gradients") == 1, "at the first log line, not at each"
+
+
+LOST_AT_THE_END = {
+    "train__steps": 16, "train__checkpoint_every": 8, "train__log_every": 4, "val__every": 0,
+    "optimizer__max_skips_in_a_row": 50,
+}  # fmt: skip
+
+
+def test_a_checkpoint_at_a_lost_end_is_not_good(folder: Path, spoil: Spoil) -> None:
+    """3 of the last 4 steps, though only 3 of the 8 since the checkpoint before."""
+    spoil(range(13, 16), 1)
+    run(folder, train__rollback=1, **LOST_AT_THE_END)
+    state = checkpoint(folder, "small")["state"]
+    assert (state["step"], state["rollbacks"], status(folder)["state"]) == (16, 1, "finished")
+    last = [line for line in scalars(folder, "small") if "train/nll" in line][-1]
+    assert (last["step"], last.get("train/skipped_now")) == (16, None), "it trained again from step 8 on"
+
+
+def test_a_lost_end_is_known_after_a_kill(folder: Path, spoil: Spoil, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(range(13, 16), 1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("lvae_torch.training.loop.check_ended_well", Mock(side_effect=KeyboardInterrupt))
+        run(folder, **LOST_AT_THE_END)
+    with pytest.raises(NumericalError, match=r"most of the last steps were not finite.*step 8 is good"):
+        run(folder, **LOST_AT_THE_END)
 
 
 @pytest.mark.parametrize(
