@@ -284,8 +284,8 @@ def _log(run: Run, images_per_step: int) -> None:
         state.best_logged = min(state.best_logged, reading.nelbo)
     if run.processes.is_main:
         run.watcher.logged(state.step, reading, run.train_step.rate_at(state.step - 1), images_per_step)
-    if reading.skipped_in_a_row > run.plan.max_skips_in_a_row:
+    if reading.not_finite_in_a_row > run.plan.max_skips_in_a_row:
         raise Diverged(
-            f"step {state.step}: {reading.skipped_in_a_row} steps in a row were skipped, for gradients that were not "
-            "finite."
+            f"step {state.step}: {reading.not_finite_in_a_row} steps in a row were skipped, for gradients that were "
+            "not finite."
         )

@@ -179,6 +179,14 @@ def test_an_end_without_a_number_is_no_success(folder: Path, spoil: Spoil, capsy
     assert capsys.readouterr().err.count("WARNING: most of these gradients") == 1, "at the first log line, not at each"
 
 
+def test_steps_that_are_too_large_are_not_counted_as_not_finite(folder: Path, spoil: Spoil) -> None:
+    """Two of these before one that is not finite; the next is taken, clipped, for three in a row were skipped."""
+    spoil([2], 1)
+    run(folder, optimizer__skip_norm=1e-3, train__steps=5)
+    assert status(folder)["state"] == "finished"
+    assert checkpoint(folder, "small")["meter"]["skips"].tolist() == [4, 1, 0]
+
+
 LOST_AT_THE_END = {
     "train__steps": 16, "train__checkpoint_every": 8, "train__log_every": 4, "val__every": 0,
     "optimizer__max_skips_in_a_row": 50,
