@@ -14,6 +14,7 @@ import torch
 from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.run_data import RunData
 from lvae_torch.distributed.memory import is_out_of_memory, memory_told
+from lvae_torch.distributed.place import float64_device
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.errors import OutOfMemory, say
@@ -84,8 +85,8 @@ def first_passes_watched(train: TrainSection, device: torch.device) -> Iterator[
             "There is not enough memory for the initial weights: where they follow from data, each process takes the "
             f"whole first batch at once ([train] batch_size = {train.batch_size}, whatever accumulate is), and "
             f"{memory_told(device)}. Set batch_size = {max(1, train.batch_size // 2)}, make [model] smaller, or draw "
-            "weights without data (data_dependent_init = False, or start = 'uniform', where the family has it), and repeat the "
-            "command. lvae info tells how much each needs."
+            "weights without data (data_dependent_init = False, or start = 'uniform', where the family has it), and "
+            "repeat the command. lvae info tells how much each needs."
         ) from reason
 
 
@@ -128,7 +129,8 @@ def first_loss(model: Model, batch: Labelled, seed: int) -> float:
     seed_everything("first loss", seed)
     x, source = batch.images, of_classes(posterior_sample, batch.labels)
     with unchanged(model):
-        return float(elbo_terms(x, model.train()(x, source)).nelbo.double().mean())
+        nelbo = elbo_terms(x, model.train()(x, source)).nelbo
+        return float(nelbo.to(float64_device(nelbo.device)).double().mean())
 
 
 @contextmanager
