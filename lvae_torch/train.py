@@ -41,7 +41,7 @@ from lvae_torch.trained.run import TrainedRun
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.fine_tuning import freeze, take_fitting
 from lvae_torch.training.flat import FlatParameters
-from lvae_torch.training.initialization import check_first_loss, initialize
+from lvae_torch.training.initialization import check_first_loss, first_passes_watched, initialize
 from lvae_torch.training.log import TrainingWatch, listed, training_reporters
 from lvae_torch.training.loop import Plan, Run, check_steps, restore
 from lvae_torch.training.memory import AtOnce, most_at_once, needs, out_of_memory, told_before
@@ -115,7 +115,7 @@ def train(settings: Settings, wanted: Which = "last") -> None:
                 return training_batches(data.split, data.order, processes, step, settings.data.on_device)
 
             report_onwards()
-            fit_or_go_back(run, batches, report_onwards)
+            fit_or_go_back(run, batches, report_onwards, start.holds)
         if processes.is_main:
             reporters.close()
             print(training_summary(run, settings.train, settings.data, data, folder))
@@ -168,16 +168,21 @@ def initial_model(settings: Settings, data: RunData, folder: RunFolder, processe
     Raises:
         DataError: if ``[train] initial_run`` has no checkpoint.
         CfgError: if that run has another model or other images.
+        OutOfMemory: naming the keys and their values.
     """
-    seed_everything("initialization", settings.run.seed)
-    model = settings.model.build(data.dump.image_shape, data.levels, len(data.classes.names))
-    place(settings.train, model, processes.device)
-    initialize(model, data, settings.run.seed, processes.say)
-    if settings.train.initial_run and not folder.has_checkpoints:
-        _begin_with(settings.train.initial_run, model, settings, data, processes)
-    freeze(model, settings.train.freeze)
-    if not folder.has_checkpoints:
-        check_first_loss(model, data, settings.run.seed, processes.say)
+    train, seed, own = settings.train, settings.run.seed, processes
+    seed_everything("initialization", seed)
+    with first_passes_watched(train, own.device):
+        model = settings.model.build(data.dump.image_shape, data.levels, len(data.classes.names))
+        place(train, model, own.device)
+        initialize(model, data, seed, own.say)
+        if train.initial_run and not folder.has_checkpoints:
+            _begin_with(train.initial_run, model, settings, data, own)
+        freeze(model, train.freeze)
+        if not folder.has_checkpoints:
+            at_once = AtOnce.of(train, settings.val, settings.synthesis.batch_size, own.world).training
+            repeats = settings.loss.mc_samples * settings.loss.iw_samples
+            check_first_loss(model, data, seed, own.say, max(1, at_once) * repeats)
     return model.train()
 
 
@@ -250,7 +255,9 @@ def assemble(
         plan=Plan.of(settings.run.seed, settings.train, settings.val, settings.optimizer),
         train_step=step,
         evaluate=Evaluator(
-            *(settings.val, step.evaluated, data, processes, stop, settings.run.seed, tell), is_graphed=step.is_graphed
+            *(settings.val, step.evaluated, data, processes, stop, settings.run.seed, tell),
+            is_graphed=step.is_graphed,
+            is_averaged=step.ema is not None,
         ),
         store=CheckpointStore(folder.checkpoints, settings.train.keep_checkpoints),
         about=About(to_cfg(settings), trained_on, computed_on=computed_on(processes)),

@@ -49,7 +49,7 @@ EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 def _steps(value: Any) -> Any:
     if isinstance(value, str) and not EPOCHS.fullmatch(value):
         raise ValueError("needs a whole number of steps, or text such as '20 epochs'")
-    if isinstance(value, int) and value < 0:
+    if isinstance(value, int | float) and value < 0:
         raise ValueError("must be at least 0")
     return _integral(value)
 

@@ -65,6 +65,12 @@ def memory_of(device: torch.device) -> int:
     return min([whole, *map(_limit, ("memory.max", "memory/memory.limit_in_bytes"))])
 
 
+def memory_told(device: torch.device) -> str:
+    """How much ``device`` has in all, for messages; its name alone where that is unknown."""
+    whole = memory_of(device)
+    return f"{device} has {whole / GIB:.1f} GiB" if whole else str(device)
+
+
 def free_of(device: torch.device) -> int:
     """Bytes of ``device`` that this process may still take, beside the others of its run; 0 where that is unknown."""
     if device.type == "cuda":

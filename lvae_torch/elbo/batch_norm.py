@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lvae_torch.distributed.batch_norm import each_by_itself
+from lvae_torch.distributed.place import float64_device
 
 
 def has_statistics(model: nn.Module) -> bool:
@@ -65,11 +66,13 @@ def _average(
             norm.momentum = 1 / n
         run()
     statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var) if s is not None]
-    count = statistics[0].new_ones(1, dtype=torch.float64)
-    own = torch.cat([count, *(statistic.flatten().double() for statistic in statistics)]) * n
+    home = float64_device(statistics[0].device)
+    count = torch.ones(1, dtype=torch.float64, device=home)
+    own = torch.cat([count, *(statistic.flatten().to(home).double() for statistic in statistics)]) * n
     count, *sums = sum_over_ranks(own).split([1, *(statistic.numel() for statistic in statistics)])
     for statistic, total in zip(statistics, sums, strict=True):
-        statistic.copy_(torch.where(count > 0, total / count, statistic))
+        mean = torch.where(count > 0, total / count, statistic.to(home))
+        statistic.copy_(mean.to(statistic.dtype))
 
 
 def _norms(model: nn.Module) -> list[_BatchNorm]:

@@ -49,6 +49,8 @@ class Evaluator:
     tell: TellPhase = silent
     is_graphed: bool = False
     """Whether to replay passes as CUDA graphs."""
+    is_averaged: bool = False
+    """Whether the model has averaged weights."""
     chunk: int = 0
     """Images times samples of the bound in one pass; 0 for those of a batch, up to 100."""
     unfinished: Mapping[str, Any] | None = None
@@ -117,7 +119,8 @@ class Evaluator:
         """What two evaluations have in common if one can go on with the other's sums."""
         images = self.data.validation
         known = {"of": of, "iw_samples": iw_samples, "world": self.processes.world, "seed": self.seed}
-        known |= {"batch_size": self.section.batch_size, "batch_norm": self.section.batch_norm}
+        known |= {key: getattr(self.section, key) for key in ("batch_size", "batch_norm", "as_published")}
+        known |= {"is_averaged": self.is_averaged, "training_batch": self.data.order.batch_size}
         return known | {"split": images.split.name, "limit": images.limit, "data": self.data.dump.content_hash}
 
     @contextmanager

@@ -7,6 +7,7 @@ from lvae_torch.hparams.changes import (
     differences,
     format_differences,
     keep_settings,
+    refuse_changes,
     shared_by_all,
     trained_settings,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "load_in_place",
     "load_text",
     "model_section",
+    "refuse_changes",
     "schedules_are_in_epochs",
     "sealed_cfg",
     "shared_by_all",

@@ -53,7 +53,7 @@ class Difference:
 
 
 def differences(saved: Settings, new: Settings) -> list[Difference]:
-    """Every key whose value changed, except ``WHERE_IT_RUNS``."""
+    """Every key whose value changed, except ``WHERE_IT_LIES``."""
     found = []
     for name in SECTIONS:
         old, other = getattr(saved, name), getattr(new, name)
@@ -90,9 +90,17 @@ def check_unchanged(folder: RunFolder, settings: Settings) -> None:
         CfgError: with a table, if the change of a key is refused.
     """
     # Without a checkpoint a run has not begun: its first cfg may have been one that failed.
-    if not (folder.hparams_cfg.is_file() and folder.has_checkpoints):
-        return
-    if refused := [change for change in differences(load(folder.hparams_cfg), settings) if change.is_refused]:
+    if folder.hparams_cfg.is_file() and folder.has_checkpoints:
+        refuse_changes(folder, load(folder.hparams_cfg), settings)
+
+
+def refuse_changes(folder: RunFolder, known: Settings, settings: Settings) -> None:
+    """Compare the settings with those ``known`` of the run.
+
+    Raises:
+        CfgError: with a table, if the change of a key is refused.
+    """
+    if refused := [change for change in differences(known, settings) if change.is_refused]:
         raise CfgError(
             f"{folder.path}: this run began with other settings that shape the model or the data:\n"
             f"{format_differences(refused)}\n"

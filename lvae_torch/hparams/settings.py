@@ -36,7 +36,10 @@ SECTIONS = tuple(field.name for field in fields(Settings))
 
 
 def with_batch_sizes(settings: Settings) -> Settings:
-    """The same with numbers in place of 0: evaluation and synthesis take at once what training does, or less."""
+    """The same with numbers in place of 0, for each process: the batch of training by its parts, or fewer.
+
+    One process trains on as many at once; several, which divide the batch among them, train on fewer.
+    """
     at_once = settings.train.batch_size // settings.train.accumulate
     val, synthesis = settings.val, settings.synthesis
     return replace(

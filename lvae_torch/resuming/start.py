@@ -13,7 +13,7 @@ from lvae_torch.data.run_data import RunData
 from lvae_torch.distributed.cpu import with_threads
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError, DataError, say
-from lvae_torch.hparams import Settings, check_same_model, check_unchanged, in_steps, trained_settings
+from lvae_torch.hparams import Settings, check_same_model, check_unchanged, in_steps, refuse_changes, trained_settings
 from lvae_torch.resuming.changes import (
     LEAST_LEAD,
     Change,
@@ -50,6 +50,17 @@ class Start:
     @property
     def state(self) -> State:
         return State() if self.checkpoint is None else self.checkpoint.state
+
+    def holds(self, earlier: Checkpoint) -> bool:
+        """Whether the state of an earlier checkpoint is, as it was stored, the one to go on with from there.
+
+        It is not where settings on which the order, the learning rate or the scores depend have changed since.
+        """
+        known = trained_settings(earlier.about, RunFolder.of(self.settings.run).checkpoints)
+        stored = replace(earlier.state, anchor=tuple(earlier.state.anchor))
+        if (stored.anchor, stored.origin) != (self.state.anchor, self.state.origin):
+            return False
+        return after_changes(stored, known, self.settings, self.order, self.settings) == stored
 
     def on_its_threads(self, tell: Callable[[str], None]) -> AbstractContextManager[None]:
         """Inside, the run computes on as many threads as until now."""
@@ -97,6 +108,7 @@ def find_start(
     checkpoint.about.trained_on.check_same(data.dump.content_hash, data.dump.folder, data.classes.labels_hash)
     remedy = "Put back the right checkpoints, or remove the run with ./reset.sh to begin anew."
     check_same_model(settings.model, checkpoint.about, folder.checkpoints, remedy, DataError)
+    refuse_changes(folder, known, settings_)  # hparams.cfg may be gone
     # A run of 0.1.0 comes where 0.1.0 came with it, as far as that took no jump in a longer run.
     least_lead = 0 if checkpoint.about.versions.get("lvae_torch", "").startswith("0.1.") else LEAST_LEAD
     state = after_changes(checkpoint.state, known, settings_, order, settings, least_lead)

@@ -36,6 +36,8 @@ class State:
     """The lowest mean -ELBO between two log lines."""
     last_logged: float | None = None
     """That of the last log line; None before the first."""
+    ends_lost: bool = False
+    """Whether most steps between the last two log lines had no finite gradient, or no finite loss."""
     rollbacks: int = 0
     """How often the run went back to a good checkpoint."""
     anchor: Sequence[int] = (0, 0, 0)

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,6 +162,8 @@ class CheckpointStore:
     def set_aside(self, after: int) -> list[int]:
         """Rename the checkpoints after a step to ``*.aside``, so that none of them counts; their steps, newest first.
 
+        Where the name is taken they become ``*.aside2`` and so on.
+
         Raises:
             DataError: if the folder cannot be written.
         """
@@ -196,10 +199,17 @@ class CheckpointStore:
         return state
 
     def _rename(self, steps: Collection[int], suffix: str) -> None:
+        """Add the suffix to the files of these steps, numbered where an earlier course of the run left some."""
+        free = {step: self._free(step, suffix) for step in steps}
         # The manifest first (.json < .pt): a checkpoint without one does not count.
         for path in sorted(self._ours(), key=lambda path: path.suffix):
-            if _step(path) in steps:
-                path.rename(path.with_name(path.name + suffix))
+            if (step := _step(path)) in free:
+                path.rename(path.with_name(path.name + free[step]))
+
+    def _free(self, step: int, suffix: str) -> str:
+        """The suffix, or the first of SUFFIX2, SUFFIX3, ... that no file of the step has."""
+        numbered = (f"{suffix}{n}" for n in count(2))
+        return next(s for s in chain([suffix], numbered) if not any(self.folder.glob(f"step_{step:08d}.*{s}")))
 
     def _write(self, step: int, state: dict[str, Any], is_best: bool, is_good: bool) -> None:
         try:

@@ -62,7 +62,7 @@ class RunFolder:
     @property
     def has_checkpoints(self) -> bool:
         """Whether a checkpoint was ever saved, even if it is damaged now; half-written ones do not count."""
-        return any(path.suffix in {".json", ".damaged"} for path in self.checkpoints.glob("step_*.json*"))
+        return any(path.suffix.startswith((".json", ".damaged")) for path in self.checkpoints.glob("step_*.json*"))
 
     @property
     def lock_file(self) -> Path:

@@ -25,7 +25,6 @@ class RunStatus:
     Args:
         steps: that the run is to take.
         batch_size: images of a step.
-        device: where it computes.
     """
 
     def __init__(self, folder: RunFolder, processes: Processes, steps: int, batch_size: int) -> None:
@@ -39,6 +38,7 @@ class RunStatus:
         """Gives the steps taken so far."""
         self.has_begun = False
         """Whether the run goes on under these settings; until then it may be refused, and keeps its old status."""
+        self._is_over = False  # how it ended stands: what closes after it must not say that the run goes on
 
     def tell(self, phase: str, done: int = 0, total: int = 0) -> None:
         """The run does this now, and has done so much of it; when all of it is done, the run trains on."""
@@ -71,13 +71,14 @@ class RunStatus:
                     _put_back(path, before)
 
     def write(self, state: RunState, message: str = "") -> None:
-        """Replace the file; rank 0 does.
+        """Replace the file; rank 0 does. After an end only ``write`` does.
 
         Raises:
             DataError: if the disk is full or the folder cannot be written.
         """
         if self._processes.is_main:
             with self._lock:
+                self._is_over = state != "running"
                 self._folder.write_status(state, self.step(), message, self._details(state))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -121,6 +122,8 @@ class RunStatus:
         """Cheaply, without a sync: what counts comes by ``write``. A full disk is told of by those who need it."""
         if self._processes.is_main:
             with self._lock, suppress(DataError, OSError):
+                if self._is_over:
+                    return
                 self._folder.write_status("running", self.step(), "", self._details("running"), durable=False)
 
 

@@ -13,11 +13,14 @@ import torch
 
 from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.run_data import RunData
+from lvae_torch.distributed.memory import is_out_of_memory, memory_told
+from lvae_torch.distributed.place import float64_device
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.elbo.bounds import elbo_terms
-from lvae_torch.errors import say
+from lvae_torch.errors import OutOfMemory, say
 from lvae_torch.models.contract import Model, of_classes
 from lvae_torch.models.sources import posterior_sample
+from lvae_torch.training.section import TrainSection
 
 LEAST_IMAGES = 16
 """How many images at least the first loss is measured on, and a second try of the initialisation sees."""
@@ -66,13 +69,41 @@ def initialize(model: Model, data: RunData, seed: int, tell: Callable[[str], Non
     )
 
 
-def check_first_loss(model: Model, data: RunData, seed: int, tell: Callable[[str], None] = say) -> None:
+@contextmanager
+def first_passes_watched(train: TrainSection, device: torch.device) -> Iterator[None]:
+    """Inside, where the initial weights find no memory, the error says what to change.
+
+    Raises:
+        OutOfMemory: naming the keys and their values.
+    """
+    try:
+        yield
+    except Exception as reason:
+        if not is_out_of_memory(reason):
+            raise
+        raise OutOfMemory(
+            "There is not enough memory for the initial weights: where they follow from data, each process takes the "
+            f"whole first batch at once ([train] batch_size = {train.batch_size}, whatever accumulate is), and "
+            f"{memory_told(device)}. Set batch_size = {max(1, train.batch_size // 2)}, make [model] smaller, or draw "
+            "weights without data (data_dependent_init = False, or start = 'uniform', where the family has it), and "
+            "repeat the command. lvae info tells how much each needs."
+        ) from reason
+
+
+def check_first_loss(
+    model: Model, data: RunData, seed: int, tell: Callable[[str], None] = say, at_once: int = LEAST_IMAGES
+) -> None:
     """Tell if training is about to begin far above a uniform guess, or without a number at all.
 
     All ranks must call it: in training mode a model may exchange sums with the others, as codebooks do.
+
+    Args:
+        at_once: images that a step takes at once; here, without gradients, fewer than twice as many are.
     """
     device = next(model.parameters()).device
-    found = first_loss(model, data.telling(LEAST_IMAGES, device), seed)
+    images = data.telling(LEAST_IMAGES, device)
+    parts = torch.arange(len(images)).tensor_split(max(1, len(images) // at_once))
+    found = sum(len(part) * first_loss(model, images.at(part), seed) for part in parts) / len(images)
     guess = uniform_guess(model, data.levels)
     if not found <= ODD * guess:
         told = f"{found:,.0f} nats per image" if math.isfinite(found) else "not finite"
@@ -98,7 +129,8 @@ def first_loss(model: Model, batch: Labelled, seed: int) -> float:
     seed_everything("first loss", seed)
     x, source = batch.images, of_classes(posterior_sample, batch.labels)
     with unchanged(model):
-        return float(elbo_terms(x, model.train()(x, source)).nelbo.double().mean())
+        nelbo = elbo_terms(x, model.train()(x, source)).nelbo
+        return float(nelbo.to(float64_device(nelbo.device)).double().mean())
 
 
 @contextmanager

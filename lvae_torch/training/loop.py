@@ -96,8 +96,6 @@ class Run:
     skipped_at_save: int = 0
     was_mostly_taken: bool = True
     """Whether most of the steps before the last checkpoint were taken."""
-    ends_lost: bool = False
-    """Whether most steps since the log line before the last had no finite gradient, or no finite loss."""
 
 
 def fit(run: Run, batches: Iterable[Labelled]) -> None:
@@ -176,8 +174,12 @@ def save(run: Run, is_best: bool = False) -> None:
 
 
 def is_well(state: State) -> bool:
-    """Whether neither the last evaluation nor the last log line is far off from the best there was."""
-    return is_near(state.last_nelbo, state.best_nelbo) and is_near(state.last_logged, state.best_logged)
+    """Whether neither the last evaluation nor the last log line is lost, or far off from the best there was."""
+    return (
+        not state.ends_lost
+        and is_near(state.last_nelbo, state.best_nelbo)
+        and is_near(state.last_logged, state.best_logged)
+    )
 
 
 def is_near(nelbo: float | None, best: float, times: float = 1.0) -> bool:
@@ -270,20 +272,20 @@ def check_ended_well(run: Run) -> None:
     if not is_near(state.last_nelbo, state.best_nelbo, RUINED):
         best = f"the best, {state.best_nelbo:.2f} at step {state.best_step}"
         raise Diverged(f"step {state.step}: the last -ELBO, {state.last_nelbo:.2f} nats, is far above {best}.")
-    if run.ends_lost:
+    if state.ends_lost:
         raise Diverged(f"step {state.step}: the gradients or losses of most of the last steps were not finite.")
 
 
 def _log(run: Run, images_per_step: int) -> None:
     state, reading = run.state, run.train_step.meter.read(run.processes)
-    run.ends_lost = reading.is_lost
+    state.ends_lost = reading.is_lost
     if reading.n_steps:
         state.last_logged = reading.nelbo
         state.best_logged = min(state.best_logged, reading.nelbo)
     if run.processes.is_main:
         run.watcher.logged(state.step, reading, run.train_step.rate_at(state.step - 1), images_per_step)
-    if reading.skipped_in_a_row > run.plan.max_skips_in_a_row:
+    if reading.not_finite_in_a_row > run.plan.max_skips_in_a_row:
         raise Diverged(
-            f"step {state.step}: {reading.skipped_in_a_row} steps in a row were skipped, for gradients that were not "
-            "finite."
+            f"step {state.step}: {reading.not_finite_in_a_row} steps in a row were skipped, for gradients that were "
+            "not finite."
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lvae_torch.distributed.memory import GIB, free_of, memory_of
+from lvae_torch.distributed.memory import GIB, free_of, memory_of, memory_told
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.bounds import Terms, elbo_terms
 from lvae_torch.elbo.section import LossSection, ValSection
@@ -243,12 +243,10 @@ def out_of_memory(
     phase: str, found: Needs, train: TrainSection, val: ValSection, device: torch.device, world: int
 ) -> OutOfMemory:
     """What to tell where a training run found no more memory: the keys to change, to what, and what that will take."""
-    whole = memory_of(device)
-    has = f"{device} has {whole / GIB:.1f} GiB" if whole else str(device)
     what, remedy = _too_much(phase, found, train, val, world)
     return OutOfMemory(
-        f"There is not enough memory: {what}, and {has}. Set {remedy}, and repeat the command; what was saved stays. "
-        "lvae info tells how much each needs."
+        f"There is not enough memory: {what}, and {memory_told(device)}. Set {remedy}, and repeat the command; what "
+        "was saved stays. lvae info tells how much each needs."
     )
 
 

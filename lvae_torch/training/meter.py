@@ -34,6 +34,8 @@ class Reading:
     """Gradient norms of the steps skipped since the last reading, of the last ``KEPT_NORMS`` steps; they may be NaN."""
     skipped_now: int = 0
     """Steps skipped since the last reading."""
+    not_finite_in_a_row: int = 0
+    """Steps since the last one with a finite gradient, whether that was taken or skipped."""
 
     @property
     def nelbo(self) -> float:
@@ -63,7 +65,7 @@ class Meter:
     def __init__(self, n_layers: int, device: torch.device) -> None:
         self.n_layers = n_layers
         self.sums = torch.zeros(n_layers + 4, device=device)  # loss, nll, kl..., gradient norm, number of steps
-        self.skips = torch.zeros(2, device=device)  # since the run began, and in a row
+        self.skips = torch.zeros(3, device=device)  # since the run began, in a row, and in a row not finite
         self.norms = torch.full((KEPT_NORMS,), TAKEN, device=device)  # of skipped steps since the last reading
         self._at = torch.zeros(1, dtype=torch.int64, device=device)  # where the next norm goes, once reduced
         self._skipped_before = 0  # steps skipped until the last reading
@@ -80,9 +82,9 @@ class Meter:
         known = [loss, terms.nll.mean(), *terms.kl.mean(dim=0).unbind(), grad_norm, torch.ones_like(loss)]
         means = torch.stack([*known, *extras.values()])
         self.sums += torch.where(ok, means.detach(), 0.0)
-        skipped = (~ok).float()
-        self.skips.add_(torch.stack([skipped, torch.ones_like(skipped)]))
-        self.skips[1].mul_(skipped)
+        skipped, not_finite = (~ok).float(), (~grad_norm.isfinite()).float()
+        self.skips.add_(torch.stack([skipped, torch.ones_like(skipped), torch.ones_like(skipped)]))
+        self.skips[1:].mul_(torch.stack([skipped, not_finite]))
         self.norms.index_copy_(0, self._at % KEPT_NORMS, torch.where(ok, TAKEN, grad_norm).view(1).to(self.norms))
         self._at += 1
 
@@ -100,7 +102,7 @@ class Meter:
         self.share(processes)
         sums = self.sums.tolist()
         loss, nll, *kl, grad_norm, count = sums[: self.n_layers + 4]
-        skipped, in_a_row = self.skips.tolist()
+        skipped, in_a_row, not_finite = self.skips.tolist()
         now, self._skipped_before = int(skipped) - self._skipped_before, int(skipped)
         norms = tuple(norm for norm in self.norms.tolist() if norm != TAKEN) if now else ()
         self.sums.zero_()
@@ -109,6 +111,7 @@ class Meter:
         return Reading(
             loss / n, nll / n, tuple(v / n for v in kl), grad_norm / n, int(count), int(skipped), int(in_a_row),
             dict(zip(self.extras, (v / n for v in sums[self.n_layers + 4 :]), strict=True)), norms, now,
+            int(not_finite),
         )  # fmt: skip
 
     def skipped(self) -> int:
@@ -122,7 +125,8 @@ class Meter:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.extras = list(state.get("extras", ()))
         self.sums = state["sums"].to(self.sums, copy=True)
-        self.skips.copy_(state["skips"])
+        self.skips.zero_()
+        self.skips[: len(state["skips"])].copy_(state["skips"])  # older versions did not tell why
         if "norms" in state:  # older versions kept none
             self.norms.copy_(state["norms"])
         else:

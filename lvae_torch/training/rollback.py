@@ -6,18 +6,21 @@ from contextlib import AbstractContextManager
 from lvae_torch.data.labelled import Labelled
 from lvae_torch.distributed.memory import settled_objects
 from lvae_torch.errors import Diverged, NumericalError, say
-from lvae_torch.runs.checkpoint import load_chosen, with_known_best
+from lvae_torch.runs.checkpoint import Checkpoint, load_chosen, with_known_best
 from lvae_torch.training.loop import Run, fit, restore, save
 
 Batches = Callable[[int], AbstractContextManager[Iterator[Labelled]]]
 """The first step -> endless batches from there on."""
+Holds = Callable[[Checkpoint], bool]
+"""Whether the state of an earlier checkpoint is, as it was stored, the one to go on with under today's settings."""
 
 
-def fit_or_go_back(run: Run, batches: Batches, rewind: Callable[[], None]) -> None:
+def fit_or_go_back(run: Run, batches: Batches, rewind: Callable[[], None], holds: Holds) -> None:
     """``fit``, and after a divergence again from the last good checkpoint, as often as the plan allows.
 
     Args:
         rewind: called after the run went back.
+        holds: asked of the good checkpoint; if its state does not, only a new start knows how to go on from it.
     Raises:
         NumericalError: if it diverged once more; what it ruined is set aside, so that the next start is a good one.
     """
@@ -27,12 +30,16 @@ def fit_or_go_back(run: Run, batches: Batches, rewind: Callable[[], None]) -> No
                 fit(run, images)
             return
         except Diverged as reason:
-            go_back(run, reason)
+            go_back(run, reason, holds)
             rewind()
 
 
-def go_back(run: Run, reason: Diverged) -> None:
-    """Make the last good checkpoint the newest, and continue from it if the plan allows."""
+def go_back(run: Run, reason: Diverged, holds: Holds) -> None:
+    """Make the last good checkpoint the newest, and continue from it if the plan allows.
+
+    Raises:
+        NumericalError: if it does not, none is good, or the settings have changed since.
+    """
     run.store.wait()
     run.processes.barrier()
     good, used = run.store.last_good(), run.state.rollbacks
@@ -46,13 +53,17 @@ def go_back(run: Run, reason: Diverged) -> None:
             "command: the run begins anew."
         )
     where = f"{run.store.folder}: the checkpoint of step {good} is good."
+    by_hand = (
+        f"{reason} {where}{ruined} Lower [optimizer] learning_rate or set clip_norm, and repeat the command: it goes "
+        f"on from step {good}."
+    )
     if used >= run.plan.rollback:
         by_itself = "[train] rollback = 3 goes back by itself." if not used else f"It went back {used} times already."
-        raise NumericalError(
-            f"{reason} {where}{ruined} Lower [optimizer] learning_rate or set clip_norm, and repeat the command: it "
-            f"goes on from step {good}. {by_itself}"
-        )
-    restore(run, with_known_best(load_chosen(run.store, good), run.store))
+        raise NumericalError(f"{by_hand} {by_itself}")
+    checkpoint = with_known_best(load_chosen(run.store, good), run.store)
+    if not holds(checkpoint):
+        raise NumericalError(f"{by_hand} It did not go back by itself, for its settings have changed since that step.")
+    restore(run, checkpoint)
     run.state.rollbacks = used + 1
     run.train_step.follow(run.state, run.plan.rollback_rate)
     save(run, is_best=run.state.best_step == good)  # so that a kill does not forget the count

@@ -68,9 +68,10 @@ class OptimizerSection(Section):
                 f"final_learning_rate = {self.final_learning_rate} is above learning_rate = {self.learning_rate}; "
                 "cosine and linear only fall"
             )
-        start, end = self.decay_start, self.decay_end
-        if isinstance(start, int) and isinstance(end, int) and 0 < end <= start:
-            yield f"decay_end = {end} is not after decay_start = {start}; 0 is the last step"
+        end = self.decay_end
+        for key, start in (("decay_start", self.decay_start), ("warmup_steps", self.warmup_steps)):
+            if isinstance(start, int) and isinstance(end, int) and 0 < end <= start:
+                yield f"decay_end = {end} is not after {key} = {start}; 0 is the last step"
 
 
 class TrainSection(Section):

@@ -32,9 +32,9 @@ def gradient_norm(gradient: Tensor) -> Tensor:
     """The norm of one long vector, (), float32.
 
     On a CPU PyTorch adds the squares up one after the other: at 209 million numbers the norm is 3 % too small. The norm
-    of the norms of pieces is right to six digits, at any length.
+    of the norms of pieces is right to six digits, at any length. Apple's GPUs know no float64.
     """
-    if gradient.is_cuda or gradient.numel() <= SHORT:
+    if gradient.device.type != "cpu" or gradient.numel() <= SHORT:
         return get_total_norm([gradient])
     norms = torch.stack([torch.linalg.vector_norm(piece) for piece in gradient.split(PIECE)])
     return torch.linalg.vector_norm(norms, dtype=torch.float64).to(gradient.dtype)

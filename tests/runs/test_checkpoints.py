@@ -160,3 +160,23 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, value: dict[Any, 
     with pytest.raises(TypeError, match=message):
         CheckpointStore(tmp_path).save(1, value)
     assert names(tmp_path) == []
+
+
+def test_what_was_set_aside_before_stays(tmp_path: Path) -> None:
+    """A run that leaves its course again and again, or whose files are damaged again, loses none of them."""
+    for version, suffix in enumerate(("", "2", "3")):
+        store = CheckpointStore(tmp_path)
+        for step in (1, 2):
+            store.save(step, state_of(step, version))
+        store.wait()
+        assert store.set_aside(1) == [2]
+        assert f"step_00000002.pt.aside{suffix}" in names(tmp_path)
+        store.save(3, state_of(3, version))
+        store.wait()
+        (tmp_path / pair(3)[1]).write_text(f"torn {version}")
+        assert CheckpointStore(tmp_path).load_newest(lambda message: None) is not None
+    for version, suffix in enumerate(("", "2", "3")):
+        for name in pair(2):
+            (tmp_path / f"{name}.aside{suffix}").rename(tmp_path / name)
+        assert CheckpointStore(tmp_path).load(2)["state"]["version"] == version
+        assert (tmp_path / f"step_00000003.pt.damaged{suffix}").read_text() == f"torn {version}"

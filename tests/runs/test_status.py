@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,25 @@ def test_what_is_over_is_not_said_to_go_on(tmp_path: Path) -> None:
         found = read_json(folder.status_json)
     assert phases == ["training", "evaluating", "training", "drawing pictures"]
     assert (found["phase"], found["done"], found["total"]) == ("training", 3, 10)
+
+
+@pytest.mark.parametrize(("reason", "state"), [(None, "finished"), (ValueError("no"), "failed")], ids=str)
+def test_an_end_stands_while_trackers_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: Exception | None, state: str
+) -> None:
+    """Which takes up to a minute each; the status is told to be fresh all the while."""
+    monkeypatch.setattr(status_module, "BEAT", 0.01)
+    folder, alone = RunFolder(tmp_path, "r"), Processes(0, 1, torch.device("cpu"))
+    folder.path.mkdir()
+    status = RunStatus(folder, alone, steps=10, batch_size=4)
+    with status.alive():
+        with suppress(ValueError), status_module.kept_status(status, alone, lambda: None):
+            if reason is not None:
+                raise reason
+        time.sleep(0.2)
+        status.tell("drawing pictures", 1, 2)
+        assert read_json(folder.status_json)["state"] == state
+    assert read_json(folder.status_json)["state"] == state
 
 
 def test_a_run_that_was_refused_keeps_its_status(tmp_path: Path) -> None:

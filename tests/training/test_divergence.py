@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import small
@@ -112,6 +113,36 @@ def test_it_goes_back_so_often_and_not_more(folder: Path, spoil: Spoil) -> None:
     assert status(folder)["state"] == "failed"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"train__batch_size": 4}, {"data__limit_val": 5}, {"train__steps": 20, "optimizer__schedule": "cosine"}],
+    ids=["order", "scores", "rate"],
+)
+def test_it_does_not_go_back_to_before_settings_changed(folder: Path, spoil: Spoil, change: dict[str, Any]) -> None:
+    """What is stored there is not what a start under today's settings makes of it; the repeated command does that."""
+    every: dict[str, Any] = {"val__every": 4}  # an evaluation of step 6 again would save it under the new settings
+    before = {key: value for key, value in change.items() if key == "optimizer__schedule"}
+    for name in ("whole", "small"):
+        run(folder, run__name=name, train__steps=6, **every, **before)
+    run(folder, run__name="whole", **every, **change)
+    spoil(range(6, 9), 1)
+    with pytest.raises(NumericalError, match=r"repeat the command.*from step 6.*settings have changed since"):
+        run(folder, train__rollback=2, **every, **change)
+    assert (status(folder)["state"], steps_in(folder)[-1]) == ("failed", 6)
+    run(folder, train__rollback=2, **every, **change)
+    whole, repeated = (checkpoint(folder, name) for name in ("whole", "small"))
+    assert_same_bits(whole["model"], repeated["model"])
+    assert_same_bits(whole["state"], repeated["state"])
+
+
+def test_it_goes_back_to_before_a_change_that_no_state_depends_on(folder: Path, spoil: Spoil) -> None:
+    run(folder, train__steps=6)
+    spoil(range(6, 9), 1)
+    run(folder, train__rollback=1, optimizer__learning_rate=5e-4)
+    state = checkpoint(folder, "small")["state"]
+    assert (state["step"], state["rollbacks"], status(folder)["state"]) == (12, 1, "finished")
+
+
 def test_without_going_back_the_same_command_goes_on_from_what_is_good(folder: Path, spoil: Spoil) -> None:
     """Checkpoints that were saved while steps were skipped are no good, and stand in nobody's way."""
     spoil(range(5, 9), 1)
@@ -127,7 +158,7 @@ def test_without_going_back_the_same_command_goes_on_from_what_is_good(folder: P
 @pytest.mark.parametrize(("last", "ends_well"), [(99.0, True), (1000.0, True), (10101.0, False), (math.nan, False)])
 def test_a_run_that_ends_in_ruin_has_not_finished(last: float, ends_well: bool) -> None:
     """Also where all its numbers are finite; one that overfits is another thing."""
-    run = SimpleNamespace(state=State(9, best_step=5, best_nelbo=100.0, last_nelbo=last), ends_lost=False)
+    run = SimpleNamespace(state=State(9, best_step=5, best_nelbo=100.0, last_nelbo=last))
     with nullcontext() if ends_well else pytest.raises(Diverged, match="step 9: the last"):
         check_ended_well(cast(Any, run))
 
@@ -146,6 +177,39 @@ def test_an_end_without_a_number_is_no_success(folder: Path, spoil: Spoil, capsy
         run(folder, train__log_every=2, optimizer__max_skips_in_a_row=50)
     assert status(folder)["state"] == "failed"
     assert capsys.readouterr().err.count("WARNING: most of these gradients") == 1, "at the first log line, not at each"
+
+
+def test_steps_that_are_too_large_are_not_counted_as_not_finite(folder: Path, spoil: Spoil) -> None:
+    """Two of these before one that is not finite; the next is taken, clipped, for three in a row were skipped."""
+    spoil([2], 1)
+    run(folder, optimizer__skip_norm=1e-3, train__steps=5)
+    assert status(folder)["state"] == "finished"
+    assert checkpoint(folder, "small")["meter"]["skips"].tolist() == [4, 1, 0]
+
+
+LOST_AT_THE_END = {
+    "train__steps": 16, "train__checkpoint_every": 8, "train__log_every": 4, "val__every": 0,
+    "optimizer__max_skips_in_a_row": 50,
+}  # fmt: skip
+
+
+def test_a_checkpoint_at_a_lost_end_is_not_good(folder: Path, spoil: Spoil) -> None:
+    """3 of the last 4 steps, though only 3 of the 8 since the checkpoint before."""
+    spoil(range(13, 16), 1)
+    run(folder, train__rollback=1, **LOST_AT_THE_END)
+    state = checkpoint(folder, "small")["state"]
+    assert (state["step"], state["rollbacks"], status(folder)["state"]) == (16, 1, "finished")
+    last = [line for line in scalars(folder, "small") if "train/nll" in line][-1]
+    assert (last["step"], last.get("train/skipped_now")) == (16, None), "it trained again from step 8 on"
+
+
+def test_a_lost_end_is_known_after_a_kill(folder: Path, spoil: Spoil, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(range(13, 16), 1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("lvae_torch.training.loop.check_ended_well", Mock(side_effect=KeyboardInterrupt))
+        run(folder, **LOST_AT_THE_END)
+    with pytest.raises(NumericalError, match=r"most of the last steps were not finite.*step 8 is good"):
+        run(folder, **LOST_AT_THE_END)
 
 
 @pytest.mark.parametrize(

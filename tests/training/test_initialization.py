@@ -15,8 +15,10 @@ from lvae_torch.data.run_data import RunData
 from lvae_torch.data.section import DataSection
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.distributed.seeding import seed_everything
+from lvae_torch.models.contract import Model
 from lvae_torch.models.families import FAMILIES
 from lvae_torch.models.section import ModelSection
+from lvae_torch.training import initialization
 from lvae_torch.training.initialization import ODD, check_first_loss, first_loss, initialize, uniform_guess
 
 N, SIDE = 96, 8
@@ -144,6 +146,27 @@ def test_a_hopeless_start_is_told_and_the_look_changes_nothing(
     check_first_loss(model, data, 0)
     assert "Before the first step the -ELBO is" in capsys.readouterr().err
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()) and model.training
+
+
+@pytest.mark.parametrize(("at_once", "largest"), [(1, 1), (3, 4), (9, 16), (64, 16)])
+def test_the_first_loss_is_looked_at_in_parts_as_a_step_is(
+    tmp_path: Path, at_once: int, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is the mean over the same images; none of the parts is smaller than what training takes at once."""
+    data, sizes, seen = run_data(tmp_path, "noise", 4), [], []
+
+    def noted(model: Model, batch: Labelled, seed: int) -> float:
+        sizes.append(len(batch))
+        seen.append(batch.images)
+        return 1e4 * float(batch.images.mean())
+
+    monkeypatch.setattr(initialization, "first_loss", noted)
+    monkeypatch.setattr(initialization, "uniform_guess", lambda model, n_levels: 0.0)  # so that it is told
+    told: list[str] = []
+    check_first_loss(section("vae").build((1, SIDE, SIDE), 256), data, 0, told.append, at_once)
+    whole = data.telling(16, torch.device("cpu")).images
+    assert torch.equal(torch.cat(seen), whole) and max(sizes) == largest and min(sizes) >= min(at_once, 16)
+    assert f"the -ELBO is {1e4 * float(whole.mean()):,.0f} nats" in told[0]
 
 
 def test_an_image_that_is_far_off_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

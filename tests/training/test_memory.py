@@ -219,6 +219,10 @@ def test_commands_say_it_in_one_message(tmp_path: Path, monkeypatch: pytest.Monk
     small.write_dump(tmp_path / "dumps")
     settings = small.settings(tmp_path, train__steps=2)
     with monkeypatch.context() as patch:
+        patch.setattr("lvae_torch.train.initialize", failing)
+        with pytest.raises(OutOfMemory, match=r"initial weights.*\[train\] batch_size = 8.*Set batch_size = 4, make"):
+            train(settings)
+    with monkeypatch.context() as patch:
         patch.setattr("lvae_torch.training.step.TrainStep._backward", failing)
         with pytest.raises(OutOfMemory, match=r"training takes 8 images at once.*\[train\] accumulate = 2"):
             train(settings)

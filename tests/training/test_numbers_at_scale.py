@@ -1,13 +1,18 @@
 """Sums over as many numbers as the largest published models and images have, each compared with float64."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import get_total_norm
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lvae_torch.distributions.bernoulli import Bernoulli
 from lvae_torch.distributions.gaussian import DiagonalGaussian
+from lvae_torch.elbo import batch_norm
 from lvae_torch.elbo.bounds import bits_per_dim
 from lvae_torch.elbo.units import UnitStatistics
 from lvae_torch.models.contract import Latent
@@ -51,6 +56,28 @@ def test_a_norm_that_is_none_stays_none(value: float) -> None:
     vector = drawn(SHORT + 9)
     vector[-1] = value
     assert not gradient_norm(vector).isfinite()
+
+
+class NoFloat64(TorchDispatchMode):
+    """Refuses what Apple's GPUs refuse, on another device than the CPU."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for made in tree_leaves(out):
+            if isinstance(made, torch.Tensor) and made.device.type != "cpu" and made.dtype == torch.float64:
+                raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support it.")
+        return out
+
+
+def test_apples_gpus_are_asked_for_no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors without data stand in; a CUDA device for the statistics, for PyTorch here copies nothing to MPS."""
+    with FakeTensorMode(), NoFloat64():
+        assert gradient_norm(torch.empty(SHORT + 1, device="mps")).dtype == torch.float32
+    monkeypatch.setattr(batch_norm, "float64_device", lambda device: torch.device("cpu"))
+    with FakeTensorMode(), NoFloat64():
+        norm = torch.nn.BatchNorm2d(3, device="cuda").eval()
+        batch_norm.estimate(norm, [lambda: None])
+        assert norm.running_mean is not None and norm.running_mean.device.type == "cuda"
 
 
 @pytest.mark.slow

@@ -66,6 +66,23 @@ def test_a_refused_command_changes_nothing(folder: Path, wrong: dict[str, Any], 
     assert read_json(folder / "runs" / "small" / "status.json")["state"] == "finished"
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("run.seed", 1), ("optimizer.name", "adam"), ("data.flip", True), ("train.freeze", ["stem.*"]),
+        ("train.channels_last", False),
+    ],
+)  # fmt: skip
+def test_without_its_kept_settings_a_run_is_held_to_those_of_its_checkpoint(folder: Path, key: str, value: Any) -> None:
+    run(folder, train__steps=2)
+    (folder / "runs" / "small" / "hparams.cfg").unlink()
+    before = everything(folder)
+    with pytest.raises(CfgError, match="other settings that shape the model or the data") as told:
+        run(folder, train__steps=4, **{key.replace(".", "__"): value})
+    section, name = key.split(".")
+    assert f"[{section}] {name} " in str(told.value) and everything(folder) == before
+
+
 def test_scores_of_another_split_begin_a_new_record(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(folder, val__every=2)
     known = checkpoint(folder, "small")["state"]

@@ -83,6 +83,21 @@ def test_meter_gives_means_without_the_skipped_steps() -> None:
     assert meter.read(ALONE).n_steps == 0
 
 
+def test_a_meter_tells_which_skipped_steps_had_no_finite_gradient() -> None:
+    """Gradients that are only too large, or a step that is taken, end a row of those that are not finite."""
+    from lvae_torch.elbo.bounds import Terms
+
+    meter, found = Meter(1, torch.device("cpu")), []
+    for norm, ok in ((9.0, False), (9.0, False), (math.nan, False), (math.inf, False), (9.0, False), (1.0, True)):
+        meter.add(torch.tensor(1.0), Terms(torch.ones(3), torch.ones(3, 1)), torch.tensor(norm), torch.tensor(ok))
+        reading = meter.read(ALONE)
+        found.append((reading.skipped_in_a_row, reading.not_finite_in_a_row))
+    assert found == [(1, 0), (2, 0), (3, 1), (4, 2), (5, 0), (0, 0)]
+    older, known = Meter(1, torch.device("cpu")), meter.state_dict()
+    older.load_state_dict({**known, "skips": torch.tensor([7.0, 3.0])})
+    assert older.skips.tolist() == [7, 3, 0]
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw", "adamax", "radam"])
 @pytest.mark.parametrize("ok", [True, False])
 def test_a_step_that_is_undone_on_the_device_leaves_no_trace(name: str, ok: bool) -> None:

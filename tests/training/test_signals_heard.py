@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lvae_torch.distributed.processes import Processes
 from lvae_torch.distributed.stopping import StopRequest
 from lvae_torch.elbo.evaluator import Evaluator
 from lvae_torch.errors import Preempted
+from lvae_torch.training.flat import FlatParameters
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 COMMAND = """
@@ -110,6 +112,37 @@ def test_an_interrupted_evaluation_goes_on_to_the_bit(tmp_path: Path, stop_at: i
         evaluate.unfinished = unfinished
         passes.clear()
         assert evaluate(True, "step 2").scalars(64) == whole and passes[0] == 0, "of other weights it begins anew"
+
+
+@pytest.mark.parametrize("change", ["weights", "as_published", "training batch"])
+def test_sums_of_another_evaluation_are_left_alone(tmp_path: Path, change: str) -> None:
+    """What may change between two starts: whether weights are averaged, what is scored, of what batch norm knows."""
+    stop = StopRequest(ALONE)
+    first, then = (
+        evaluator(tmp_path, stop, val__batch_norm="reestimated", **more)
+        for more in (
+            {"val__as_published": True, "train__batch_size": 8},
+            {
+                "val__as_published": change != "as_published",
+                "train__batch_size": 4 if change == "training batch" else 8,
+            },
+        )
+    )
+    model = small.model() if change == "training batch" else small.very_deep(n_levels=256)
+    first.model, first.is_averaged = model.eval(), True
+    then.model, then.is_averaged = deepcopy(first.model), change != "weights"
+    if change == "weights":
+        FlatParameters(then.model).vector.data.mul_(0.9)
+    whole = then(True, "step 1").scalars(64)
+
+    def tell(phase: str, done: int, total: int) -> None:
+        stop.signal_name = "SIGTERM" if phase == "evaluating" and done >= 10 else ""
+
+    first.tell = tell
+    with pytest.raises(Preempted):
+        first(True, "step 1")
+    stop.signal_name, then.unfinished = "", first.unfinished
+    assert first.unfinished is not None and then(True, "step 1").scalars(64) == whole
 
 
 def test_re_estimation_hears_a_stop_and_leaves_the_statistics(tmp_path: Path) -> None:
