@@ -40,9 +40,9 @@ from lvae_torch.distributed.place import n_cores
 from lvae_torch.distributed.signals import stop_signals
 from lvae_torch.errors import CfgError, Preempted, say
 from lvae_torch.files import write_text
-from lvae_torch.hparams import Settings, load_in_place
+from lvae_torch.hparams import Settings, load, load_in_place
 from lvae_torch.reporting.comparison import Result, draw_comparison
-from lvae_torch.reporting.result_tables import read_results, results_csv, results_table
+from lvae_torch.reporting.result_tables import SETTINGS, read_results, results_csv, results_table
 from lvae_torch.runs.folder import RunFolder
 
 POLL = 0.2  # seconds
@@ -88,7 +88,7 @@ def command(argv: Sequence[str]) -> None:
     earlier = read_results(options.earlier) if options.earlier else []
     if not options.table:
         work(jobs, options.jobs)
-    results = together(earlier, [Result.of(RunFolder.of(job.settings.run)) for job in jobs])
+    results = together(earlier, [result_of(RunFolder.of(job.settings.run)) for job in jobs])
     print(table := results_table(results))
     if options.out:
         write_text(options.out, results_csv(results) if options.out.suffix == ".csv" else table + "\n")
@@ -96,6 +96,14 @@ def command(argv: Sequence[str]) -> None:
         draw_comparison(options.figures, results)
     if failed := [job.name for job in jobs if job.status]:
         raise CfgError(f"not finished: {', '.join(failed)}; see {OUTPUT} in each run's folder.")
+
+
+def result_of(folder: RunFolder) -> Result:
+    """What is known of a run, with the settings that it was trained with, whatever those of this sweep are."""
+    if not folder.hparams_cfg.is_file():
+        return Result.of(folder)
+    settings = load(folder.hparams_cfg)
+    return Result.of(folder, dict(zip(SETTINGS, (settings.run.seed, settings.train.precision), strict=True)))
 
 
 def together(earlier: Sequence[Result], here: Sequence[Result]) -> list[Result]:

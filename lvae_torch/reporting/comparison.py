@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,11 @@ class Result:
     """The last log line of the training, without ``train/``."""
     curve: Curve
     """Steps of the evaluations, and their -ELBO; empty arrays if only a table tells of the run."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What of the run's settings is told beside its numbers."""
 
     @classmethod
-    def of(cls, folder: RunFolder) -> "Result":
+    def of(cls, folder: RunFolder, settings: Mapping[str, Any] | None = None) -> "Result":
         history = History.read(folder.metrics_jsonl) if folder.metrics_jsonl.is_file() else History(())
         evaluated = [record for record in history.records if "val/nelbo" in record]
         last = evaluated[-1] if evaluated else {}
@@ -43,7 +45,8 @@ class Result:
             bound = read_json(path) if path.is_file() else {}
         except DataError:
             bound = {}  # it is being written
-        return cls(folder.name, evaluation, bound, history.last("train/"), history.curve("val/nelbo"))
+        curve = history.curve("val/nelbo")
+        return cls(folder.name, evaluation, bound, history.last("train/"), curve, settings or {})
 
     @property
     def own_bound(self) -> dict[str, Any]:

@@ -18,8 +18,9 @@ EVALUATED = ("step", "nelbo", "nll", "kl")
 BOUNDED = ("iw_samples", "n_images", "nll_bound", "standard_error")
 PER_LAYER = ("kl", "informative_units")
 RUNNING = "nelbo in training"
-WHOLE = {"step", "iw_samples", "n_images", "seed of the bound"}  # columns of whole numbers
-TEXTS = {"run", "data"}
+SETTINGS = ("seed of the run", "precision")
+WHOLE = {"step", "iw_samples", "n_images", "seed of the run", "seed of the bound"}  # columns of whole numbers
+TEXTS = {"run", "data", "precision"}
 
 
 def results_table(results: Sequence[Result]) -> str:
@@ -81,12 +82,14 @@ def _result(values: Mapping[str, Any]) -> Result:
     if bound:
         bound |= {"step": values.get("step"), "content": values.get("data"), "seed": values.get("seed of the bound")}
     training = {"nelbo": values[RUNNING]} if RUNNING in values else {}
-    return Result(values["run"], evaluation, bound, training, (np.array([]), np.array([])))
+    settings = {name: values[name] for name in SETTINGS if name in values}
+    return Result(values["run"], evaluation, bound, training, (np.array([]), np.array([])), settings)
 
 
 def _numbers(result: Result) -> dict[str, Any]:
     known, bound = result.evaluation, result.own_bound
-    row = {"run": result.name, "data": bound.get("content", ""), "seed of the bound": bound.get("seed", "")}
+    row = {"run": result.name, **{name: result.settings.get(name, "") for name in SETTINGS}}
+    row |= {"data": bound.get("content", ""), "seed of the bound": bound.get("seed", "")}
     row |= {name: known.get(name, "") for name in EVALUATED}
     row |= {RUNNING: result.training.get("nelbo", "")}
     row |= {name: bound.get(name, "") for name in BOUNDED}

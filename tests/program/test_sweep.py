@@ -55,7 +55,7 @@ def test_runs_are_trained_used_and_compared(tmp_path: Path, capsys: pytest.Captu
         assert f"{result.evaluation['nelbo']:.2f}" in row
         assert len(result.per_layer("kl")) == 2
         assert (folder.path / "output.log").read_text().count("finished") == 1
-    command([*arguments, "--table", "--out", str(tmp_path / "table.csv")])
+    command([*arguments, "--set=run.seed=99", "--table", "--out", str(tmp_path / "table.csv")])
     with (tmp_path / "table.csv").open(newline="") as file:
         numbers = {row["run"]: row for row in csv.DictReader(file)}
     for name, row in numbers.items():
@@ -64,6 +64,7 @@ def test_runs_are_trained_used_and_compared(tmp_path: Path, capsys: pytest.Captu
             float(row["nelbo"]) == result.evaluation["nelbo"] and float(row["nll_bound"]) == result.bound["nll_bound"]
         )
         assert [float(row["kl of z_2"]), float(row["kl of z_1"])] == result.per_layer("kl")
+        assert (row["seed of the run"], row["precision"]) == ("42", "float32"), "those that it was trained with"
     assert list(numbers) == ["b", "a"]
     began = [line.split(":")[0] for line in printed.err.splitlines() if "lvae_torch.train begins" in line]
     assert began == ["a", "b"], "b needs the weights of a"
@@ -147,8 +148,9 @@ def results() -> list[Result]:
     evaluation = {"step": 7, "nelbo": 90.1, "nll": 70.0, "kl": 20.1}
     deep = evaluation | {"kl/00": 0.1 + 0.2, "kl/01": 19.8, "informative_units/00": 1.0, "informative_units/01": 8.0}
     bound = {"step": 7, "iw_samples": 50, "n_images": 9, "nll_bound": 85.3, "standard_error": 1 / 3, "content": "abc"}
+    told = {"seed of the run": 3, "precision": "bfloat16"}
     return [
-        Result("set_lvae_2", deep, bound | {"seed": 0}, {"nelbo": 91.25}, curve),
+        Result("set_lvae_2", deep, bound | {"seed": 0}, {"nelbo": 91.25}, curve, told),
         Result("set_lvae_1", evaluation | {"kl/00": 20.1, "informative_units/00": 3.0}, {}, {}, curve),
         Result("set_vae_1", {}, {}, {}, curve),
     ]
@@ -173,7 +175,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         (lambda text: text.replace("90.1", "many", 1), "line 2: nelbo is 'many'; a number was expected"),
         (lambda text: text.replace("abc", "a,0,0"), "line 2: has more or fewer cells"),
         (
-            lambda text: text.replace("set_lvae_1,,,7", "set_lvae_1,,,"),
+            lambda text: text.replace("set_lvae_1,,,,,7", "set_lvae_1,,,,,"),
             "line 3: a run's name, and all or none of step, ",
         ),
         (lambda text: text.replace("set_vae_1", ""), "line 4: a run's name"),
