@@ -23,7 +23,7 @@ from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import open_dump
 from lvae_torch.data.transforms import Preprocess
 from lvae_torch.distributed.cpu import half_told
-from lvae_torch.distributed.memory import is_out_of_memory, memory_of
+from lvae_torch.distributed.memory import is_out_of_memory, memory_told
 from lvae_torch.distributed.processes import Processes, start_processes
 from lvae_torch.errors import CfgError, OutOfMemory
 from lvae_torch.files import write_json
@@ -116,8 +116,8 @@ def _metrics(session: Session, mode: str) -> dict[str, object]:
         keys = MODES[mode].at_once
         ways = " and ".join(f"{key} = {max(1, getattr(options, key) // 2)}" for key in keys)
         raise OutOfMemory(
-            f"There is not enough memory: {mode} takes {getattr(options, keys[0])} images at once, and {device} has "
-            f"{memory_of(device) / 2**30:.1f} GiB. Set [synthesis] {ways}, and repeat the command; finished parts stay."
+            f"There is not enough memory: {mode} takes {getattr(options, keys[0])} images at once, and "
+            f"{memory_told(device)}. Set [synthesis] {ways}, and repeat the command; finished parts stay."
         ) from reason
 
 
