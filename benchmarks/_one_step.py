@@ -13,21 +13,25 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lvae_torch.data.transforms import Preprocess
 from lvae_torch.distributed import memory
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.objective import Objective
 from lvae_torch.hparams import Settings, in_steps, load
 from lvae_torch.info import shape_of_data
+from lvae_torch.models.contract import Model
+from lvae_torch.training import wrapping
 from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import make_optimizer
+from lvae_torch.training.section import TrainSection
 from lvae_torch.training.step import TrainStep
-from lvae_torch.training.wrapping import place
 
 Step = Callable[[Tensor], object]
 """Trains on raw images, uint8 (B, H, W, C)."""
@@ -73,7 +77,7 @@ def whole_step(settings: Settings) -> Step:
     shape, n_levels = shape_of_data(settings)
     device, train = torch.device("cpu"), settings.train
     model = settings.model.build(shape, n_levels).train()
-    place(train, model, device)
+    wrapping.place(train, model, device)
     flat = FlatParameters(model)
     step = TrainStep(
         section=settings.optimizer,
@@ -86,10 +90,17 @@ def whole_step(settings: Settings) -> Step:
         learning_rate=lambda step: RATE,
         meter=Meter(len(model.latent_shapes()), device),
         preprocess=Preprocess(n_levels).training,
-        accumulate=train.accumulate,
-        autocast=torch.autocast("cpu", torch.bfloat16) if train.precision == "bfloat16" else None,
+        **switches(train, model, flat),
     )
     return lambda raw: step(raw, SETTLED)
+
+
+def switches(train: TrainSection, model: Model, flat: FlatParameters) -> dict[str, Any]:
+    """What [train] makes of a step; of older checkouts, which knew no copies in half precision, what they knew."""
+    if "half" in TrainStep.__dataclass_fields__:
+        return wrapping.step_switches(train, model, flat, Processes(0, 1, torch.device("cpu")))
+    is_half = train.precision == "bfloat16"
+    return {"accumulate": train.accumulate, "autocast": torch.autocast("cpu", torch.bfloat16) if is_half else None}
 
 
 def adapted(path: Path, settings: Settings) -> Step:

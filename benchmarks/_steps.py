@@ -51,7 +51,7 @@ def whole_step(
         flat=flat,
         ema=Ema(model, 0.999),
         objective=Objective(LossSection(), model.image_shape),
-        optimizer=make_optimizer(section, flat),
+        optimizer=make_optimizer(section, flat, model.block_weights()),
         learning_rate=lambda step: rate,
         meter=Meter(len(model.latent_shapes()), device),
         preprocess=Preprocess(shape_of_data(settings)[1]).training,

@@ -41,10 +41,11 @@ def main() -> None:
     found = subprocess.run([ROOT / "build" / "browser.sh"], capture_output=True, text=True, check=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found.stdout.strip(), args=["--no-sandbox"])
-        for shot in SHOTS:
-            with explored(shot.bundle) as address:
-                take(browser, f"{address}#{shot.view}", shot)
-            print(FOLDER / f"{shot.name}.png")
+        for bundle in dict.fromkeys(shot.bundle for shot in SHOTS):
+            with explored(bundle) as address:
+                for shot in (shot for shot in SHOTS if shot.bundle == bundle):
+                    take(browser, f"{address}#{shot.view}", shot)
+                    print(FOLDER / f"{shot.name}.png")
         browser.close()
 
 

@@ -27,29 +27,18 @@ from lvae_torch.data.order import spread
 from lvae_torch.data.shapes import POINT
 from lvae_torch.distributed.launcher import is_gone
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.files import NAME, atomic_write, expanded, read_json
+from lvae_torch.files import NAME, expanded, read_json
 from lvae_torch.reporting.console import table
-from lvae_torch.reporting.grids import SHOWN_AS_THEY_ARE, in_colour
+from lvae_torch.reporting.grids import SHOWN_AS_THEY_ARE, SMALL, image_grid, save_png
 from lvae_torch.reporting.progress import duration
 
 HEARD = 120.0  # seconds; a run writes its status every 15
 SHEET = 1200  # pixels across, more or less
-SMALL = 56  # images below this are enlarged, so that single pixels can be seen
-GAP = 2
-GROUND = 96  # grey between the images, because their borders are often black or white
 
 
 def contact_sheet(images: np.ndarray, n_levels: int, columns: int) -> np.ndarray:
-    """Images with levels (n, H, W, C), row by row as one picture: uint8 (rows * h, columns * w, 3)."""
-    factor = -(-SMALL // max(images.shape[1:3]))
-    tiles = in_colour((images * (255 / (n_levels - 1))).round().astype(np.uint8))
-    tiles = tiles.repeat(factor, axis=1).repeat(factor, axis=2)
-    empty = -len(tiles) % columns
-    tiles = np.pad(tiles, ((0, empty), (0, GAP), (0, GAP), (0, 0)), constant_values=GROUND)
-    tiles[len(images) :] = GROUND
-    rows = tiles.reshape(-1, columns, *tiles.shape[1:])  # (rows, columns, h, w, 3)
-    sheet = rows.transpose(0, 2, 1, 3, 4).reshape(-1, columns * tiles.shape[2], 3)
-    return np.pad(sheet, ((GAP, 0), (GAP, 0), (0, 0)), constant_values=GROUND)
+    """Images with levels (n, H, W, C), row by row as one picture: uint8 (height, width, 3)."""
+    return image_grid(images.transpose(0, 3, 1, 2).astype(np.float32) / (n_levels - 1), columns)
 
 
 def scatter(points: np.ndarray, side: int = 600) -> np.ndarray:
@@ -73,22 +62,15 @@ def show(dump: Dump, split: str, out: Path) -> int:
     channels, height, width = dump.image_shape
     images = dump.split(split)
     if dump.image_shape == POINT:
-        _save(scatter(images.gather(np.arange(len(images))).numpy().reshape(-1, 2)), out)
+        save_png(out, scatter(images.gather(np.arange(len(images))).numpy().reshape(-1, 2)))
         return len(images)
     if not dump.n_levels:
         raise DataError(f"{dump.folder}: a sheet shows images with levels; this has {dump.layout}.")
     across = width if channels in SHOWN_AS_THEY_ARE else channels * width
     columns = min(20, max(4, SHEET // max(SMALL, height, across)))
     chosen = images.gather(spread(len(images), columns**2)).numpy()
-    _save(contact_sheet(chosen, dump.n_levels, columns), out)
+    save_png(out, contact_sheet(chosen, dump.n_levels, columns))
     return len(chosen)
-
-
-def _save(picture: np.ndarray, out: Path) -> None:
-    from PIL import Image
-
-    with atomic_write(out) as file:
-        Image.fromarray(picture).save(file, format="png")
 
 
 def status_of(what: str, runs: Path) -> Path | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from lvae_torch.distributed.cards import cards_shown, has_driver, is_built_for, oldest_built_for, why_unused
 from lvae_torch.errors import CfgError
@@ -121,6 +122,11 @@ def device_told(device: torch.device, wanted: str, world: int = 1) -> str:
 def float64_device(device: torch.device) -> torch.device:
     """Where sums in float64 are: on the device, or on the CPU where the device knows no such numbers."""
     return torch.device("cpu") if device.type == "mps" else device
+
+
+def in_float64(values: Tensor) -> Tensor:
+    """The same numbers in float64, on ``float64_device``. It moves them first, because ``mps`` cannot convert them."""
+    return values.to(float64_device(values.device)).double()
 
 
 def n_cores() -> int:

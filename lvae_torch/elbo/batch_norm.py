@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lvae_torch.distributed.batch_norm import each_by_itself
-from lvae_torch.distributed.place import float64_device
+from lvae_torch.distributed.place import float64_device, in_float64
 
 
 def has_statistics(model: nn.Module) -> bool:
@@ -68,7 +68,7 @@ def _average(
     statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var) if s is not None]
     home = float64_device(statistics[0].device)
     count = torch.ones(1, dtype=torch.float64, device=home)
-    own = torch.cat([count, *(statistic.flatten().to(home).double() for statistic in statistics)]) * n
+    own = torch.cat([count, *(in_float64(statistic.flatten()) for statistic in statistics)]) * n
     count, *sums = sum_over_ranks(own).split([1, *(statistic.numel() for statistic in statistics)])
     for statistic, total in zip(statistics, sums, strict=True):
         mean = torch.where(count > 0, total / count, statistic.to(home))

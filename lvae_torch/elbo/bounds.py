@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lvae_torch.data.labelled import Labelled
 from lvae_torch.distributed.graph import Graphed, Inputs, Outputs
-from lvae_torch.distributed.place import float64_device
+from lvae_torch.distributed.place import float64_device, in_float64
 from lvae_torch.distributions.codes import CertainCodes, perplexity, used_fraction
 from lvae_torch.distributions.gaussian import DiagonalGaussian, kl_of_all
 from lvae_torch.models.contract import Latent, Model, Output, Source, of_classes, per_image
@@ -176,7 +176,7 @@ def _weighted(model: Model, source: Source, inputs: Inputs, k: int) -> Outputs:
     x, labels, *features = (None if t is None else t.repeat(k, *[1] * (t.dim() - 1)) for t in inputs)
     assert x is not None
     out = model.decode(tuple(f for f in features if f is not None), of_classes(source, labels))
-    log_w = log_weight(x, out).to(float64_device(x.device), torch.float64).view(k, -1)  # (k, B)
+    log_w = in_float64(log_weight(x, out)).view(k, -1)  # (k, B)
     return {"log_sum": log_w.logsumexp(dim=0)}
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lvae_torch.distributed.graph import Graphed, Inputs, Outputs
-from lvae_torch.distributed.place import float64_device
+from lvae_torch.distributed.place import float64_device, in_float64
 from lvae_torch.elbo.bounds import elbo_terms, weighted_pass
 from lvae_torch.elbo.units import sums_of_units
 from lvae_torch.models.contract import Model, Output, of_classes
@@ -48,15 +48,15 @@ def elbo_sums(model: Model, as_published: bool, inputs: Inputs, key: None = None
     x, labels = inputs
     assert x is not None
     out = model(x, of_classes(posterior_sample, labels))
-    terms, home = elbo_terms(x, out), float64_device(x.device)
+    terms = elbo_terms(x, out)
     per_image = {"nll": terms.nll, "kl": terms.kl, "count": torch.ones_like(terms.nll)}
-    nll, kl = (term.to(home, torch.float64) for term in (terms.nll, terms.kl))
+    nll, kl = (in_float64(term) for term in (terms.nll, terms.kl))
     per_image["square"] = (nll + kl.sum(dim=1)) ** 2  # of exactly what is added up above
     per_image |= {f"penalty/{name}": penalty for name, penalty in terms.penalties.items()}
     if as_published and (published := published_nll(x, out)) is not None:
         per_image["published"] = published
     sums = {name: summed(values) for name, values in per_image.items()}
-    sums |= {f"usage/{i}": counts.to(home, torch.float64) for i, counts in terms.usage.items()}
+    sums |= {f"usage/{i}": in_float64(counts) for i, counts in terms.usage.items()}
     return sums | {f"{UNITS}/{i}": sums_of_units(latent) for i, latent in enumerate(out.latents)}
 
 

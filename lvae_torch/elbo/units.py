@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lvae_torch.distributed.place import float64_device
+from lvae_torch.distributed.place import float64_device, in_float64
 from lvae_torch.models.contract import Latent, Shape
 
 
@@ -39,7 +39,7 @@ class UnitStatistics:
 def sums_of_units(latent: Latent) -> Tensor:
     """Of the posterior mean, of its square, and of the KL over the images of a batch, (3, ...), float64."""
     home = float64_device(latent.z.device)
-    mean = latent.encoded.mean.to(home, torch.float64)
+    mean = in_float64(latent.encoded.mean)
     kl = latent.kl_of_units.to(home).sum(dim=0, dtype=torch.float64)
     return torch.stack([mean.sum(dim=0), (mean**2).sum(dim=0), kl])
 

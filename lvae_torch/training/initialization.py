@@ -14,7 +14,7 @@ import torch
 from lvae_torch.data.labelled import Labelled
 from lvae_torch.data.run_data import RunData
 from lvae_torch.distributed.memory import is_out_of_memory, memory_told
-from lvae_torch.distributed.place import float64_device
+from lvae_torch.distributed.place import in_float64
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.errors import OutOfMemory, say
@@ -130,7 +130,7 @@ def first_loss(model: Model, batch: Labelled, seed: int) -> float:
     x, source = batch.images, of_classes(posterior_sample, batch.labels)
     with unchanged(model):
         nelbo = elbo_terms(x, model.train()(x, source)).nelbo
-        return float(nelbo.to(float64_device(nelbo.device)).double().mean())
+        return float(in_float64(nelbo).mean())
 
 
 @contextmanager
