@@ -20,12 +20,13 @@ compatibility")."""
 def cards_shown() -> int:
     """How many cards the system shows, whatever PyTorch can do with them; those that are hidden do not count.
 
-    ``CUDA_VISIBLE_DEVICES`` hides cards, all of them where it is empty or -1.
+    ``CUDA_VISIBLE_DEVICES`` hides cards that it does not name, all of them where it is empty or -1.
     """
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if hidden is not None and hidden.strip() in ("", "-1", "none", "NoDevFiles"):
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None and chosen.strip() in ("", "-1", "none", "NoDevFiles"):
         return 0
-    return max(sum(1 for _ in folder.glob(names)) for folder, names in SHOWN)
+    shown = max(sum(1 for _ in folder.glob(names)) for folder, names in SHOWN)
+    return shown if chosen is None else min(shown, len(chosen.split(",")))
 
 
 def cards_by_name() -> list[str]:

@@ -11,6 +11,7 @@ from lvae_torch.interop.shapes import Shapes, check_shapes
 from lvae_torch.interop.taken import Moments, Part, Taken
 from lvae_torch.models.contract import Model
 from lvae_torch.runs.checkpoint import About, Checkpoint, State, TrainedOn, Weights
+from lvae_torch.training.fine_tuning import freeze
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.wrapping import place
@@ -25,6 +26,7 @@ def as_checkpoint(settings: Settings, trained_on: TrainedOn, taken: Taken) -> Ch
 
     Raises:
         DataError: if weights or moments are damaged, or of another model.
+        CfgError: if ``[train] freeze`` matches nothing, or leaves nothing to train.
     """
     model = _meta_model(settings, trained_on)
     expected = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
@@ -45,10 +47,11 @@ def as_checkpoint(settings: Settings, trained_on: TrainedOn, taken: Taken) -> Ch
 
 
 def _meta_model(settings: Settings, on: TrainedOn) -> Model:
-    """The model without memory for its weights, in the memory format of training."""
+    """The model without memory for its weights, in the memory format of training, and frozen as in training."""
     with torch.device("meta"):
         model = settings.model.build(on.image_shape, on.n_levels)
     place(settings.train, model, torch.device("meta"))
+    freeze(model, settings.train.freeze)
     return model
 
 
@@ -74,12 +77,16 @@ def _shapes(tensors: Iterable[tuple[str, Tensor]]) -> Shapes:
 
 
 def _optimizer(settings: Settings, model: Model, moments: Moments | None) -> dict[str, object] | None:
-    """As torch's optimizer has it over one flat vector; None, with a word to the user, where moments are missing."""
+    """As torch's optimizer has it over one flat vector; None, with a word to the user, where moments are missing.
+
+    Those of frozen weights are left out, for training has none.
+    """
     needed = MOMENTS.get(settings.optimizer.name, OTHER_MOMENTS)
     if moments is None or set(moments.parts) != set(needed):
         say("note: no moments of the optimizer that we can take over: training would go on with new ones.")
         return None
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    shapes = _shapes(model.named_parameters())
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     flat = FlatParameters(model, with_gradient=False)
     state = {"step": torch.tensor(float(moments.updates))}
     for key, part in moments.parts.items():
@@ -87,10 +94,11 @@ def _optimizer(settings: Settings, model: Model, moments: Moments | None) -> dic
         pieces = dict(zip(trained, flat.pieces(state[key]), strict=True))
         seen = set()
         for name, tensor in part():
-            if name not in pieces:
+            if name not in shapes:
                 raise DataError(f"{key} of {name}: this model has no such weight.")
-            check_shapes({name: tuple(pieces[name].shape)}, {name: tuple(tensor.shape)}, f"{key} does not fit")
-            pieces[name].copy_(_plain(tensor, name, key))
+            check_shapes({name: shapes[name]}, {name: tuple(tensor.shape)}, f"{key} does not fit")
+            if name in pieces:
+                pieces[name].copy_(_plain(tensor, name, key))
             seen.add(name)
         if missing := pieces.keys() - seen:
             raise DataError(f"{key} of {min(missing)} is missing; the optimizer's state is not of these weights.")

@@ -1,6 +1,6 @@
 """Builds optimizer and learning rate, and undoes a step if its gradient was bad."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lvae_torch.cfg.section import whole
+from lvae_torch.errors import DataError
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.optimizers import FUSED, OPTIMIZERS
 from lvae_torch.training.schedules import SCHEDULES, Fall
@@ -25,8 +26,8 @@ def make_optimizer(section: OptimizerSection, flat: FlatParameters, block_weight
     on_all = section.weight_decay if section.weight_decay_on == "all" else 0.0
     options: dict[str, Any] = {"betas": section.betas, "eps": section.eps, "weight_decay": on_all}
     optimizer = new_optimizer(section.name, flat.vector, **options)
-    if section.weight_decay_on == "blocks":
-        trained = [weight for weight in block_weights if weight.requires_grad]
+    trained = [weight for weight in block_weights if weight.requires_grad]
+    if section.weight_decay_on == "blocks" and trained:  # none where all of them are frozen
         decay_before_steps(optimizer, trained, section.weight_decay)
     return optimizer
 
@@ -45,6 +46,21 @@ def new_optimizer(name: str, vector: Tensor, **options: Any) -> Optimizer:
         for tensor in state.values():
             tensor.zero_()
     return optimizer
+
+
+def check_moments(saved: Mapping[str, Any], vector: Tensor) -> None:
+    """Hold the state of an optimizer against ``vector``; torch takes moments of any length.
+
+    Raises:
+        DataError: if they are of another number of weights.
+    """
+    for state in saved["state"].values():
+        for key, values in state.items():
+            if isinstance(values, Tensor) and values.dim() and values.shape != vector.shape:
+                raise DataError(
+                    f"the checkpoint's optimizer has {key} of {values.numel():,} weights, but {vector.numel():,} are "
+                    "trained. Leave [train] freeze as it was, or import the run anew with it."
+                )
 
 
 def decay_before_steps(optimizer: Optimizer, weights: Sequence[Tensor], rate: float) -> None:

@@ -28,7 +28,7 @@ class _Slice:
         """Add the parameters' own gradients to the piece, and free them."""
         places = self.gradient.split([p.numel() for p in self.parameters])
         pairs = zip(places, self.parameters, strict=True)
-        reached = [(place, p) for place, p in pairs if p.grad is not None and not self._is_copy(p)]
+        reached = [(place, p) for place, p in pairs if p.grad is not None and not self.is_copy(p)]
         if not reached:
             return
         ours, theirs = zip(*((place, in_order(p)) for place, p in reached), strict=True)
@@ -38,7 +38,7 @@ class _Slice:
 
     def collect_copies(self) -> None:
         """Add the gradients of copies to the piece, in one conversion, and free them."""
-        if not (copies := [p for p in self.parameters if p.grad is not None and self._is_copy(p)]):
+        if not (copies := [p for p in self.parameters if p.grad is not None and self.is_copy(p)]):
             return
         nothing, have_come = copies[0].new_zeros(()), set(map(id, copies))
         parts = [in_order(p) if id(p) in have_come else nothing.expand(p.numel()) for p in self.parameters]
@@ -46,7 +46,7 @@ class _Slice:
         for copy in copies:
             copy.grad = None
 
-    def _is_copy(self, parameter: Tensor) -> bool:
+    def is_copy(self, parameter: Tensor) -> bool:
         return parameter.dtype != self.gradient.dtype
 
 
@@ -115,8 +115,18 @@ class GradientSlices:
             self._complete(len(self.slices))  # what the pass did not reach, for a parameter took no part in the loss
             for work in self._works:
                 work.wait()
+        except BaseException:
+            self._forget()
+            raise
         finally:
             self._works, self._is_on = [], False
+
+    def _forget(self) -> None:
+        """Free gradients that were not collected, to which the next pass would add."""
+        for piece in self.slices:
+            for parameter in piece.parameters:
+                if self.collecting or piece.is_copy(parameter):
+                    parameter.grad = None
 
     def _reached(self, piece: _Slice) -> None:
         if not self._is_on:

@@ -21,7 +21,7 @@ from lvae_torch.training.ema import Ema
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.half_weights import HalfWeights
 from lvae_torch.training.meter import Meter
-from lvae_torch.training.optimization import GuardedStep, LearningRate, keep_where, without_jump
+from lvae_torch.training.optimization import GuardedStep, LearningRate, check_moments, keep_where, without_jump
 from lvae_torch.training.reduction import GradientSlices
 from lvae_torch.training.section import OptimizerSection
 
@@ -165,7 +165,11 @@ class TrainStep:
             self.evaluated.load_state_dict(own)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore everything from ``checkpoint``; an EMA that was switched on since begins at the weights."""
+        """Restore everything from ``checkpoint``; an EMA that was switched on since begins at the weights.
+
+        Raises:
+            DataError: if the optimizer's state is of other weights than those that are trained.
+        """
         if self._graphed is not None:
             self._graphed.forget()
         self.bare.load_state_dict(checkpoint.model)
@@ -173,6 +177,7 @@ class TrainStep:
             self.ema.model.load_state_dict(checkpoint.weights())
             self.ema.is_aged = checkpoint.ema_is_aged
         if checkpoint.optimizer is not None:
+            check_moments(checkpoint.optimizer, self.flat.vector)
             # Moments from the checkpoint; betas, weight decay and what suits this device from today's settings.
             (ours,), (saved,) = self.optimizer.state_dict()["param_groups"], checkpoint.optimizer["param_groups"]
             groups = [ours | {"lr": saved["lr"]}]  # of the last step: a checkpoint made before the next one says so too

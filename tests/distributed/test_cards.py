@@ -57,9 +57,9 @@ def test_cards_are_those_that_are_not_hidden(system: Path, monkeypatch: pytest.M
         (system / name).parent.mkdir(exist_ok=True)
         (system / name).touch()
     assert cards.cards_shown() == 2
-    for hidden in ("", "-1"):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-        assert cards.cards_shown() == 0
+    for chosen, n in (("", 0), ("-1", 0), ("1", 1), ("0, 1", 2), ("0,1,2", 2)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+        assert cards.cards_shown() == n
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,10 @@ from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 from lvae_torch.training.ema import Ema
+from lvae_torch.training.fine_tuning import freeze
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
-from lvae_torch.training.optimization import make_optimizer
+from lvae_torch.training.optimization import check_moments, make_optimizer
 from lvae_torch.training.step import TrainStep
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "vdvae" / "checkpoint_small"
@@ -199,6 +200,27 @@ def test_what_is_in_the_real_files(which: str) -> None:
 
 def noise(arrays: dict[str, np.ndarray], name: str) -> list[Tensor]:
     return [double(arrays[f"{name}_{i:02}"]) for i in range(6)]
+
+
+@needs_golden
+def test_the_moments_of_frozen_weights_are_left_out(tmp_path: Path) -> None:
+    """All others lie where training, which has none of those, looks for them."""
+    moments = []
+    for patterns in ([], ["bottom_up.*", "top_down.1.*"]):
+        run = import_it(tmp_path / str(len(patterns)), GOLDEN, "taken", "--exact", f"--set=train.freeze={patterns}")
+        settings, checkpoint = load(run / "hparams.cfg"), load_newest(CheckpointStore(run / "checkpoints"), print)
+        assert checkpoint is not None and checkpoint.optimizer is not None
+        on = checkpoint.about.trained_on
+        model = settings.model.build(on.image_shape, on.n_levels)
+        freeze(model, settings.train.freeze)
+        flat = FlatParameters(model)
+        names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        for state in checkpoint.optimizer["state"].values():
+            moments.append(dict(zip(names, flat.pieces(state["exp_avg"]), strict=True)))
+        check_moments(checkpoint.optimizer, flat.vector)
+    everything, trained = moments
+    assert set(everything) - set(trained) == {n for n in everything if n.startswith(("bottom_up.", "top_down.1."))}
+    assert all(torch.equal(everything[name], moment) and moment.abs().sum() > 0 for name, moment in trained.items())
 
 
 @needs_golden

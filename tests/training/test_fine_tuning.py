@@ -8,10 +8,11 @@ import small
 import torch
 from test_runs import checkpoint
 
-from lvae_torch.errors import CfgError
+from lvae_torch.errors import CfgError, DataError
 from lvae_torch.train import train
 from lvae_torch.training.fine_tuning import freeze, take_fitting
 from lvae_torch.training.flat import FlatParameters
+from lvae_torch.training.optimization import check_moments
 
 
 def test_what_fits_is_taken_and_the_rest_is_listed() -> None:
@@ -121,3 +122,22 @@ def test_frozen_weights_do_not_decay() -> None:
         optimizer.step()
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved and not any(name.startswith("up.") for name in moved)
+
+
+def test_all_blocks_may_be_frozen() -> None:
+    model = small.very_deep()
+    freeze(model, [f"{name}.*" for name in ("up", "down")])
+    section = small.OptimizerSection(weight_decay=0.5, weight_decay_on="blocks", name="adamw")
+    assert not any(weight.requires_grad for weight in model.block_weights())
+    small.make_optimizer(section, FlatParameters(model), model.block_weights()).step()
+
+
+def test_moments_of_other_weights_are_refused() -> None:
+    frozen = small.very_deep()
+    freeze(frozen, ["up.*"])
+    there, here = FlatParameters(small.very_deep()), FlatParameters(frozen)
+    saved = small.optimizer(there, "adamw").state_dict()
+    check_moments(saved, there.vector)
+    told = f"exp_avg of {there.vector.numel():,} weights, but {here.vector.numel():,} are trained"
+    with pytest.raises(DataError, match=told):
+        check_moments(saved, here.vector)

@@ -159,6 +159,29 @@ def test_a_pass_that_fails_sends_nothing_more(monkeypatch: pytest.MonkeyPatch) -
     assert not sent.sizes
 
 
+def test_a_pass_that_fails_leaves_no_gradient_to_the_next() -> None:
+    """The capture of a CUDA graph may fail half way; the same step is then done kernel by kernel."""
+    model = layers()
+    flat = FlatParameters(model)
+    slices = GradientSlices(flat, collecting=True)
+    with slices.passing():
+        loss_of(model, 0).backward()
+    right = flat.gradient.clone()
+
+    def fail(gradient: torch.Tensor) -> None:
+        raise ZeroDivisionError
+
+    hook = model[2].weight.register_hook(fail)
+    with pytest.raises(ZeroDivisionError), slices.passing():
+        loss_of(model, 0).backward()
+    assert model[4].weight.grad is None
+    hook.remove()
+    flat.gradient.zero_()
+    with slices.passing():
+        loss_of(model, 0).backward()
+    assert torch.equal(flat.gradient, right)
+
+
 @pytest.mark.parametrize("slice_bytes", [1, 3000, 2**20])
 @pytest.mark.parametrize("make", [small.model, small.very_deep, small.residual, small.vqvae, small.pixelcnn])
 def test_collected_gradients_are_the_same_bits(make: Callable[[], Any], slice_bytes: int) -> None:
