@@ -18,23 +18,25 @@ compatibility")."""
 
 
 def cards_shown() -> int:
-    """How many cards the system shows, whatever PyTorch can do with them; those that are hidden do not count.
-
-    ``CUDA_VISIBLE_DEVICES`` hides cards that it does not name, all of them where it is empty or -1.
-    """
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None and chosen.strip() in ("", "-1", "none", "NoDevFiles"):
-        return 0
-    shown = max(sum(1 for _ in folder.glob(names)) for folder, names in SHOWN)
-    return shown if chosen is None else min(shown, len(chosen.split(",")))
+    """How many cards the system shows, whatever PyTorch can do with them; those that are hidden do not count."""
+    return min(_cards_there(), len(cards_by_name()))
 
 
 def cards_by_name() -> list[str]:
-    """What ``CUDA_VISIBLE_DEVICES`` calls each card that is shown and not hidden."""
-    shown, chosen = cards_shown(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not shown:
+    """What ``CUDA_VISIBLE_DEVICES`` calls each card that is shown and not hidden.
+
+    The variable hides cards that it does not name, all of them where it is empty or -1.
+    """
+    there, chosen = _cards_there(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return [str(k) for k in range(there)]
+    if not there or chosen.strip() in ("", "-1", "none", "NoDevFiles"):
         return []
-    return [str(k) for k in range(shown)] if chosen is None else [name.strip() for name in chosen.split(",")]
+    return [name.strip() for name in chosen.split(",")]
+
+
+def _cards_there() -> int:
+    return max(sum(1 for _ in folder.glob(names)) for folder, names in SHOWN)
 
 
 def has_driver() -> bool:
