@@ -10,6 +10,7 @@ from torch.nn.utils import get_total_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lvae_torch.distributed import place
 from lvae_torch.distributions.bernoulli import Bernoulli
 from lvae_torch.distributions.gaussian import DiagonalGaussian
 from lvae_torch.elbo import batch_norm
@@ -73,7 +74,8 @@ def test_apples_gpus_are_asked_for_no_float64(monkeypatch: pytest.MonkeyPatch) -
     """Tensors without data stand in; a CUDA device for the statistics, for PyTorch here copies nothing to MPS."""
     with FakeTensorMode(), NoFloat64():
         assert gradient_norm(torch.empty(SHORT + 1, device="mps")).dtype == torch.float32
-    monkeypatch.setattr(batch_norm, "float64_device", lambda device: torch.device("cpu"))
+    for module in (batch_norm, place):
+        monkeypatch.setattr(module, "float64_device", lambda device: torch.device("cpu"))
     with FakeTensorMode(), NoFloat64():
         norm = torch.nn.BatchNorm2d(3, device="cuda").eval()
         batch_norm.estimate(norm, [lambda: None])
