@@ -212,9 +212,9 @@ while read -r variable; do
   value=${!variable}
   case $variable in
     SSL_CERT_* | *CA_BUNDLE) keep "$value" ro ;;
-    HF_* | WANDB_*) if [[ -d $value ]]; then keep "$value"; fi ;;
+    HF_* | WANDB_* | MLFLOW_*) if [[ -d $value ]]; then keep "$value"; fi ;;
   esac
-done < <(compgen -e | grep -E '^((NCCL|GLOO|TORCH|TORCHINDUCTOR|TRITON|PYTORCH|CUDA|CUBLAS|PET|HF|WANDB)_.*|OMP_NUM_THREADS|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|(http|https|ftp|no|all)_proxy|(HTTP|HTTPS|FTP|NO|ALL)_PROXY)$' | grep -vE '^CUDA_(HOME|PATH)$' | sort) # those are places of this machine
+done < <(compgen -e | grep -E '^((NCCL|GLOO|TORCH|TORCHINDUCTOR|TRITON|PYTORCH|CUDA|CUBLAS|PET|HF|WANDB|MLFLOW|OMP|GOMP|KMP)_.*|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|(http|https|ftp|no|all)_proxy|(HTTP|HTTPS|FTP|NO|ALL)_PROXY)$' | grep -vE '^CUDA_(HOME|PATH)$' | sort) # those are places of this machine
 
 if [[ -t 0 && -t 1 ]]; then options+=(--tty); fi
 

@@ -3,12 +3,13 @@
 import argparse
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from lvae_torch.distributed.launcher import end_with_launcher
-from lvae_torch.distributed.signals import heard_at_once
-from lvae_torch.errors import DataError, UserError, say
+from lvae_torch.distributed.signals import heard_at_once, stopped_by
+from lvae_torch.errors import DataError, Preempted, UserError, say
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}  # errors of a disk
 
@@ -110,4 +111,5 @@ def main(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = 
         say(f"{place}{error.strerror}. {remedy}, and repeat the command.")
         sys.exit(DataError.exit_status)
     except KeyboardInterrupt:
-        sys.exit(130)
+        say(stopped_by(signal.SIGINT))
+        sys.exit(Preempted.exit_status)

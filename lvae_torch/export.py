@@ -21,7 +21,7 @@ if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.files import check_name, make_folder
+from lvae_torch.files import NAME, check_name, make_folder
 from lvae_torch.hparams import Settings, sealed_cfg
 from lvae_torch.runs.bundle import Bundle
 from lvae_torch.runs.bundle_zip import zip_bundle
@@ -73,7 +73,9 @@ def export(settings: Settings, where: Path, folder: Path, license_: str = "not s
         synthesis=settings.synthesis.model_copy(update={"checkpoint": "last", "use_ema": True}),
     )
     bundle = Bundle(run.model.state_dict(), run.step, run.is_averaged, run.trained_on, versions())
-    card = model_card(run, name, license_, RunFolder(where.parent, where.name))
+    place = where.resolve()  # the folder may have been given as "."
+    results = RunFolder(place.parent, place.name) if NAME.fullmatch(place.name) else None
+    card = model_card(run, name, license_, results)
     bundle.write(folder, sealed_cfg(portable), card)
 
 

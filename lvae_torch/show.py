@@ -22,15 +22,17 @@ if __name__ == "__main__":
 import numpy as np
 
 from lvae_torch.data.classes import labels_told
-from lvae_torch.data.dump import Dump
+from lvae_torch.data.dump import DESCRIPTION, Dump
 from lvae_torch.data.order import spread
 from lvae_torch.data.shapes import POINT
 from lvae_torch.distributed.launcher import is_gone
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import NAME, expanded, read_json
-from lvae_torch.reporting.console import table
+from lvae_torch.reporting.console import number, table
 from lvae_torch.reporting.grids import SHOWN_AS_THEY_ARE, SMALL, image_grid, save_png
 from lvae_torch.reporting.progress import duration
+from lvae_torch.runs.bundle import CARD, SETTINGS, is_bundle
+from lvae_torch.runs.folder import runs_told
 
 HEARD = 120.0  # seconds; a run writes its status every 15
 SHEET = 1200  # pixels across, more or less
@@ -75,11 +77,16 @@ def show(dump: Dump, split: str, out: Path) -> int:
 
 def status_of(what: str, runs: Path) -> Path | None:
     """The ``status.json`` of a run by its folder or name; None if there is no such run."""
+    found = (place / "status.json" for place in _places(what, runs))
+    return next((path for path in found if path.is_file()), None)
+
+
+def _places(what: str, runs: Path) -> list[Path]:
+    """Where a run of this folder or name may lie."""
     try:
-        places = [Path(expanded(what)), *([runs / what] if NAME.fullmatch(what) else [])]
+        return [Path(expanded(what)), *([runs / what] if NAME.fullmatch(what) else [])]
     except ValueError as error:
         raise CfgError(f"{what}: {error}.") from error
-    return next((place / "status.json" for place in places if (place / "status.json").is_file()), None)
 
 
 def told_status(status: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -96,11 +103,16 @@ def told_status(status: Mapping[str, Any]) -> list[tuple[str, str]]:
     if (rate := status.get("images_per_second")) is not None:
         rows.append(("rate", f"{rate:,.0f} images/s"))
     if evaluation := status.get("last_evaluation"):
-        numbers = "  ".join(f"{key} {value:,.4g}" for key, value in evaluation.items() if value is not None)
-        rows.append(("last evaluation", numbers))
+        told = (_evaluated(key, value) for key, value in evaluation.items() if value is not None)
+        rows.append(("last evaluation", "  ".join(told)))
     rows += [("device", status["device"])] if "device" in status else []
     rows.append(("process", f"{status['process']} on {status['host']}, heard of {duration(age)} ago"))
     return rows + ([("message", status["message"])] if status["message"] else [])
+
+
+def _evaluated(key: str, value: float) -> str:
+    """A step, nats, or bits per dimension, which differ in the digits that tell something."""
+    return f"step {value:,.0f}" if key == "step" else f"{key} {number(value, 4 if key.endswith('bpd') else 2)}"
 
 
 def _lives(status: Mapping[str, Any], age: float) -> bool:
@@ -114,14 +126,33 @@ def _of(done: int, total: int | None) -> str:
     return f"{done:,} of {total:,} ({done / total:.0%})" if total else f"{done:,}"
 
 
+def _opened(folder: Path, what: str, runs: Path) -> Dump:
+    """The dump in ``folder``.
+
+    Raises:
+        DataError: if it is none, with the runs that there are, one of which may have been meant.
+    """
+    if (folder / DESCRIPTION).exists():
+        return Dump.open(folder.parent, folder.name)
+    if is_bundle(folder):
+        raise DataError(f"{what}: a bundle, which does not train. {folder / CARD} tells of it; lvae explore shows it.")
+    for place in _places(what, runs):
+        if (place / SETTINGS).is_file():
+            raise DataError(f"{place}: a run that has no status.json. What is known of it: lvae report {what}")
+    try:
+        return Dump.open(folder.parent, folder.name)
+    except (CfgError, DataError) as error:
+        raise DataError(f"{what}: there is no such run (Runs: {runs_told(runs)}), and no dump. {error}") from error
+
+
 def command(argv: Sequence[str]) -> None:
     """Show the dump or the run that the arguments name."""
     arguments = PARSER.parse_args(argv)
     if (status := status_of(arguments.what, Path(arguments.runs))) is not None:
-        print(table(status.parent.name, told_status(read_json(status))))
+        print(table(status.resolve().parent.name, told_status(read_json(status))))
         return
     folder = Path(expanded(arguments.what)).resolve()
-    dump = Dump.open(folder.parent, folder.name)
+    dump = _opened(folder, arguments.what, Path(arguments.runs))
     split = arguments.split or next(iter(dump.shards))
     out = arguments.out or folder.parent / f"{folder.name}_{split}.png"
     n = show(dump, split, out)

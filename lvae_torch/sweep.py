@@ -58,7 +58,7 @@ class Job:
     commands: deque[list[str]]
     process: "subprocess.Popen[bytes] | None" = None
     status: int = 0
-    """Exit status of the first command that failed."""
+    """Exit status of the first command that failed; as a shell has it, 128 and the signal's number of a killed one."""
     card: str | None = None
     """The card of the current command, as CUDA_VISIBLE_DEVICES calls it, where there are several."""
     started: float = 0.0
@@ -94,8 +94,9 @@ def command(argv: Sequence[str]) -> None:
         write_text(options.out, results_csv(results) if options.out.suffix == ".csv" else table + "\n")
     if options.figures:
         draw_comparison(options.figures, results)
-    if failed := [job.name for job in jobs if job.status]:
-        raise CfgError(f"not finished: {', '.join(failed)}; see {OUTPUT} in each run's folder.")
+    if failed := [job for job in jobs if job.status]:
+        say(f"not finished: {', '.join(job.name for job in failed)}; see {OUTPUT} in each run's folder.")
+        sys.exit(failed[0].status)
 
 
 def result_of(folder: RunFolder) -> Result:
@@ -103,7 +104,8 @@ def result_of(folder: RunFolder) -> Result:
     if not folder.hparams_cfg.is_file():
         return Result.of(folder)
     settings = load(folder.hparams_cfg)
-    return Result.of(folder, dict(zip(SETTINGS, (settings.run.seed, settings.train.precision), strict=True)))
+    told = dict(zip(SETTINGS, (settings.run.seed, settings.train.precision), strict=True))
+    return Result.of(folder, told, settings.evaluated_on)
 
 
 def together(earlier: Sequence[Result], here: Sequence[Result]) -> list[Result]:
@@ -194,8 +196,9 @@ def _end(running: Sequence[Job]) -> None:
 def _give_up_if_unfounded(job: Job, jobs: Sequence[Job]) -> None:
     """Fail a job that needs the weights of a failed run."""
     needed = job.needed
-    if job.process is None and not job.is_done and any(other.name == needed and other.status for other in jobs):
-        job.status = 1
+    failed = next((other.status for other in jobs if other.name == needed and other.status), 0)
+    if job.process is None and not job.is_done and failed:
+        job.status = failed
         say(f"{job.name}: not started, for {needed} failed")
 
 
@@ -228,7 +231,7 @@ def _look_after(job: Job) -> None:
     status = job.process.poll()
     if status is None:
         return
-    job.process, job.status = None, status
+    job.process, job.status = None, status if status >= 0 else 128 - status
     if status or not job.commands:
         minutes = (time.monotonic() - job.started) / 60
         told = f"failed with status {status}" if status else "done"

@@ -2,8 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterator
-from typing import Annotated, Any, Self, TypeVar, get_args
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -77,17 +79,50 @@ Positive = Annotated[Float, Field(gt=0)]
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
 
 
-def one_of(names: Collection[str]) -> Callable[[str], str]:
+def _share(value: Any) -> Any:
+    return 0 if isinstance(value, float) and value == 1 else value
+
+
+CountOrShare = Annotated[Count | Fraction, BeforeValidator(_share)]
+"""A number of things, or a share of all; 0, and the float 1.0, are all of them, the whole number 1 is one."""
+
+
+@dataclass(frozen=True, eq=False)
+class one_of:  # noqa: N801  # it is used as a function
     """A validator that accepts one of ``names``, for choices from a table."""
 
-    def check(name: str) -> str:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
+    names: Collection[str]
+
+    def __call__(self, name: str) -> str:
+        if name not in self.names:
+            close = difflib.get_close_matches(name, self.names, n=1)
             guess = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"needs one of {', '.join(map(repr, names))}{guess}")
+            raise ValueError(f"needs one of {', '.join(map(repr, self.names))}{guess}")
         return name
 
-    return check
+
+def choices(field: FieldInfo) -> list[Any]:
+    """The values that a field, or each entry of its list, is chosen from; empty if it may have others too."""
+    return list(dict.fromkeys(_listed(field.metadata) or _choices(field.annotation)))
+
+
+def _choices(kind: Any) -> list[Any]:
+    parts, origin = get_args(kind), get_origin(kind)
+    if origin is Literal:
+        return list(parts)
+    if origin is Annotated:
+        return _listed(_metadata(kind)) or _choices(parts[0])
+    if origin is tuple and parts[1:] == (...,):
+        return _choices(parts[0])
+    if origin in (Union, UnionType):
+        each = [_choices(part) for part in parts if part is not NoneType]
+        return [choice for one in each for choice in one] if all(each) else []
+    return []
+
+
+def _listed(metadata: Sequence[Any]) -> list[str]:
+    found = (one.func for one in metadata if isinstance(one, AfterValidator))
+    return [name for check in found if isinstance(check, one_of) for name in check.names]
 
 
 def is_in_steps(field: FieldInfo) -> bool:

@@ -45,16 +45,18 @@ class ClassNames:
 NO_CLASSES = ClassNames()
 
 
-def with_labels(split: ImageSplit, dump: Dump, classes: Sequence[str]) -> ImageSplit:
+def with_labels(split: ImageSplit, dump: Dump, classes: Sequence[str], at: Sequence[int] | None = None) -> ImageSplit:
     """The split with the class of each image; unchanged where there are no ``classes``.
 
+    Args:
+        at: the images whose classes are asked for; all if it is None.
     Raises:
-        DataError: if an image has no class, or one that is not among them.
+        DataError: if one of these images has no class, or one that is not among them.
     """
     if not classes:
         return split
     labels = _one_each(dump, split.name)
-    _check_range(dump, split.name, labels, len(classes))
+    _check_range(dump, split.name, labels, len(classes), at)
     return replace(split, labels=labels)
 
 
@@ -108,8 +110,9 @@ def _one_each(dump: Dump, split: str) -> np.ndarray:
     return labels
 
 
-def _check_range(dump: Dump, split: str, labels: np.ndarray, n_classes: int) -> None:
+def _check_range(dump: Dump, split: str, labels: np.ndarray, n_classes: int, at: Sequence[int] | None = None) -> None:
     outside = np.flatnonzero((labels < 0) | (labels >= n_classes))
+    outside = outside if at is None else np.intersect1d(outside, at)
     if len(outside):
         first = int(outside[0])
         raise DataError(

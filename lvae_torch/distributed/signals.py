@@ -23,6 +23,11 @@ def stop_signals() -> set[signal.Signals]:
     return asked if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else asked | {signal.SIGHUP}
 
 
+def stopped_by(number: int, where: str = "") -> str:
+    """What is told of a stop."""
+    return f"stopped by {signal.Signals(number).name}{where}; the same command continues."
+
+
 @contextmanager
 def heard_at_once() -> Iterator[None]:
     """Inside, a stop signal ends what is being done, except where something else listens (as a training does).
@@ -30,7 +35,8 @@ def heard_at_once() -> Iterator[None]:
     A wait inside a library, for another process or a disk, hears no signal: then the process ends after ``GRACE``.
 
     Raises:
-        Preempted: at any place, after a signal; SIGINT stays a KeyboardInterrupt.
+        Preempted: at any place, after a signal.
+        KeyboardInterrupt: after SIGINT, with which ``cli.main`` ends in the same way.
     """
     if threading.current_thread() is not threading.main_thread():  # others cannot hear signals
         yield
@@ -41,9 +47,11 @@ def heard_at_once() -> Iterator[None]:
         nonlocal asked
         if not asked:  # a second one must not disturb the tidying after the first
             asked = True
-            raise Preempted(f"stopped by {signal.Signals(number).name}; the same command continues.")
+            raise KeyboardInterrupt if number == signal.SIGINT else Preempted(stopped_by(number))
 
-    numbers = stop_signals() - {signal.SIGINT}
+    numbers = stop_signals()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of a command that a script began with &
+        numbers -= {signal.SIGINT}
     before = {number: signal.signal(number, stop) for number in numbers}
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -75,5 +83,5 @@ def _end_what_hangs(read: int, stop: object, over: threading.Event, leaving: thr
                 continue
             signal.pthread_kill(threading.main_thread().ident or 0, number)
         if not over.wait(GRACE):
-            say(f"stopped by {signal.Signals(number).name} while waiting; the same command continues.")
+            say(stopped_by(number, " while waiting"))
             os._exit(Preempted.exit_status)

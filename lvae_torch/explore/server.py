@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from lvae_torch.data.pictures import MOST_BYTES
 from lvae_torch.distributed.memory import is_out_of_memory
-from lvae_torch.errors import say
+from lvae_torch.errors import CfgError, DataError, say
 from lvae_torch.explore.description import describe
 from lvae_torch.explore.guard import Guard
 from lvae_torch.explore.newest import BusyError, Newest, SupersededError
@@ -102,7 +102,7 @@ async def _worked(queue: Newest, asker: str, work: Callable[[], T]) -> T:
         raise HTTPException(409, "A newer request of the same page took the place of this one.") from error
     except BusyError as error:
         raise HTTPException(429, "Too many pages ask at once; try again.") from error
-    except RefusedError as error:
+    except (RefusedError, CfgError, DataError) as error:
         raise HTTPException(422, str(error)) from error
     except Exception as error:
         if is_out_of_memory(error):

@@ -1,6 +1,8 @@
 """Makes the Markdown reference of all sections and keys from their types."""
 
-from lvae_torch.cfg.section import Section
+from pydantic.fields import FieldInfo
+
+from lvae_torch.cfg.section import Section, choices
 from lvae_torch.hparams.settings import COMMON, SECTIONS
 from lvae_torch.models.families import FAMILIES
 
@@ -22,5 +24,11 @@ def _table(title: str, section: type[Section]) -> str:
     lines = [f"## {title}\n", "| key | default | meaning |", "| --- | --- | --- |"]
     for key, field in section.model_fields.items():
         default = "(required)" if field.is_required() else f"`{field.default!r}`"
-        lines.append(f"| `{key}` | {default} | {' '.join((field.description or '').split())} |")
+        meaning = " ".join((field.description or "").split())
+        lines.append(f"| `{key}` | {default} | {meaning}{_choices_told(field)} |")
     return "\n".join(lines) + "\n"
+
+
+def _choices_told(field: FieldInfo) -> str:
+    found = choices(field)
+    return f" One of {', '.join(f'`{value}`' for value in found)}." if len(found) > 1 else ""

@@ -26,6 +26,11 @@ class Settings:
     val: ValSection
     synthesis: SynthesisSection
 
+    @property
+    def evaluated_on(self) -> dict[str, str]:
+        """Weights and split of the evaluations in training, as they stand beside results."""
+        return {"weights": "ema" if self.train.ema_decay else "raw", "split": self.data.val_split}
+
 
 COMMON: dict[str, type[Section]] = {
     "run": RunSection, "data": DataSection, "loss": LossSection, "optimizer": OptimizerSection,

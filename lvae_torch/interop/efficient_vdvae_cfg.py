@@ -121,7 +121,7 @@ def _loss(sections: Sections, notes: list[str]) -> Native:
     loss = sections["loss"]
     yield ("loss", "variation_schedule"), "loss.beta", _beta(loss)
     yield ("loss", "variation_schedule"), "loss.per_dimension", True
-    if loss["use_gamma_schedule"]:
+    if loss["use_gamma_schedule"] and loss["gamma_max_steps"]:
         yield ("loss", "scaled_gamma"), "loss.balance", "kl_per_unit" if loss["scaled_gamma"] else "kl"
         yield ("loss", "gamma_max_steps"), "loss.balance_steps", loss["gamma_max_steps"]
     if loss["use_weight_decay"]:
@@ -207,7 +207,7 @@ def _synthesis(sections: Sections, notes: list[str]) -> Native:
     if mode == "encoding" or theirs["mask_reconstruction"]:
         yield same("variate_masks_quantile", "keep_fraction", lambda share: None if share == 1 else share)
     if mode == "div_stats":
-        yield same("div_stats_subset_ratio", "limit", lambda share: 0 if share == 1 else share)
+        yield same("div_stats_subset_ratio", "limit", float)
     yield same("save_target_in_reconstruction", "save_targets")
     n_images = theirs["n_generation_batches"] * theirs["batch_size"]
     yield ("synthesis", "n_generation_batches"), "synthesis.n_images", n_images

@@ -75,12 +75,14 @@ def by_layer(sources: Sequence[Source]) -> Source:
 
 
 def shared(source: Source) -> Source:
-    """One draw for the whole batch: every image gets the z of image 0."""
-    return lambda i, prior, posterior: _first(source(i, prior, posterior))
+    """One draw for all images, in however many passes: each gets the z of image 0 of the first pass."""
+    first: dict[int, Tensor] = {}
 
+    def drawn(i: int, prior: Prior, posterior: Posterior | None) -> Tensor:
+        z = source(i, prior, posterior)
+        return first.setdefault(i, z[:1]).expand_as(z)
 
-def _first(z: Tensor) -> Tensor:
-    return z[:1].expand_as(z)
+    return drawn
 
 
 def _given(posterior: Posterior | None, i: int) -> Posterior:

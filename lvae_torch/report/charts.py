@@ -1,6 +1,6 @@
 """Charts as inline SVG, drawn from plain numbers. Their colours are those of the page, light or dark."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import count
@@ -32,6 +32,15 @@ class Line:
     def of(cls, history: History, key: str, label: str, colour: int = 0, is_dashed: bool = False) -> "Line":
         """A curve of a run; at most ``MOST_POINTS`` of it, means over as many reports as it takes."""
         return cls(label, *_thinned(*history.curve(key)), colour, is_dashed)
+
+    @classmethod
+    def of_layers(cls, history: History, labels: Mapping[str, str]) -> list["Line"]:
+        """Curves of several keys, with their labels, at those steps at which all of them are finite."""
+        curves = {key: dict(zip(*history.curve(key), strict=True)) for key in labels}
+        all_steps = set.intersection(*map(set, curves.values())) if curves else set()
+        steps = sorted(s for s in all_steps if all(np.isfinite(curve[s]) for curve in curves.values()))
+        values = {key: np.array([curve[step] for step in steps]) for key, curve in curves.items()}
+        return [cls(label, *_thinned(np.array(steps), values[key])) for key, label in labels.items()]
 
 
 @dataclass(frozen=True)

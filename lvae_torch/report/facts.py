@@ -11,6 +11,7 @@ from lvae_torch.files import known_of
 from lvae_torch.hparams import Settings
 from lvae_torch.hparams.settings import SECTIONS
 from lvae_torch.importing.published import published_models
+from lvae_torch.reporting.belonging import is_own
 from lvae_torch.reporting.history import History
 from lvae_torch.runs.folder import RunFolder
 
@@ -69,9 +70,10 @@ class Facts:
         return sorted(found, key=lambda key: int(key.rpartition("/")[2]))
 
     def is_current(self, mode: str) -> bool:
-        """Whether the results of a mode belong to the weights that were evaluated last."""
-        step = self.evaluation.get("step")
-        return step is None or self.results[mode].get("step") == step
+        """Whether the results of a mode are of the weights and the data that were evaluated last."""
+        own = self.settings.evaluated_on
+        known = own | {"step": step} if (step := self.evaluation.get("step")) is not None else {}
+        return is_own(self.results[mode], known)
 
     def values_and_defaults(self) -> dict[str, tuple[Any, Any]]:
         """``section.key`` -> (value, default) of every setting of this run's family."""

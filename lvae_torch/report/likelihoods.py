@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lvae_torch.report.facts import Facts, told_with_error
+from lvae_torch.reporting.belonging import measured_on
 
 Row = tuple[str, str, str, str, str]
 """Name, nats ± error, what is published or expected, bits/dim, what it was measured on."""
@@ -40,25 +41,13 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str, str, str]]:
             yield (f"-log p(x), {samples:,} samples", bound, _bits(evaluation.get("iw_bpd")), on)
     if found := facts.results.get("reconstruction"):
         value = told_with_error(found.get("nelbo"), found.get("standard_error"))
-        yield ("-ELBO (reconstruction)", value, _bits(found.get("bits_per_dim")), _on(found))
+        yield ("-ELBO (reconstruction)", value, _bits(found.get("bits_per_dim")), measured_on(found))
     if found := facts.results.get("likelihood"):
         label = f"-log p(x), {found.get('iw_samples', 0):,} samples (likelihood)"
         value = told_with_error(found.get("nll_bound"), found.get("standard_error"))
-        yield (label, value, _bits(found.get("bits_per_dim")), _on(found))
+        yield (label, value, _bits(found.get("bits_per_dim")), measured_on(found))
     if (found := facts.results.get("compression")) and found.get("bits_per_dim") is not None:
-        yield ("compressed without loss (compression)", "", _bits(found["bits_per_dim"]), _on(found))
-
-
-def _on(found: dict[str, Any] | Any) -> str:
-    """Split, images, step and weights of a mode's results."""
-    weights = {"ema": "averaged weights", "raw": "raw weights"}.get(str(found.get("weights")), "")
-    parts = [
-        str(found.get("split", "")),
-        f"{found.get('n_images', 0):,} images",
-        f"step {found.get('step', 0):,}",
-        weights,
-    ]
-    return ", ".join(part for part in parts if part)
+        yield ("compressed without loss (compression)", "", _bits(found["bits_per_dim"]), measured_on(found))
 
 
 def _bits(value: Any) -> str:

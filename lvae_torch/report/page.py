@@ -13,6 +13,7 @@ from lvae_torch.report.facts import Facts
 from lvae_torch.report.likelihoods import likelihood_rows
 from lvae_torch.report.pictures import Picture
 from lvae_torch.report.tables import costs, number, results_of_modes, settings_that_differ, table
+from lvae_torch.reporting.belonging import conditions
 from lvae_torch.runs.version import VERSION
 
 STYLE = Path(__file__).with_name("style.css")
@@ -88,7 +89,8 @@ def _tiles(facts: Facts) -> str:
         shown.append((number(evaluation.get("kl")), "of it KL, nats"))
     bound = facts.results.get("likelihood", {})
     if bound and facts.is_current("likelihood"):
-        shown.append((number(bound.get("nll_bound")), f"-log p(x), {bound.get('iw_samples')} samples"))
+        told = ", ".join([f"-log p(x), {bound.get('iw_samples')} samples", *conditions(bound)])
+        shown.append((number(bound.get("nll_bound")), told))
     last = facts.history.last("speed/")
     if "images_per_second" in last:
         shown.append((number(last["images_per_second"], 0), "images per second"))
@@ -163,7 +165,7 @@ def _layers(runs: Sequence[Reported]) -> Iterator[str]:
     for run in runs:
         keys = run.facts.layers("train/kl") or run.facts.layers("val/kl")
         name = f", {run.facts.name}" if len(runs) > 1 else ""
-        lines = [Line.of(run.facts.history, key, f"layer {int(key.rpartition('/')[2])}") for key in keys]
+        lines = Line.of_layers(run.facts.history, {key: f"layer {int(key.rpartition('/')[2])}" for key in keys})
         drawn.append(layers_chart(f"KL of each layer over time{name}", lines, "nats per image"))
         drawn.append(_bars(f"KL of each layer at the end{name}", run.facts))
     if any(drawn):

@@ -97,7 +97,9 @@ class Painter:
             return
         n = POINTS if are_points(self.x.images) else self._columns**2 // 2
         x = self.x.at(torch.from_numpy(spread(len(self.x), n)))
-        shown = torch.cat([self._of(part, posterior_sample, "reconstructions") for part in x.split(self.at_once)])
+        shown = torch.cat(
+            [self._of(part, posterior_sample, "reconstructions", j) for j, part in enumerate(x.split(self.at_once))]
+        )
         pairs = partial(
             save_pairs, x=_reduced(x.images), shown=_reduced(shown), pairs_per_row=max(1, self._columns // 2)
         )
@@ -122,8 +124,10 @@ class Painter:
             return
         columns = max(2, self._columns // 2)
         for i in spread(self._n_layers, MOST_LAYERS).tolist():
-            source = varying_only(i, self._n_layers, prior_sample([1.0] * self._n_layers))
-            rows = [self._drawn(source, [row * self._columns] * columns, "layer", i, row) for row in range(columns)]
+            draw = prior_sample([1.0] * self._n_layers)
+            sources = [varying_only(i, self._n_layers, draw) for _ in range(columns)]
+            places = [[row * self._columns] * columns for row in range(columns)]
+            rows = [self._drawn(sources[row], places[row], "layer", i, row) for row in range(columns)]
             caption = f"layer {i} ({'x'.join(map(str, self.model.latent_shapes()[i]))})"
             shown = partial(save_shown, x=torch.cat(rows), columns=columns)
             yield Picture("Layer inspection", caption, _png(shown))

@@ -11,6 +11,7 @@ import numpy as np
 
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
+from lvae_torch.reporting.belonging import is_own
 from lvae_torch.reporting.figures import Curve, draw_bars, draw_curves, draw_panels
 from lvae_torch.reporting.history import History
 from lvae_torch.runs.folder import RunFolder
@@ -33,9 +34,16 @@ class Result:
     """Steps of the evaluations, and their -ELBO; empty arrays if only a table tells of the run."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What of the run's settings is told beside its numbers."""
+    evaluated_on: Mapping[str, Any] = field(default_factory=dict)
+    """``weights`` and ``split`` of the evaluation, if they are known."""
 
     @classmethod
-    def of(cls, folder: RunFolder, settings: Mapping[str, Any] | None = None) -> "Result":
+    def of(
+        cls,
+        folder: RunFolder,
+        settings: Mapping[str, Any] | None = None,
+        evaluated_on: Mapping[str, Any] | None = None,
+    ) -> "Result":
         history = History.read(folder.metrics_jsonl) if folder.metrics_jsonl.is_file() else History(())
         evaluated = [record for record in history.records if "val/nelbo" in record]
         last = evaluated[-1] if evaluated else {}
@@ -46,12 +54,13 @@ class Result:
         except DataError:
             bound = {}  # it is being written
         curve = history.curve("val/nelbo")
-        return cls(folder.name, evaluation, bound, history.last("train/"), curve, settings or {})
+        return cls(folder.name, evaluation, bound, history.last("train/"), curve, settings or {}, evaluated_on or {})
 
     @property
     def own_bound(self) -> dict[str, Any]:
-        """The bound, if it belongs to the weights that were evaluated last; else empty."""
-        return self.bound if self.bound.get("step") == self.evaluation.get("step") else {}
+        """The bound, if it is of the weights and the data that were evaluated last; else empty."""
+        own = {**self.evaluated_on, "step": self.evaluation.get("step")}
+        return self.bound if is_own(self.bound, own) else {}
 
     def per_layer(self, key: str) -> list[float]:
         """Values of ``key/00``, ``key/01`` and so on, top first."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lvae_torch.errors import DataError
+from lvae_torch.reporting.belonging import conditions
 from lvae_torch.reporting.comparison import Result
 from lvae_torch.reporting.console import number
 
@@ -101,7 +102,8 @@ def _numbers(result: Result) -> dict[str, Any]:
 def _row(result: Result) -> tuple[str, ...]:
     known = result.evaluation
     bound = result.own_bound
-    told = f"{_nats(bound['nll_bound'])} (K = {bound['iw_samples']:,}, {bound['n_images']:,} images)" if bound else "-"
+    how = ", ".join([f"K = {bound['iw_samples']:,}", *conditions(bound)]) if bound else ""
+    told = f"{_nats(bound['nll_bound'])} ({how})" if bound else "-"
     return (
         result.name,
         f"{known['step']:,}" if known else "-",

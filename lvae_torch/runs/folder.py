@@ -16,6 +16,12 @@ from lvae_torch.runs.section import RunSection
 RunState = Literal["running", "preempted", "finished", "failed"]
 
 
+def runs_told(runs: Path) -> str:
+    """The names of some of the runs in a folder, for the message that another one is not there."""
+    there = sorted(path.parent.name for path in runs.glob("*/hparams.cfg"))
+    return f"{runs} has {', '.join(there[:20])}" if there else f"{runs} has none"
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """``<runs>/<name>/``.

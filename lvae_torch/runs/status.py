@@ -161,6 +161,9 @@ def kept_status(status: RunStatus, processes: Processes, finish_saving: Callable
     except Preempted as reason:
         write_end("preempted", str(reason))
         raise
+    except KeyboardInterrupt:  # a second Ctrl-C, which does not wait for the save
+        write_end("preempted", "stopped at once by SIGINT; the same command continues from the last checkpoint.")
+        raise
     except BaseException as reason:
         lost = processes.find_lost(reason)
         write_end("failed", f"{type(lost or reason).__name__}: {lost or reason}")

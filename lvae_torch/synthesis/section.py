@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from lvae_torch.cfg.section import (
     Count,
+    CountOrShare,
     Fraction,
     Int,
     NonNegative,
@@ -43,8 +44,8 @@ class SynthesisSection(Section):
     """Use the averaged weights, if the run has them."""
     split: str | None = None
     """Split to read; None uses [data] val_split, or train_split in div_stats and sample_quality."""
-    limit: Count | Fraction = 0
-    """Read only N images, or this fraction of the split, spread evenly; 0 reads all."""
+    limit: CountOrShare = 0
+    """Read only N images, or this fraction of the split, spread evenly; 0 and 1.0 read all, 1 reads one image."""
     batch_size: Count = 0
     """Images in one pass; 0 uses [train] batch_size / accumulate, up to 100."""
     precision: Literal["float32", "bfloat16"] = "float32"

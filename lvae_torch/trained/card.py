@@ -3,6 +3,7 @@
 import json
 
 from lvae_torch.files import known_of
+from lvae_torch.reporting.belonging import conditions, is_own
 from lvae_torch.runs.checkpoint import versions
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.trained.run import TrainedRun
@@ -14,8 +15,12 @@ MEASURED = {
 """Modes whose results belong on the card: a label, and the key of the number in the results."""
 
 
-def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder) -> str:
-    """The card as Markdown, with front matter for model hubs."""
+def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder | None) -> str:
+    """The card as Markdown, with front matter for model hubs.
+
+    Args:
+        folder: the run's, which may hold results; None if the weights lie where no run does.
+    """
     on, section = run.trained_on, run.settings.model
     latents = ", ".join("x".join(map(str, shape)) for shape in run.latent_shapes) or "none"
     n_parameters = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
@@ -51,15 +56,15 @@ def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder) -> 
     )
 
 
-def _measured(run: TrainedRun, folder: RunFolder) -> str:
+def _measured(run: TrainedRun, folder: RunFolder | None) -> str:
     """A table of the run's results that were measured with these weights."""
     rows = []
     for mode, (what, key) in MEASURED.items():
-        found = known_of(folder.synthesis(mode) / "metrics.json")
-        if found.get("step") != run.step or found.get("weights") != ("ema" if run.is_averaged else "raw"):
+        found = known_of(folder.synthesis(mode) / "metrics.json") if folder else {}
+        if not found or not is_own(found, {"step": run.step, "weights": "ema" if run.is_averaged else "raw"}):
             continue
         samples = f", {found['iw_samples']} samples" if "iw_samples" in found else ""
-        images = f"{found['n_images']:,} images of {found['split']}"
+        images = f"{', '.join(conditions(found))} of {found['split']}"
         value = "not finite" if found[key] is None else f"{found[key]:.2f} nats per image"
         rows.append(f"| {what}{samples} | {value} | {images} | `synthesize --mode {mode}` |")
     if not rows:

@@ -19,7 +19,7 @@ from lvae_torch.models.contract import Model
 from lvae_torch.runs.bundle import SETTINGS, WEIGHTS, Bundle, is_bundle
 from lvae_torch.runs.bundle_zip import unzipped
 from lvae_torch.runs.checkpoint import About, Checkpoint, load_chosen, store_of
-from lvae_torch.runs.folder import RunFolder
+from lvae_torch.runs.folder import RunFolder, runs_told
 from lvae_torch.runs.state_file import read_safely
 from lvae_torch.synthesis.codes import CodePrior, check_prior
 from lvae_torch.synthesis.identity import check_belongs
@@ -136,11 +136,11 @@ def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = 
         path = path.parent
     if path.suffix == ".zip" and path.is_file():
         path = unzipped(path)
-    if path.is_file():
+    named = RunFolder(Path(runs), str(run)).path if NAME.fullmatch(str(run)) else path
+    if path.is_file() and (path.suffix == ".pt" or not (named / SETTINGS).is_file()):  # any file may have a run's name
         return _of_file(path, overrides, runs)
     if is_bundle(path):
         return _of_bundle(path, path.resolve().name, overrides, runs)
-    named = RunFolder(Path(runs), str(run)).path if NAME.fullmatch(str(run)) else path
     folder = path if (path / SETTINGS).is_file() else named
     if not (folder / SETTINGS).is_file():
         raise CfgError(f"{run}: {_why_not(folder, Path(runs))}")
@@ -175,10 +175,9 @@ def _why_not(folder: Path, runs: Path) -> str:
             f"the run's {SETTINGS} is missing in {folder}. Restore it, or name a checkpoint, which holds settings and "
             f"weights: {checkpoints[-1]}"
         )
-    there = sorted(path.parent.name for path in runs.glob(f"*/{SETTINGS}"))
-    known = f"{runs} has {', '.join(there[:20])}" if there else f"{runs} has none"
     return (
-        f"there is no such run, bundle, checkpoint or .cfg file ({folder / SETTINGS} does not exist). Runs: {known}. "
+        f"there is no such run, bundle, checkpoint or .cfg file ({folder / SETTINGS} does not exist). "
+        f"Runs: {runs_told(runs)}. "
         "Train it: python -m lvae_torch.train CFG"
     )
 

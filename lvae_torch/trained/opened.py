@@ -111,7 +111,7 @@ class Opened:
 
     def _labelled(self, split: str | None, limit: int, at: Sequence[int] | None, classes: Sequence[str]) -> Labelled:
         dump = open_dump(self.settings.data)
-        chosen = with_labels(dump.split(split or self.settings.data.val_split), dump, classes)
+        chosen = with_labels(dump.split(split or self.settings.data.val_split), dump, classes, at)
         images = Images(chosen, self.preprocess_of(dump), limit)
         if at is None:
             return images.labelled(images.indices, self.device)

@@ -16,6 +16,8 @@ from PIL import Image
 from torch.testing import assert_close
 
 import lvae_torch
+from lvae_torch.data.dump import NO_CLASS, Dump
+from lvae_torch.errors import DataError
 from lvae_torch.models.contract import of_classes
 from lvae_torch.models.sources import given_latents
 from lvae_torch.trained.run import TrainedRun
@@ -120,6 +122,23 @@ def test_a_class_is_the_images_own_or_the_one_that_is_asked_for(folder: Path) ->
         assert look(client, "samples", {})["class"] == "left"
         refused = client.post("/api/samples", json={"label": 3})
         assert refused.status_code == 422 and "this run has classes 0 to 2" in refused.json()["error"]
+
+
+def test_an_image_without_a_class_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused itself, with the reason, unless a class is asked for."""
+    labels = np.arange(17) % 3
+    labels[4] = NO_CLASS
+    run = explore_cases.run_of("of_classes", tmp_path)
+    monkeypatch.setattr(Dump, "labels", lambda dump, split: labels)
+    with opened(run) as client:
+        assert look(client, "reconstruction", {"image": {"split": "test", "index": 5}})["class"] == "top"
+        image = {"split": "test", "index": 4}
+        refused = client.post("/api/reconstruction", json={"image": image})
+        assert refused.status_code == 422 and "image 4 of test has label -1" in refused.json()["error"]
+        assert look(client, "reconstruction", {"image": image, "label": 1})["class"] == "right"
+    assert run.labels("test", at=[5, 3]).tolist() == [2, 0]
+    with pytest.raises(DataError, match="image 4 of test has label -1"):
+        run.labels("test", limit=17)
 
 
 def test_a_run_without_classes_refuses_one(folder: Path) -> None:

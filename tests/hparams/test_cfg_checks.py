@@ -6,7 +6,7 @@ import pytest
 import small
 
 from lvae_torch.errors import CfgError
-from lvae_torch.hparams import load
+from lvae_torch.hparams import load, load_text, to_cfg
 from lvae_torch.train import command
 
 BAD = """[run]
@@ -112,6 +112,33 @@ def test_unknown_names_of_every_table_are_refused_with_a_guess(tmp_path: Path) -
     told = refused(tmp_path, text)
     for guess in ("did you mean 'adamax'", "did you mean 'cosine'", "did you mean 'bernoulli'"):
         assert guess in told
+
+
+@pytest.mark.parametrize(("limit", "read"), [("1.0", 0), ("1", 1), ("0.25", 0.25), ("20.0", 20), ("0.0", 0), ("0", 0)])
+def test_a_share_of_one_is_all(limit: str, read: float) -> None:
+    settings = load_text(small.CFG, "small.cfg", [f"synthesis.limit={limit}"])
+    assert settings.synthesis.limit == read
+    assert load_text(to_cfg(settings), "again.cfg").synthesis.limit == read
+
+
+@pytest.mark.parametrize(
+    ("set_", "told"),
+    [
+        (["balance='kl'"], "balance = kl ends with balance_steps, which is 0"),
+        (["balance='kl'", "balance_steps='0 epochs'"], "balance = kl ends with balance_steps, which is 0 epochs"),
+        (["balance_steps=5"], "balance_steps = 5, but balance = none"),
+        (["balance='kl'", "balance_steps=5"], ""),
+        (["balance='kl_per_unit'", "balance_steps='2 epochs'"], ""),
+        (["balance='none'", "balance_steps=0"], ""),
+    ],
+)
+def test_balance_and_its_steps_come_together(set_: list[str], told: str) -> None:
+    overrides = [f"loss.{one}" for one in set_]
+    if not told:
+        load_text(small.CFG, "small.cfg", overrides)
+        return
+    with pytest.raises(CfgError, match=told):
+        load_text(small.CFG, "small.cfg", overrides)
 
 
 def test_a_cfg_without_its_dataset_can_be_read(tmp_path: Path) -> None:

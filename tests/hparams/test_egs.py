@@ -20,7 +20,10 @@ from lvae_torch.interop.vdvae_cfg import native_sections
 from lvae_torch.interop.vdvae_presets import PRESETS
 from lvae_torch.models.contract import Latent, Output, Source
 from lvae_torch.models.rematerialization import rematerialize
+from lvae_torch.synthesis.modes import MODES
 from lvae_torch.training.costs import flops_per_image, kept_for_backward
+from lvae_torch.training.optimizers import OPTIMIZERS
+from lvae_torch.training.schedules import SCHEDULES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path for path in (REPOSITORY / "egs").rglob("*.cfg") if path.name != "hparams.cfg")
@@ -159,6 +162,22 @@ def test_info_shows_what_a_reader_asks_for() -> None:
     text = describe(load(REPOSITORY / "egs" / "spatial_lvae" / "static_mnist_3.cfg", ["data.dumps=nowhere"]))
     for needed in ("3,209,153", "32 x 2 x 2", "GFLOP per image", "GiB"):
         assert needed in text
+
+
+def test_the_page_of_settings_names_what_may_be_chosen() -> None:
+    """Of a table, of a Literal, and of lists of either; of what is not chosen from a few, nothing."""
+    rows = dict(line[2:].split("` |", 1) for line in reference().splitlines() if line.startswith("| `"))
+    for key, told in {
+        "`name": f" One of {', '.join(f'`{name}`' for name in OPTIMIZERS)}. |",
+        "`schedule": f" One of {', '.join(f'`{name}`' for name in SCHEDULES)}. |",
+        "`mode": f" One of {', '.join(f'`{name}`' for name in MODES)}. |",
+        "`draw": " One of `mean`, `sample`, `mode`. |",
+        "`balance": " One of `none`, `kl_per_unit`, `kl`. |",
+        "`trackers": " One of `tensorboard`, `wandb`, `mlflow`. |",
+    }.items():
+        assert rows[key].endswith(told), key
+    for key in ("`beta", "`seed", "`temperature", "`family", "`std"):
+        assert "One of" not in rows[key], key
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:

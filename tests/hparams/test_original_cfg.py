@@ -76,6 +76,7 @@ def test_a_decay_that_ends_with_the_training_or_elsewhere() -> None:
         ({"loss.variation_schedule": "Logistic"}, "loss", "beta", ("logistic", 10_000, 1e-5)),
         ({"loss.use_gamma_schedule": False}, "loss", "balance", "none"),
         ({"loss.scaled_gamma": False}, "loss", "balance", "kl"),
+        ({"loss.gamma_max_steps": 0}, "loss", "balance", "none"),
         ({"loss.use_weight_decay": False}, "optimizer", "weight_decay", 0.0),
         ({"optimizer.clip_gradient_norm": True}, "optimizer", "clip_norm", 300.0),
         ({"optimizer.gradient_skip": False}, "optimizer", "skip_norm", None),
@@ -95,6 +96,12 @@ def test_a_decay_that_ends_with_the_training_or_elsewhere() -> None:
         ({"synthesis.synthesis_mode": "div_stats"}, "synthesis", "limit", 0.2),
         (
             {"synthesis.synthesis_mode": "div_stats", "synthesis.div_stats_subset_ratio": 1.0},
+            "synthesis",
+            "limit",
+            0,
+        ),
+        (
+            {"synthesis.synthesis_mode": "div_stats", "synthesis.div_stats_subset_ratio": 1},
             "synthesis",
             "limit",
             0,

@@ -38,7 +38,7 @@ def test_what_is_no_run_is_said(tmp_path: Path, name: str) -> None:
         (CfgError("x"), 2),
         (DataError("x"), 3),
         (OSError(30, "read-only", "x"), 3),
-        (KeyboardInterrupt(), 130),
+        (KeyboardInterrupt(), 75),
     ],
 )
 def test_exit_status(error: BaseException, status: int, capsys: pytest.CaptureFixture[str]) -> None:

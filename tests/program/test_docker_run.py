@@ -59,6 +59,18 @@ def test_what_a_download_needs_is_handed_on(docker_run: Run, pictures: Path) -> 
     assert "not there" in docker_run("--dry-run", "true", SSL_CERT_FILE="/nowhere.pem").stderr
 
 
+def test_what_the_documents_tell_to_set_is_handed_on(docker_run: Run, pictures: Path) -> None:
+    """Trackers, and how OpenMP's threads wait (docs/tracking.md, docs/training.md)."""
+    told = {
+        "MLFLOW_TRACKING_URI": "https://me:secret@host", "MLFLOW_TRACKING_TOKEN": "secret", "OMP_NUM_THREADS": "2",
+        "OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0",
+    }  # fmt: skip
+    words = planned(docker_run, "true", **told, OMPI_COMM_WORLD_RANK="3", MLFLOW_STORE=str(pictures))
+    handed = set(after(words, "--env"))
+    assert handed >= told.keys() and "OMPI_COMM_WORLD_RANK" not in handed and "secret" not in " ".join(words)
+    assert f"{pictures}:{pictures}" in after(words, "--volume")
+
+
 @pytest.mark.parametrize("hidden", ["", "-1"])
 def test_hidden_gpus_are_not_used(docker_run: Run, tmp_path: Path, hidden: str) -> None:
     stub(tmp_path / "bin", "nvidia-smi", "echo 'GPU 0: Something'")

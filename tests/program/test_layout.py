@@ -40,7 +40,7 @@ ROOMS: dict[str, list[str]] = {
     "trained": [
         *(*GROUND, "distributions", "data", "elbo", "hparams", *CONTRACT, "runs"),
         *("synthesis.codes", "synthesis.identity", "synthesis.section", "synthesis.temperatures"),
-        "training.wrapping",
+        *("reporting.belonging", "training.wrapping"),
     ],
     # the page in the browser, on the Python interface to trained runs
     "explore": [

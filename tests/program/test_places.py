@@ -85,6 +85,25 @@ def test_the_weights_of_a_bundle_are_the_bundle(folder: Path) -> None:
     assert lvae_torch.load_run("bundle/model.safetensors").step == lvae_torch.load_run("bundle").step == 4
 
 
+def test_a_run_is_exported_from_inside_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a bundle from inside its own."""
+    from lvae_torch.export import command as export
+
+    monkeypatch.chdir(folder / "runs/small")
+    export([".", str(folder / "bundle")])
+    monkeypatch.chdir(folder / "bundle")
+    export([".", str(folder / "again")])
+    assert lvae_torch.load_run(folder / "again").step == 4
+
+
+def test_a_file_of_the_same_name_does_not_hide_a_run(folder: Path) -> None:
+    Path("small").write_text("notes")
+    assert find_run("small")[0].run.name == "small" and lvae_torch.load_run("small").step == 4
+    Path("other").write_text("notes")
+    with pytest.raises(DataError, match="other: refused"):
+        find_run("other")
+
+
 def test_a_run_without_manifests_tells_how_it_can_be_used(folder: Path) -> None:
     for manifest in (folder / "runs/small/checkpoints").glob("*.json"):
         manifest.unlink()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from lvae_torch.reporting import comparison
 from lvae_torch.reporting.comparison import Result, draw_comparison
 from lvae_torch.reporting.result_tables import read_results, results_csv, results_table
 from lvae_torch.runs.folder import RunFolder
-from lvae_torch.sweep import command, freest, plan, together
+from lvae_torch.sweep import _give_up_if_unfounded, _look_after, command, freest, plan, together
 
 
 def cfgs(folder: Path, **more: str) -> list[Path]:
@@ -80,9 +81,11 @@ def test_the_table_alone_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_failing_run_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = cfgs(tmp_path)
     paths[0].write_text(paths[0].read_text().replace("dataset = small", "dataset = missing"))
-    with pytest.raises(CfgError, match=r"not finished: b; see output\.log"):
+    with pytest.raises(SystemExit) as ended:
         command([*map(str, paths), *options(tmp_path)])
-    assert "b: failed with status 3" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert ended.value.code == 3, "as the run that failed"
+    assert "b: failed with status 3" in told and "not finished: b; see output.log" in told
     assert "missing: no dump of that name" in (tmp_path / "runs" / "b" / "output.log").read_text()
     assert read_json(tmp_path / "runs" / "a" / "status.json")["state"] == "finished"
 
@@ -140,6 +143,18 @@ def test_several_runs_are_drawn_side_by_side(tmp_path: Path, monkeypatch: pytest
     assert [axis.tolist() for axis in drawn["test, L_50"]["mnist_lvae"]] == [[1], [-84]]
     with pytest.raises(CfgError, match="--figures: none of these runs has been evaluated"):
         draw_comparison(tmp_path, [nothing])
+
+
+def test_a_bound_of_other_images_or_weights_is_left_out() -> None:
+    evaluation = {"step": 2, "nelbo": 90.0}
+    found = {"step": 2, "weights": "raw", "split": "test", "trained_on": "mnist abc", "dataset": "mnist"}
+    found |= {"content": "abc", "iw_samples": 50, "n_images": 2000, "nll_bound": 85.0}
+    told = {"85.00 (K = 50, 2,000 images)": {}, "85.00 (K = 50, 2,000 images, bfloat16)": {"precision": "bfloat16"}}
+    told |= {"-": {"dataset": "fashion_mnist"}, " - ": {"weights": "ema"}, "-  ": {"split": "train"}}
+    for cell, changed in told.items():
+        own = {"weights": "raw", "split": "test"}
+        result = Result("m", evaluation, {**found, **changed}, {}, (np.array([]), np.array([])), {}, own)
+        assert results_table([result]).splitlines()[-1].split("|")[4].strip() == cell.strip(), changed
 
 
 def results() -> list[Result]:
@@ -210,6 +225,15 @@ def test_what_a_cfg_says_is_done_with_its_run(tmp_path: Path) -> None:
     commands = plan([path], [], [])[0].commands
     assert [words[2] for words in commands] == ["lvae_torch.train", "lvae_torch.synthesize"]
     assert plan([path], [], ["analysis"])[0].commands[1][-1] == "--mode=analysis"
+
+
+@pytest.mark.parametrize(("of_process", "status"), [(4, 4), (75, 75), (-signal.SIGKILL, 137)])
+def test_a_run_that_needs_a_failed_one_fails_as_it_did(tmp_path: Path, of_process: int, status: int) -> None:
+    needing, needed = plan(cfgs(tmp_path), [], [])
+    needed.process = Mock(**{"poll.return_value": of_process})
+    _look_after(needed)
+    _give_up_if_unfounded(needing, [needing, needed])
+    assert (needed.status, needing.status) == (status, status)
 
 
 def test_runs_side_by_side_are_spread_over_the_cards(tmp_path: Path) -> None:

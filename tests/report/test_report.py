@@ -25,6 +25,7 @@ from lvae_torch.report import writing
 from lvae_torch.report.__main__ import command
 from lvae_torch.report.charts import Line, Scale, layers_chart, line_chart
 from lvae_torch.report.facts import Facts
+from lvae_torch.report.pictures import Painter
 from lvae_torch.report.tables import settings_that_differ
 from lvae_torch.reporting.history import History
 from lvae_torch.train import train
@@ -155,6 +156,26 @@ def test_a_run_without_evaluations_reports_what_there_is(trained: Settings, tmp_
     assert "model.z_channels" in (folder / "report.html").read_text()
 
 
+def test_results_of_other_data_or_weights_are_not_shown_as_the_runs_own(trained: Settings, tmp_path: Path) -> None:
+    """A likelihood of other images has no tile; a pruned reconstruction says that it is pruned."""
+    evaluation = {"step": 6, "nelbo": 82.0, "kl": 9.0, "nll": 73.0}
+    history = History(({f"val/{key}" if key != "step" else key: value for key, value in evaluation.items()},))
+    own = {"step": 6, "weights": "ema", "trained_on": "small abc", "dataset": "small", "content": "abc"}
+    own |= {"split": "test", "n_images": 17}
+    likelihood = {**own, "nll_bound": 81.5, "iw_samples": 100}
+
+    def text(**results: dict[str, object]) -> str:
+        return Page(writing.page([writing.Reported(Facts("small", trained, history, {}, results, {}))])).text
+
+    tile = "-log p(x), 100 samples, 17 images"
+    assert tile in text(likelihood=likelihood)
+    for changed in ({"dataset": "other"}, {"split": "train"}, {"weights": "raw"}, {"content": "def"}):
+        assert tile not in text(likelihood={**likelihood, **changed}), changed
+    assert "other, test, 17 images, step 6, averaged weights" in text(likelihood={**likelihood, "dataset": "other"})
+    pruned = text(reconstruction={**own, "nelbo": 120.0, "keep_fraction": 0.03})
+    assert "test, 17 images, step 6, averaged weights, keep_fraction 0.03" in pruned
+
+
 def test_names_are_escaped(trained: Settings) -> None:
     page = writing.page([writing.Reported(writing.Facts.of(trained, {"data": "<script>alert(1)</script>&\"'"}))])
     assert "<script" not in page and "&lt;script&gt;alert(1)" in page
@@ -222,6 +243,46 @@ def test_layers_are_stacked_to_their_sum() -> None:
     assert first[:2, 1] == pytest.approx(second[:1:-1, 1]), "the second begins where the first ends"
     zero, top = first[2, 1], second[1, 1]
     assert (zero - first[1, 1]) / (zero - top) == pytest.approx(2 / 8, abs=0.01)
+
+
+def test_layers_are_stacked_where_all_are_finite(trained: Settings) -> None:
+    """One layer's KL was once not finite, as a step that is skipped leaves it."""
+    records = [{"step": k, "train/kl/00": 1.0 + k, "train/kl/01": 10.0 * k} for k in range(4)]
+    records[1]["train/kl/01"], records[2]["train/kl/00"] = None, float("nan")  # type: ignore[assignment]
+    lines = Line.of_layers(History(tuple(records)), {"train/kl/00": "layer 0", "train/kl/01": "layer 1"})
+    assert [(line.label, line.x.tolist(), line.y.tolist()) for line in lines] == [
+        ("layer 0", [0, 3], [1, 4]), ("layer 1", [0, 3], [0, 30])
+    ]  # fmt: skip
+    text = writing.page([writing.Reported(Facts("small", trained, History(tuple(records)), {}, {}, {}))])
+    assert "KL of each layer over time" in Page(text).text
+    never = Line.of_layers(History(({"step": 1, "a": None, "b": 2.0},)), {"a": "", "b": ""})
+    assert layers_chart("t", never, "nats") == "" and Line.of_layers(History(()), {}) == []
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 64])
+def test_a_row_of_the_layer_inspection_shares_the_layers_above(at_once: int) -> None:
+    """Also where it takes several passes; its own layer is drawn anew for each image."""
+    model, passes = small.model(z_channels=(2, 3), downsample=(1, 1)), []
+    model.register_forward_hook(lambda module, given, out: passes.append([latent.z for latent in out.latents]))
+    painter = Painter(model.eval(), None, 5, torch.device("cpu"), at_once)
+    pictures = [picture for picture in painter.pictures() if picture.group == "Layer inspection"]
+    assert len(pictures) == 2
+    columns = max(2, painter._columns // 2)
+    top, own = (torch.cat([z[i] for z in passes]).flatten(1) for i in (0, 1))
+    of_layer_1 = [z[-(columns**2) :].unflatten(0, (columns, columns)) for z in (top, own)]
+    assert (of_layer_1[0] == of_layer_1[0][:, :1]).all(), "in a row, the layer above is shared"
+    assert len(of_layer_1[0][:, 0].unique(dim=0)) == columns, "each row has its own"
+    assert len(of_layer_1[1].flatten(0, 1).unique(dim=0)) == columns**2
+
+
+def test_each_part_of_the_reconstructions_has_its_own_noise() -> None:
+    model, passes = small.model().eval(), []
+    model.register_forward_hook(lambda module, given, out: passes.append(out.latents[0].z))
+    x = Labelled(torch.zeros(6, *small.IMAGE_SHAPE))
+    with torch.no_grad():
+        next(Painter(model, x, 5, torch.device("cpu"), at_once=2)._reconstructions())
+    z = torch.cat(passes)
+    assert len(z.flatten(1).unique(dim=0)) == len(z), "images that are alike are drawn differently"
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (86.2, 97.9), (-3, 1e6), (1e-5, 3e-5), (5, 5.001)])

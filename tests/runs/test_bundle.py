@@ -15,10 +15,12 @@ from safetensors.torch import load_file, save_file
 import lvae_torch
 from lvae_torch import export
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.files import read_json
+from lvae_torch.files import read_json, write_json
+from lvae_torch.runs.folder import RunFolder
 from lvae_torch.synthesis.modes import MODES
 from lvae_torch.synthesize import command, synthesize
 from lvae_torch.train import train
+from lvae_torch.trained.card import model_card
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,17 @@ def test_the_card_tells_what_was_measured(folder: Path) -> None:
         lvae_torch.__version__, torch.__version__,
     ):  # fmt: skip
         assert told in card, told
+
+
+def test_the_card_leaves_out_numbers_of_other_images_and_pruned_ones(folder: Path, tmp_path: Path) -> None:
+    run, results = lvae_torch.load_run(folder / "runs" / "small"), RunFolder(tmp_path, "small")
+    own = read_json(folder / "runs" / "small" / "synthesis" / "reconstruction" / "metrics.json")
+    path = results.synthesis("reconstruction") / "metrics.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for changed, is_told in (({}, True), ({"dataset": "fashion_mnist"}, False), ({"keep_fraction": 0.03}, False)):
+        write_json(path, {**own, **changed})
+        card = model_card(run, "small", "mit", results)
+        assert (f"{own['nelbo']:.2f} nats per image" in card) == is_told, changed
 
 
 def test_every_mode_that_needs_no_data_takes_a_bundle(folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 
 from lvae_torch.compression.sources import ToldOf, counted
 from lvae_torch.distributed.processes import Processes
-from lvae_torch.errors import CfgError
+from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
 from lvae_torch.reporting import progress
 from lvae_torch.reporting.progress import Progress, duration, shown
@@ -160,6 +160,38 @@ def test_show_tells_of_a_run_that_lives(tmp_path: Path, capsys: pytest.CaptureFi
         assert rows["state"] == "running" and rows["step"] == "1,200 of 5,000 (24%)"
         assert rows["phase"] == "evaluating 12,000 of 50,000 (24%)" and rows["to go"] == "0:01:15"
         assert rows["rate"] == "512 images/s" and rows["last evaluation"] == "step 1,000  nelbo 93.25"
+
+
+def test_show_tells_all_digits_of_the_last_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status_file(tmp_path / "m", last_evaluation={"step": 1_234_567, "nelbo": 12345.678, "bpd": 3.14159})
+    show([str(tmp_path / "m")])
+    assert "step 1,234,567  nelbo 12345.68  bpd 3.1416\n" in capsys.readouterr().out
+
+
+def test_show_says_which_runs_there_are(tmp_path: Path) -> None:
+    """What is neither a run nor a dump may be a mistyped run; a bundle and a run without a status are told as such."""
+    runs = tmp_path / "runs"
+    for name in ("small", "new"):
+        (runs / name).mkdir(parents=True)
+        (runs / name / "hparams.cfg").touch()
+    with pytest.raises(DataError, match=r"smal: there is no such run \(Runs: .*runs has new, small\), and no dump"):
+        show(["smal", "--runs", str(runs)])
+    with pytest.raises(DataError, match=r"new: a run that has no status\.json.*lvae report new"):
+        show(["new", "--runs", str(runs)])
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "model.safetensors").touch()
+    with pytest.raises(DataError, match=r"shared: a bundle"):
+        show([str(tmp_path / "shared")])
+
+
+def test_a_second_interrupt_is_no_failure(tmp_path: Path) -> None:
+    folder, alone = RunFolder(tmp_path, "r"), Processes(0, 1, torch.device("cpu"))
+    folder.path.mkdir()
+    status = RunStatus(folder, alone, steps=10, batch_size=4)
+    with pytest.raises(KeyboardInterrupt), status_module.kept_status(status, alone, lambda: None):
+        raise KeyboardInterrupt
+    found = read_json(folder.status_json)
+    assert found["state"] == "preempted" and "SIGINT" in found["message"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 
 from lvae_torch.data.run_data import RunData
 from lvae_torch.distributed.processes import Processes
+from lvae_torch.distributed.signals import heard_at_once
 from lvae_torch.distributed.stopping import StopRequest
 from lvae_torch.elbo.evaluator import Evaluator
 from lvae_torch.errors import Preempted
@@ -25,6 +26,7 @@ import signal, sys, threading, time
 from lvae_torch.cli import main
 from lvae_torch.distributed import signals
 signals.GRACE = {grace}
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have set it aside
 def command(argv):
     {before}
     try:
@@ -34,10 +36,10 @@ def command(argv):
         print("tidied", flush=True)
 main(command, [])
 """
-HANGS = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})"
+HANGS = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1], ids=lambda n: n.name)
 @pytest.mark.parametrize(("before", "tidied"), [("pass", "tidied\n"), (HANGS, "")], ids=["works", "hangs"])
 def test_a_command_stops(repository: Path, number: signal.Signals, before: str, tidied: str) -> None:
     """Also one that waits where no signal is looked at, as in a library (here the main thread cannot be woken)."""
@@ -51,6 +53,17 @@ def test_a_command_stops(repository: Path, number: signal.Signals, before: str, 
         out, errors = process.communicate(timeout=30)
     assert (process.returncode, out) == (75, tidied), errors
     assert f"stopped by {number.name}" in errors and "Traceback" not in errors
+
+
+def test_an_interrupt_that_a_script_set_aside_stays_so() -> None:
+    """As of a command that was begun with & and whose terminal is used for something else."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with heard_at_once():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_signal_that_another_thread_gets_ends_the_wait(repository: Path) -> None:

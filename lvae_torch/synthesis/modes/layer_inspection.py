@@ -35,5 +35,6 @@ def run(session: Session) -> dict[str, object]:
 
 
 def varying_only(i: int, n_layers: int, draw: Source) -> Source:
-    """A source that shares one draw above layer i, draws layer i for each image, and uses the prior mean below."""
+    """A source for one row: it shares one draw above layer i, draws layer i for each image, and is at the prior mean
+    below."""
     return by_layer([shared(draw)] * i + [draw] + [prior_mean] * (n_layers - i - 1))
