@@ -60,6 +60,7 @@ def describe(settings: Settings) -> str:
         ("training", f"{training / 1e9:.3f} GFLOP per image"),
         *_memory(settings, image_shape, build),
         ("this machine", half_told(torch.device("cpu"), settings.train.precision)),
+        *([("WARNING", told)] if (told := settings.loss.without_effect) else []),
     ]
     return table(f"{settings.run.name}: {settings.model.family}", rows)
 

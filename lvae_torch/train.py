@@ -76,8 +76,9 @@ def train(settings: Settings, wanted: Which = "last") -> None:
         data = RunData.of(settings.data, settings.train.batch_size, settings.run.seed, is_conditional)
         steps = in_steps(settings, data.order.steps_per_epoch).train.total_steps  # what does not fit is told first
         prepare(settings.train, settings.run.deterministic, Path(settings.run.runs), processes)
-        if told_half := half_told(processes.device, settings.train.precision):
-            processes.say(told_half)
+        for told in (half_told(processes.device, settings.train.precision), settings.loss.without_effect):
+            if told:
+                processes.say(told)
         parts = settings.model, settings.loss, settings.train, data.dump.image_shape, data.levels, processes.world
         if problems := list(part_misfits(*parts)):
             raise CfgError("\n".join(problems))

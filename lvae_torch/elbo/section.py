@@ -34,7 +34,7 @@ class LossSection(Section):
     balance: Literal["none", "kl_per_unit", "kl"] = "none"
     """At first, penalise layers with a high KL (per unit, or in total) more, so that no layer is given up."""
     balance_steps: Steps = 0
-    """Last step with balance, which needs it; or in epochs, '2 epochs'."""
+    """Last step with balance, which does nothing without it; or in epochs, '2 epochs'."""
     per_dimension: bool = False
     """Divide the loss by C * H * W (smaller gradients, same optimum)."""
 
@@ -46,15 +46,20 @@ class LossSection(Section):
     def problems(self) -> Iterator[str]:
         if self.iw_samples > 1 and (self.free_bits or self.balance != "none"):
             yield "iw_samples excludes free_bits and balance: that bound has no KL term of its own; leave them out"
-        n = self.balance_steps
-        has_steps = float(n.split()[0] if isinstance(n, str) else n) > 0
-        if self.balance != "none" and not has_steps:
-            yield f"balance = {self.balance} ends with balance_steps, which is {n}; set it, or leave both out"
-        if self.balance == "none" and has_steps:
-            yield f"balance_steps = {n}, but balance = none; choose balance, or set balance_steps = 0"
         match self.beta:
             case ("linear", int(first), int(last), _) if last <= first:
                 yield f"beta rises from step {first} to step {last}; give the later step second"
+
+    @property
+    def without_effect(self) -> str:
+        """What is set and does nothing, in one line; empty if all does. Runs of before go on, so it is no problem."""
+        n = self.balance_steps
+        has_steps = float(n.split()[0] if isinstance(n, str) else n) > 0
+        if self.balance != "none" and not has_steps:
+            return f"[loss] balance = {self.balance} does nothing, for it ends with balance_steps, which is {n}."
+        if self.balance == "none" and has_steps:
+            return f"[loss] balance_steps = {n} does nothing, for balance = none."
+        return ""
 
 
 class ValSection(Section):

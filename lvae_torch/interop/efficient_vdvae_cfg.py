@@ -121,7 +121,7 @@ def _loss(sections: Sections, notes: list[str]) -> Native:
     loss = sections["loss"]
     yield ("loss", "variation_schedule"), "loss.beta", _beta(loss)
     yield ("loss", "variation_schedule"), "loss.per_dimension", True
-    if loss["use_gamma_schedule"] and loss["gamma_max_steps"]:
+    if loss["use_gamma_schedule"]:
         yield ("loss", "scaled_gamma"), "loss.balance", "kl_per_unit" if loss["scaled_gamma"] else "kl"
         yield ("loss", "gamma_max_steps"), "loss.balance_steps", loss["gamma_max_steps"]
     if loss["use_weight_decay"]:

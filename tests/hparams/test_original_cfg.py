@@ -76,7 +76,6 @@ def test_a_decay_that_ends_with_the_training_or_elsewhere() -> None:
         ({"loss.variation_schedule": "Logistic"}, "loss", "beta", ("logistic", 10_000, 1e-5)),
         ({"loss.use_gamma_schedule": False}, "loss", "balance", "none"),
         ({"loss.scaled_gamma": False}, "loss", "balance", "kl"),
-        ({"loss.gamma_max_steps": 0}, "loss", "balance", "none"),
         ({"loss.use_weight_decay": False}, "optimizer", "weight_decay", 0.0),
         ({"optimizer.clip_gradient_norm": True}, "optimizer", "clip_norm", 300.0),
         ({"optimizer.gradient_skip": False}, "optimizer", "skip_norm", None),
