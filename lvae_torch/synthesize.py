@@ -39,7 +39,7 @@ from lvae_torch.synthesis.session import Session
 from lvae_torch.trained.loading import find_run, load_prior, open_run
 from lvae_torch.trained.run import TrainedRun
 from lvae_torch.training.memory import AtOnce, most_at_once, needs_without_data
-from lvae_torch.training.wrapping import is_graphed
+from lvae_torch.training.wrapping import choose_kernels, is_graphed
 
 STATISTICS = ".statistics"
 """Folder beside the dumps for what modes keep of their images."""
@@ -63,6 +63,7 @@ def synthesize(settings: Settings, modes: Sequence[str], where: Path | None = No
     where = where or RunFolder.of(settings.run).path
     with start_processes(settings.run.device, settings.train.timeout_minutes) as processes:
         processes.require_same("settings", shared_by_all(settings), "Start every node with the same command.")
+        choose_kernels(settings.train, settings.run.deterministic, processes.device)
         run = open_run(settings, where, processes)
         told = f"checkpoint of step {run.step}"
         processes.require_same("checkpoint", told, "If the run is being trained, name one: [synthesis] checkpoint.")

@@ -21,9 +21,10 @@ CFGS = (
     ("spatial_lvae/cifar10_15", 64), ("ladder/mnist_lvae_5", 256),
 )  # fmt: skip
 """Those timed, each with its batch."""
+FULL = "train.tf32=False"
 MODES: dict[str, tuple[str, ...]] = {
-    "eager": ("train.cuda_graph=False",),
-    "graph": (),
+    "eager": (FULL, "train.cuda_graph=False"),
+    "graph": (FULL,),
     "graph, TF32": ("train.tf32=True",),
     "graph, bfloat16": ("train.precision=bfloat16",),
     "graph, bfloat16, recomputing": ("train.precision=bfloat16", "train.activation_checkpointing=True"),

@@ -147,7 +147,9 @@ class Compressor:
             )
         if len(header.grids) != len(shapes):
             raise DataError(f"{path}: {len(header.grids)} grids, but the model has {len(shapes)} layers.")
-        now = conditions(self.model, torch.get_num_threads())
+        threads = torch.get_num_threads()
+        with reproducible(self.model, threads):
+            now = conditions(self.model, threads)
         if (wrong := header.conditions.differences(now, header.is_robust)) and not anyway:
             raise DataError(
                 f"{path}: made under other conditions: {'; '.join(wrong)}. Decode where they are the same, or try it "

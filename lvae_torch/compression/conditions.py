@@ -52,7 +52,7 @@ class Conditions(BaseModel):
 
 
 def conditions(model: Model, threads: int) -> Conditions:
-    """Those of this process."""
+    """Those of this process; to be asked for inside ``reproducible``."""
     coding()
     from importlib.metadata import version
 
@@ -77,15 +77,18 @@ def conditions(model: Model, threads: int) -> Conditions:
 @contextmanager
 def reproducible(model: Model, threads: int) -> Iterator[None]:
     """Inside, the model is in evaluation mode, runs on so many threads, and always chooses the same algorithms."""
-    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, products.allow_tf32
     was_training = model.training
     try:
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+        cudnn.benchmark, cudnn.deterministic = False, True
+        # As PyTorch sets them, which is how earlier archives were made, whatever [train] tf32 says.
+        cudnn.allow_tf32, products.allow_tf32 = True, False
         model.eval()
         with with_threads(threads), torch.autocast(device_of(model).type, enabled=False):
             yield
     finally:
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before
+        cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, products.allow_tf32 = before
         model.train(was_training)
 
 

@@ -40,6 +40,24 @@ def images(path: Path, by: Compressor | None = None, anyway: bool = False) -> np
         return np.concatenate(list(groups))
 
 
+@pytest.fixture
+def tf32_in_products_alone() -> Iterator[None]:
+    """The reverse of what PyTorch does by itself."""
+    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, cudnn.allow_tf32
+    products.allow_tf32, cudnn.allow_tf32 = True, False
+    yield
+    products.allow_tf32, cudnn.allow_tf32 = before
+
+
+def test_how_a_run_multiplies_is_not_asked(archive: Path, tmp_path: Path, tf32_in_products_alone: None) -> None:
+    """[train] tf32 is of a whole process: an archive is the same with it and without, and leaves it as it was."""
+    compressor().compress(Array(CASE.levels(N)), tmp_path / "b.lvz", Contents("a test"), batch=8)
+    assert np.array_equal(images(archive), CASE.levels(N))
+    assert torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+    assert (tmp_path / "b.lvz").read_bytes() == archive.read_bytes()
+
+
 def rebuilt(data: bytes, header: dict[str, Any] | None = None, words: bytes | None = None) -> bytes:
     """An archive with another header or other words, whose own digest is right: as somebody hostile would make it."""
     (n_text,) = LENGTH.unpack(data[len(MAGIC) : len(MAGIC) + LENGTH.size])

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from lvae_torch import synthesize as synthesize_module
 from lvae_torch.data.dump import Dump
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.elbo.bounds import iw_bound
@@ -79,6 +80,17 @@ def test_the_elbo_is_that_of_the_last_evaluation_up_to_its_noise(folder: Path) -
     lines = (folder / "runs" / "small" / "metrics.jsonl").read_text().splitlines()
     last = [json.loads(line) for line in lines if "val/nelbo" in line][-1]["val/nelbo"]
     assert results(folder, "reconstruction")["nelbo"] == pytest.approx(last, rel=0.1)
+
+
+def test_kernels_are_chosen_as_in_training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[tuple[bool, bool, str]] = []
+    monkeypatch.setattr(
+        synthesize_module,
+        "choose_kernels",
+        lambda section, is_deterministic, device: chosen.append((section.tf32, is_deterministic, device.type)),
+    )
+    results(folder, "generation", train__tf32=False, run__deterministic=True, synthesis__n_images=1)
+    assert chosen == [(False, True, "cpu")]
 
 
 def test_generation_is_seeded_and_keeps_its_number(folder: Path) -> None:
