@@ -92,6 +92,9 @@ def test_classes_of_webdataset(
     ("1.png,x\n2.png,y\n", "does not say which column; its first line names 1.png, x"),
     ("file,label,label\n1.png,1,2\n2.png,1,2\n", "has two columns 'label'"),
     ("file,label\n1.png,NaN\n2.png,2.0\n", "have an empty label, the first 1.png"),
+    (f'file,label\n1.png,"1\n2.png,2\n{"#" * 200_000}\n', r"labels\.csv: line 4: field larger.* not closed"),
+    (",,\n,,\n", r"labels\.csv: has no lines of labels"),
+    ("file,label\n,\n", r"labels\.csv: has no lines of labels"),
 ])  # fmt: skip
 def test_tables_that_are_not_clear_are_told(tmp_path: Path, text: str, told: str) -> None:
     source = write_folder(tmp_path / "mine", some(["1.png", "2.png"]))
