@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_scripts.download import Found, fetch, fetch_url, is_address
+from data_scripts.unpacking import NoRoomError
 from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.order import spread
@@ -230,7 +231,7 @@ class Recipe:
         with locked(raw.with_name(f"{self.name}.lock"), self.name, wait=False):
             try:
                 name = self.write(request)
-            except DamagedPicturesError:
+            except (DamagedPicturesError, NoRoomError):  # what was downloaded is good
                 raise
             except DataError as error:
                 request.throw_away(str(error))
