@@ -39,6 +39,8 @@ from lvae_torch.runs.checkpoint import UNKNOWN, TrainedOn
 from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.runs.folder import RunFolder
 
+DOWNLOADS = ".downloads"  # a name that no run can have
+
 
 def command(argv: Sequence[str]) -> None:
     """Write the run, and say how to use it."""
@@ -49,8 +51,8 @@ def command(argv: Sequence[str]) -> None:
             f"{options.what}: no published model of that name; `lvae models` lists them. Files of your own are "
             f"imported without --source: lvae import {options.source} --name {options.what}"
         )
-    source = options.source or (place_of(options.what, "the file") if model is None else _fetched(model))
     runs = _folder_of_runs(options.overrides)
+    source = options.source or (place_of(options.what, "the file") if model is None else _fetched(model, runs))
     with recognised(source, runs) as found:
         for file in found:
             print(file.line)
@@ -147,15 +149,16 @@ def _name_of(what: str) -> str:
     return name[:128]
 
 
-def _fetched(model: Published) -> Path:
-    """The folder that the model's files were downloaded into, by a process of its own."""
-    folder = Path("model_downloads") / model.name
+def _fetched(model: Published, runs: Path) -> Path:
+    """The folder that the model's files were downloaded into, by a process of its own; below that of all runs."""
+    folder = runs / DOWNLOADS / model.name
     command = [sys.executable, "-m", "data_scripts.fetch_files", model.base, str(folder), *model.files]
     if subprocess.run(command).returncode:
         raise DataError(
             f"{model.name}: its files could not be fetched. Download them by hand (`lvae models {model.name}` says "
             "from where), and repeat the command with --source FILE_or_FOLDER."
         )
+    print(f"{folder}: kept for further imports; remove it when you need none.")
     return folder
 
 
