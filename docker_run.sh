@@ -148,7 +148,12 @@ case ${1:-} in
             inside+=("$given")
           fi
           ;;
-        --source=* | --mirror=* | --labels=*) give "${1#*=}"; inside+=("${1%%=*}=$given") ;;
+        --source=* | --mirror=* | --labels=*)
+          wanted=${1#*=}
+          [[ $wanted != \~/* ]] || wanted=$HOME/${wanted#*/} # which shells leave as it is here
+          give "$wanted"
+          inside+=("${1%%=*}=$given")
+          ;;
         *) inside+=("$1") ;;
       esac
       shift

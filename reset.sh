@@ -25,7 +25,7 @@ parse() {
     case $1 in
       --yes | -y) yes=1 ;;
       --runs) (($# > 1)) || refuse "--runs needs a folder."; runs=$2; shift ;;
-      --runs=*) runs=${1#*=} ;;
+      --runs=*) runs=${1#*=}; [[ $runs != \~/* ]] || runs=$HOME/${runs#*/} ;; # shells leave this ~ as it is
       --help | -h) usage; exit 0 ;;
       --) shift; names+=("$@"); break ;;
       -*) refuse "unknown option $1. Usage: ./reset.sh NAME [--yes] [--runs DIR]" ;;

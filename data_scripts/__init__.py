@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 
-def make(dataset: str, dumps: Path, **arguments: Any) -> str:
+def make(dataset: str, dumps: str | Path, **arguments: Any) -> str:
     """Make a dump; see ``data_scripts.recipes.make``."""
     from data_scripts import recipes  # here, for processes that only decode pictures import this package too
 

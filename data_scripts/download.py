@@ -22,7 +22,7 @@ from data_scripts.progress import progress
 from data_scripts.upstream import CHUNK, Seen, Source, check
 from lvae_torch.data.sharing import locked, make_shared_folder, share
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.files import sha256_of
+from lvae_torch.files import place_of, sha256_of
 
 TRIES = 5  # in a row that bring nothing new
 PAUSE = 0.5  # seconds after the first failure, doubled after each further one
@@ -60,7 +60,7 @@ def fetch(source: Source, bases: Sequence[str], raw: Path, other_editions: bool 
                 if is_url:
                     path, seen = _download(f"{base.rstrip('/')}/{name}", raw / name, source, other_editions)
                 else:
-                    path, seen = _own_copy(Path(base).expanduser(), source, other_editions)
+                    path, seen = _own_copy(place_of(base, "--source or --mirror"), source, other_editions)
                 return Found(path, seen.sha256, shown(base), seen.is_upstream)
             except DataError as error:
                 problems.append(str(error))

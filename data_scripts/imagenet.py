@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_scripts.archives import is_stray, open_archive, pictures_of, reading
+from data_scripts.archives import CHUNK, is_stray, open_archive, pictures_of, reading
 from data_scripts.arrays import Chunk, Stream, permutation, write_arrays
 from data_scripts.cifar10 import planes
 from data_scripts.formats import NpyInZip, read_pickle
@@ -21,6 +21,7 @@ from data_scripts.kinds import by_number
 from data_scripts.pictures import PictureDump, add_picture_options
 from data_scripts.recipe import Recipe, Request
 from data_scripts.render import Render
+from data_scripts.unpacking import NoRoomError, unpack
 from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.errors import DataError
@@ -150,13 +151,17 @@ def _unpacked_one(path: Path, name: str, raw: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=raw) as folder:
         npz = Path(folder) / Path(name).name
         with reading(path, name), zipfile.ZipFile(path) as archive:
-            if archive.getinfo(name).file_size > shutil.disk_usage(folder).free:
-                raise DataError(
-                    f"{folder}: {archive.getinfo(name).file_size:,} bytes are needed. Make room, and try again."
-                )
-            with archive.open(name) as packed, open(npz, "wb") as file:
-                shutil.copyfileobj(packed, file, 2**20)
-        yield npz
+            needed = archive.getinfo(name).file_size
+        if needed > shutil.disk_usage(folder).free:
+            raise NoRoomError(f"{folder}: {needed:,} bytes are needed. Make room, and try again.")
+        yield unpack(npz, f"{path}: {name}", _pieces(path, name))
+
+
+def _pieces(path: Path, name: str) -> Iterator[bytes]:
+    """What a member of a zip unpacks to, a part at a time."""
+    with reading(path, name), zipfile.ZipFile(path) as archive, archive.open(name) as packed:
+        while piece := packed.read(CHUNK):
+            yield piece
 
 
 # --- the older one: van den Oord et al. 2016 --------------------------------------------------------------------------

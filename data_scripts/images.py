@@ -22,6 +22,7 @@ from data_scripts.viewing import MAX_PIXELS, MOST_PIXELS, View
 from lvae_torch.data.dump import NO_CLASS, Layout
 from lvae_torch.data.shards import Encoding
 from lvae_torch.errors import CfgError, DataError
+from lvae_torch.files import place_of
 
 LARGE = 512  # from this height on, images are kept as PNG unless asked otherwise
 MOST_SIDE = 8192
@@ -134,7 +135,7 @@ def _labels(pictures: Pictures, names: Sequence[str], options: Mapping[str, Any]
     if asked == "none":
         return Labels()
     if asked != "folders":
-        path = Path(asked).expanduser()
+        path = place_of(asked, "--labels")
         if not path.is_file():
             raise DataError(f"{path}: no such file. Give --labels FILE, folders or none.")
         return from_table(path, options["file_column"], options["label_column"] or (), names, account)

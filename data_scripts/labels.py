@@ -99,8 +99,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     counts = {mark: lines[0].count(mark) for mark in "\t,;"}
     mark = max(counts, key=lambda m: counts[m])
     if counts[mark]:
-        rows = [row for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=mark) if any(row)]
-        head, body = [cell.strip() for cell in rows[0]], rows[1:]
+        head, *body = _rows(lines, mark, path)
     else:
         head, body = lines[0].split(), [line.split() for line in lines[1:] if line.strip()]
         if body and len(head) == len(body[0]) - 1:  # CelebA names no column of files
@@ -109,6 +108,20 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         if len(row) != len(head):
             raise DataError(f"{path}: line {number} has {len(row)} columns, the first {len(head)}.")
     return head, body
+
+
+def _rows(lines: Sequence[str], mark: str, path: Path) -> list[list[str]]:
+    """The rows of a CSV that are not empty, of which the first names the columns."""
+    reader = csv.reader(io.StringIO("\n".join(lines)), delimiter=mark)
+    try:
+        rows = [row for row in reader if any(row)]
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: line {reader.line_num}: {error}. Perhaps a quotation mark above is not closed; mend the table."
+        ) from error
+    if len(rows) < 2:
+        raise DataError(f"{path}: has no lines of labels.")
+    return [[cell.strip() for cell in rows[0]], *rows[1:]]
 
 
 def from_table(

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -63,6 +64,8 @@ class PictureDump:
         self._leave_out_others(archives, chosen)
         spans = {s: {listed(name): archive.span(name) for name in names} for s, (archive, names) in chosen.items()}
         provenance = {**self.provenance, "pictures": _fingerprint(spans), **self.render.description}
+        if told := self._labels_of(spans):
+            provenance["picture_labels"] = told
 
         def still_true(folder: Path) -> bool:
             return Ledger(folder).still_true(spans, self.render)
@@ -76,6 +79,14 @@ class PictureDump:
                 self._write_split(writer, ledger, pool, split, archive, names, spans)
             self._tell(writer, ledger, spans)
         return writer.dataset
+
+    def _labels_of(self, spans: Mapping[str, Mapping[str, Readable]]) -> str:
+        """Tells the labels of a dump's pictures from others, so that a conversion that goes on mixes no two sets."""
+        if not self.labels.of:
+            return ""
+        found = [[name, self.labels.of.get(name)] for names in spans.values() for name in names]
+        said = json.dumps([list(self.labels.names), found], default=int)  # NumPy's integers, too
+        return f"sha256 of them: {hashlib.sha256(said.encode(errors='surrogateescape')).hexdigest()}"
 
     def _leave_out_others(self, archives: Chosen, chosen: Chosen) -> None:
         """Account for the pictures that ``--limit`` leaves out."""

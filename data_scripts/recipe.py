@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_scripts.download import Found, fetch, fetch_url, is_address
+from data_scripts.unpacking import NoRoomError
 from data_scripts.upstream import Source
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.order import spread
@@ -17,6 +18,7 @@ from lvae_torch.data.shapes import ImageShape
 from lvae_torch.data.sharing import locked
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.errors import CfgError, DataError, say
+from lvae_torch.files import place_of
 
 
 class DamagedPicturesError(DataError):
@@ -71,11 +73,11 @@ class Request:
         """A local path to what a person named: a folder or a file, or an http(s) address, which is downloaded.
 
         Raises:
-            CfgError: for an address of another kind.
+            CfgError: for an address of another kind, or a home that there is not.
             DataError: if it cannot be had.
         """
         if not is_address(source):
-            return Path(source).expanduser()
+            return place_of(source, "--source")
         found = fetch_url(source, self.raw)
         size = found.path.stat().st_size
         say(f"{found.path.name}: {size:,} bytes, sha256 {found.sha256}")
@@ -230,7 +232,7 @@ class Recipe:
         with locked(raw.with_name(f"{self.name}.lock"), self.name, wait=False):
             try:
                 name = self.write(request)
-            except DamagedPicturesError:
+            except (DamagedPicturesError, NoRoomError):  # what was downloaded is good
                 raise
             except DataError as error:
                 request.throw_away(str(error))

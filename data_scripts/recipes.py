@@ -21,6 +21,7 @@ from data_scripts import (
 )
 from data_scripts.recipe import Recipe, Request
 from lvae_torch.errors import CfgError
+from lvae_torch.files import place_of
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -59,7 +60,7 @@ def catalogue() -> str:
 
 def make(
     dataset: str,
-    dumps: Path,
+    dumps: str | Path,
     mirror: str | None = None,
     source: str | None = None,
     keep_raw: bool = False,
@@ -82,5 +83,5 @@ def make(
         recipe, preset = VARIANTS[dataset]
     else:
         raise CfgError(f"there is no dataset {dataset!r}; there are {', '.join([*RECIPES, *VARIANTS])}.")
-    request = Request(dumps, mirror, source, {**preset, **options}, keep_raw)
+    request = Request(place_of(dumps, "--dumps"), mirror, source, {**preset, **options}, keep_raw)
     return recipe.make(request)

@@ -69,10 +69,11 @@ class Span(NamedTuple):
                 _, name, extra = LOCAL_HEADER.unpack(os.pread(file, LOCAL_HEADER.size, begin))
                 begin += LOCAL_HEADER.size + name + extra
             for at in range(begin, begin + self.length, PIECE):
-                data = os.pread(file, min(PIECE, begin + self.length - at), at)
-                data = unpack.decompress(data) if unpack else data
-                size, crc = size + len(data), zlib.crc32(data, crc)
-                yield data
+                for data in _parts(os.pread(file, min(PIECE, begin + self.length - at), at), unpack):
+                    size, crc = size + len(data), zlib.crc32(data, crc)
+                    if size > self.size:  # it may be made to fill the disk
+                        raise BadFileError(f"damaged: {size:,} bytes or more, should have {self.size:,}")
+                    yield data
         except (OSError, struct.error, zlib.error) as error:
             raise BadFileError(f"damaged ({error})") from error
         if size != self.size or crc != (crc if self.crc is None else self.crc):
@@ -101,6 +102,18 @@ class Span(NamedTuple):
         if len(data) < begin + length:
             return os.pread(file, length, self.offset + begin)
         return data[begin : begin + length]
+
+
+def _parts(packed: bytes, unpack: "zlib._Decompress | None") -> Iterator[bytes]:
+    """What ``packed`` unpacks to, in parts of PIECE at most; itself, if it is stored plainly."""
+    if unpack is None:
+        yield packed
+        return
+    part = bytes(PIECE)
+    while packed or len(part) == PIECE:  # a full one may have left something behind without a byte to tell of it
+        part = unpack.decompress(packed, PIECE)
+        packed = unpack.unconsumed_tail
+        yield part
 
 
 _last: list[tuple[tuple[object, ...], int]] = []  # the file that was read last: mostly the next one is the same archive

@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from lvae_torch.distributed.launcher import end_with_launcher
 from lvae_torch.distributed.signals import heard_at_once, stopped_by
 from lvae_torch.errors import DataError, Preempted, UserError, say
+from lvae_torch.files import expanded
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}  # errors of a disk
 
@@ -73,9 +75,21 @@ def add_overrides(arguments: argparse.ArgumentParser) -> None:
     )
 
 
+def path_option(text: str) -> Path:
+    """A path as argparse's ``type``: shells leave the ``~`` of ``--out=~/x`` to the program.
+
+    Raises:
+        argparse.ArgumentTypeError: for a variable that is not set, or a home that there is not.
+    """
+    try:
+        return Path(expanded(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def add_runs(arguments: argparse.ArgumentParser) -> None:
     """Add ``--runs``, for commands to which a run may be named."""
-    arguments.add_argument("--runs", default="runs", help="folder of all runs, where a name is given")
+    arguments.add_argument("--runs", type=path_option, default="runs", help="folder of all runs, where a name is given")
 
 
 def begin(arguments: argparse.ArgumentParser) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser
+from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser, path_option
 
 PARSER = new_parser("export")
 PARSER.add_argument("run", help="a run's name or folder")
-PARSER.add_argument("folder", type=Path, nargs="?", help="folder to write, new or empty; or a .zip file")
+PARSER.add_argument("folder", type=path_option, nargs="?", help="folder to write, new or empty; or a .zip file")
 PARSER.add_argument("--to", metavar="hf://USER/NAME[@REVISION]", help="upload it there; nothing is uploaded without")
 PARSER.add_argument("--license", default="not stated", help="under which licence the weights may be used")
 add_runs(PARSER)

@@ -46,6 +46,18 @@ def expanded(path: str) -> str:
     return whole
 
 
+def place_of(path: str | Path, what: str) -> Path:
+    """``path``, ``expanded``.
+
+    Raises:
+        CfgError: naming ``what``, the setting or argument, if that cannot be done.
+    """
+    try:
+        return Path(expanded(str(path)))
+    except ValueError as error:
+        raise CfgError(f"{what} is {str(path)!r}: {error}. Write the whole path.") from error
+
+
 @contextmanager
 def atomic_write(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     """Open ``path`` for writing; it appears under its name only once it is whole and on disk.

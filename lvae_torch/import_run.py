@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lvae_torch.cli import add_overrides, begin, main, new_parser
+from lvae_torch.cli import add_overrides, begin, main, new_parser, path_option
 
 PARSER = new_parser("import")
 PARSER.add_argument("what", help="a file, folder or zip archive of the other program; or a name of `lvae models`")
-PARSER.add_argument("--source", type=Path, help="where the files of a model named by `lvae models` lie")
+PARSER.add_argument("--source", type=path_option, help="where the files of a model named by `lvae models` lie")
 PARSER.add_argument("--name", help="name of the new run (default: that of the model, the file or the folder)")
 PARSER.add_argument("--preset", help="openai/vdvae: which of its presets, instead of the one whose shapes fit")
-PARSER.add_argument("--cfg", type=Path, help="Efficient-VDVAE: its cfg, where none lies beside the checkpoint")
+PARSER.add_argument("--cfg", type=path_option, help="Efficient-VDVAE: its cfg, where none lies beside the checkpoint")
 PARSER.add_argument("--exact", action="store_true", help="learning rate and beta of each step as in the other program")
 PARSER.add_argument("--only-average", action="store_true", help="take the averaged weights alone: to use, not to train")
 add_overrides(PARSER)
@@ -27,7 +27,7 @@ from lvae_torch.cfg.expressions import evaluate
 from lvae_torch.cfg.reader import parse_overrides
 from lvae_torch.data.run_data import described_images, make_preprocess, open_dump
 from lvae_torch.errors import CfgError, DataError, say
-from lvae_torch.files import expanded, make_folder
+from lvae_torch.files import expanded, make_folder, place_of
 from lvae_torch.hparams import Settings, keep_settings, load_text, to_cfg
 from lvae_torch.importing.checkpoint import as_checkpoint
 from lvae_torch.importing.published import Published, check_seen, published_models, record_seen
@@ -39,6 +39,8 @@ from lvae_torch.runs.checkpoint import UNKNOWN, TrainedOn
 from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.runs.folder import RunFolder
 
+DOWNLOADS = ".downloads"  # a name that no run can have
+
 
 def command(argv: Sequence[str]) -> None:
     """Write the run, and say how to use it."""
@@ -49,15 +51,17 @@ def command(argv: Sequence[str]) -> None:
             f"{options.what}: no published model of that name; `lvae models` lists them. Files of your own are "
             f"imported without --source: lvae import {options.source} --name {options.what}"
         )
-    source = options.source or (Path(options.what) if model is None else _fetched(model))
     runs = _folder_of_runs(options.overrides)
+    source = options.source or (place_of(options.what, "the file") if model is None else _fetched(model, runs))
     with recognised(source, runs) as found:
         for file in found:
             print(file.line)
         preset = options.preset or (model.preset if model is not None else None)
         taken = read_run(found, preset, options.cfg, options.only_average)
         seen = {} if model is None else check_seen(runs, model, taken.files)
-        settings, folder = import_run(taken, options.name or _name_of(options.what), options)
+        settings, folder = import_run(
+            taken, options.name or _name_of(options.what if model is not None else str(source)), options
+        )
         if model is not None:
             record_seen(runs, model, seen)
     for note in taken.notes:
@@ -145,15 +149,16 @@ def _name_of(what: str) -> str:
     return name[:128]
 
 
-def _fetched(model: Published) -> Path:
-    """The folder that the model's files were downloaded into, by a process of its own."""
-    folder = Path("model_downloads") / model.name
+def _fetched(model: Published, runs: Path) -> Path:
+    """The folder that the model's files were downloaded into, by a process of its own; below that of all runs."""
+    folder = runs / DOWNLOADS / model.name
     command = [sys.executable, "-m", "data_scripts.fetch_files", model.base, str(folder), *model.files]
     if subprocess.run(command).returncode:
         raise DataError(
             f"{model.name}: its files could not be fetched. Download them by hand (`lvae models {model.name}` says "
             "from where), and repeat the command with --source FILE_or_FOLDER."
         )
+    print(f"{folder}: kept for further imports; remove it when you need none.")
     return folder
 
 

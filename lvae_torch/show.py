@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lvae_torch.cli import add_runs, begin, main, new_parser
+from lvae_torch.cli import add_runs, begin, main, new_parser, path_option
 
 PARSER = new_parser("show")
 PARSER.add_argument("what", help="folder of a dump, such as dataset_dumps/binarized_mnist; or a run's name or folder")
 add_runs(PARSER)
 PARSER.add_argument("--split", help="which split (default: the dump's first)")
-PARSER.add_argument("--out", type=Path, help="PNG file to write (default: NAME_SPLIT.png beside the dump)")
+PARSER.add_argument("--out", type=path_option, help="PNG file to write (default: NAME_SPLIT.png beside the dump)")
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
@@ -27,7 +27,7 @@ from lvae_torch.data.order import spread
 from lvae_torch.data.shapes import POINT
 from lvae_torch.distributed.launcher import is_gone
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.files import NAME, expanded, read_json
+from lvae_torch.files import NAME, place_of, read_json
 from lvae_torch.reporting.console import number, table
 from lvae_torch.reporting.grids import SHOWN_AS_THEY_ARE, SMALL, image_grid, save_png
 from lvae_torch.reporting.progress import duration
@@ -83,10 +83,7 @@ def status_of(what: str, runs: Path) -> Path | None:
 
 def _places(what: str, runs: Path) -> list[Path]:
     """Where a run of this folder or name may lie."""
-    try:
-        return [Path(expanded(what)), *([runs / what] if NAME.fullmatch(what) else [])]
-    except ValueError as error:
-        raise CfgError(f"{what}: {error}.") from error
+    return [place_of(what, "the run"), *([runs / what] if NAME.fullmatch(what) else [])]
 
 
 def told_status(status: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -151,7 +148,7 @@ def command(argv: Sequence[str]) -> None:
     if (status := status_of(arguments.what, Path(arguments.runs))) is not None:
         print(table(status.resolve().parent.name, told_status(read_json(status))))
         return
-    folder = Path(expanded(arguments.what)).resolve()
+    folder = place_of(arguments.what, "the dump").resolve()
     dump = _opened(folder, arguments.what, Path(arguments.runs))
     split = arguments.split or next(iter(dump.shards))
     out = arguments.out or folder.parent / f"{folder.name}_{split}.png"

@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvae_torch.cli import add_overrides, begin, main, new_parser
+from lvae_torch.cli import add_overrides, begin, main, new_parser, path_option
 from lvae_torch.synthesis.modes import MODES
 
 PARSER = new_parser("sweep")
-PARSER.add_argument("cfgs", nargs="+", type=Path, metavar="CFG", help="the .cfg files")
+PARSER.add_argument("cfgs", nargs="+", type=path_option, metavar="CFG", help="the .cfg files")
 PARSER.add_argument(
     "--jobs", type=int, default=1, metavar="N", help="runs side by side (default 1), spread over the cards"
 )
@@ -27,10 +27,10 @@ add_overrides(PARSER)
 PARSER.add_argument("--mode", choices=list(MODES), action="append", default=[], dest="modes",
                     help="what to do with each trained run, if not what its cfg says; may be repeated")  # fmt: skip
 PARSER.add_argument("--table", action="store_true", help="only show what there is already")
-PARSER.add_argument("--out", type=Path, help="write the table there too: .csv with all digits, else Markdown")
-PARSER.add_argument("--with", type=Path, metavar="FILE.csv", dest="earlier",
+PARSER.add_argument("--out", type=path_option, help="write the table there too: .csv with all digits, else Markdown")
+PARSER.add_argument("--with", type=path_option, metavar="FILE.csv", dest="earlier",
                     help="compare also with the runs of this table, which --out wrote, perhaps elsewhere")  # fmt: skip
-PARSER.add_argument("--figures", type=Path, metavar="FOLDER", help="draw the runs side by side there")
+PARSER.add_argument("--figures", type=path_option, metavar="FOLDER", help="draw the runs side by side there")
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 

@@ -1,15 +1,14 @@
 """What readers of sources give: pictures by name, and what the source itself says of them."""
 
-import errno
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_scripts.account import Account
 from data_scripts.rows import Readable, Row
+from data_scripts.unpacking import unpack
 from lvae_torch.errors import DataError
 
 Label = int | str | tuple[int, ...]
@@ -74,21 +73,9 @@ class Place:
         """Write ``pieces``, which ``what`` unpacks to, into a file of their own; returns its path.
 
         Raises:
-            DataError: if there is no room for them, or they cannot be written; what ``pieces`` raises, too.
+            NoRoomError: if there is no room for them, or they cannot be written; what ``pieces`` raises, too.
         """
-        target = self.unpacked(what)
-        try:
-            with open(target, "wb") as file:
-                for piece in pieces:
-                    if len(piece) > shutil.disk_usage(self.folder).free:
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    file.write(piece)
-        except OSError as error:
-            raise DataError(
-                f"{target}: cannot be written ({error.strerror}), where {what} is unpacked. Make room there, or unpack "
-                "it yourself, and give what comes out as --source."
-            ) from error
-        return target
+        return unpack(self.unpacked(what), what, pieces)
 
 
 def need(extra: str, module: str, what: Path) -> DataError:

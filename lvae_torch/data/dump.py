@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lvae_torch.data.catalogue import CATALOGUE, CODES, OWN
-from lvae_torch.data.shards import DTYPES, Encoding, Rows, open_shard
+from lvae_torch.data.shards import DTYPES, Encoding, Rows, open_shard, unreadable
 from lvae_torch.distributed.stopping import Tell, nothing
 from lvae_torch.errors import DataError
 from lvae_torch.files import BROKEN_ARRAY, check_name, read_json, sha256_of
@@ -221,7 +221,7 @@ class Dump:
         try:
             return np.concatenate([np.load(self.folder / file, allow_pickle=False) for file in files])
         except BROKEN_ARRAY as error:
-            raise DataError(f"{self.folder}: labels of {split} are damaged ({error}). Make the dump again.") from error
+            raise unreadable(f"{self.folder}: labels of {split} are damaged", error) from error
 
     def names(self, split: str) -> list[str] | None:
         """File name of each image of ``split``; None if the images were not separate files."""
@@ -231,7 +231,7 @@ class Dump:
         try:
             return [line for file in files for line in (self.folder / file).read_text("utf-8").splitlines()]
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.folder}: names of {split} are damaged ({error}). Make the dump again.") from error
+            raise unreadable(f"{self.folder}: names of {split} are damaged", error) from error
 
     def _shards_of(self, split: str) -> tuple[Shard, ...]:
         if split not in self.shards:

@@ -10,6 +10,7 @@ from torch import Tensor
 from lvae_torch.data.dump import Dump, Layout
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.errors import DataError
+from lvae_torch.files import place_of
 
 Array = np.ndarray | Tensor
 Chunk = Array | tuple[Array, Array | None]
@@ -49,11 +50,12 @@ def write_dump(
     parts = {split: _parts(images, f"{name}, split {split}") for split, images in splits.items()}
     if layout is None:
         layout, parts = _layout_of_first(parts, name)
-    with DumpWriter(Path(dumps), name, layout, said, replace=replace) as writer:
+    folder = place_of(dumps, "dumps")
+    with DumpWriter(folder, name, layout, said, replace=replace) as writer:
         for split, chunks in parts.items():
             for images, labels in chunks:
                 writer.add(split, images, labels)
-    return Dump.open(Path(dumps), name)
+    return Dump.open(folder, name)
 
 
 Parts = Iterator[tuple[np.ndarray, np.ndarray | None]]

@@ -1,6 +1,5 @@
 """What becomes of a dump whose name a new one takes."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from lvae_torch.data.dump import DESCRIPTION
 from lvae_torch.errors import DataError
-from lvae_torch.files import finite, read_json
+from lvae_torch.files import read_json
 
 
 def check_place(folder: Path) -> None:
@@ -22,23 +21,40 @@ def check_place(folder: Path) -> None:
         raise DataError(f"{folder}: is {what}, where the dump is to be. Remove it, or choose another --name.")
 
 
-def differences(folder: Path, provenance: Mapping[str, Any], content_hash: str) -> Sequence[str]:
-    """In what the dump in ``folder`` was made from something else than a new one; nothing if both hold the same.
+def differences(folder: Path, description: Mapping[str, Any]) -> Sequence[str]:
+    """In what the dump in ``folder`` was made from something else than a new one; nothing if that holds all it holds.
 
     Nor is there anything to keep of a dump whose description nobody can read: making it again is what repairs it.
 
     Args:
-        provenance: of the new dump.
-        content_hash: of the new dump: where it is the same, nothing is lost.
+        description: of the new dump, as a reader will see it.
     """
     try:
         there = read_json(folder / DESCRIPTION)
-        before, hash_before = dict(there["provenance"]), there["content_hash"]
-    except (DataError, KeyError, TypeError, ValueError):
+        before, held = dict(there["provenance"]), _held(there)
+    except (DataError, AttributeError, KeyError, TypeError, ValueError):
         return []
-    said = json.loads(json.dumps(finite(dict(provenance))))  # as it will be read
-    differing = [key for key, value in said.items() if before.get(key) != value]
-    return (differing or ["images"]) if content_hash != hash_before else []
+    now = _held(description)
+    lost = [kind for kind, value in held.items() if value and value != now[kind]]
+    if not lost:
+        return []
+    return [key for key, value in description["provenance"].items() if before.get(key) != value] or lost
+
+
+def _held(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What goes with a dump that is removed, by kind; names of files and all else that is said do not count.
+
+    Raises:
+        AttributeError, KeyError or TypeError: if it is not a dump's.
+    """
+    shards = {split: entry["shards"] for split, entry in description["splits"].items()}
+    labels = {split: [shard.get("labels_sha256", "") for shard in of] for split, of in shards.items()}
+    return {
+        "images": description["content_hash"],
+        "splits": {split: entry["count"] for split, entry in description["splits"].items()},
+        "labels": {split: of for split, of in labels.items() if any(of)},
+        "label_names": description["provenance"].get("label_names"),
+    }
 
 
 def free_place(folder: Path) -> Path:

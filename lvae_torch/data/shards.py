@@ -3,9 +3,12 @@
 An encoded shard of n images holds n + 1 offsets from the start of the file (int64, little-endian), then the PNGs.
 """
 
+import errno
 import io
+import resource
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -74,13 +77,33 @@ def open_shard(path: Path, shape: tuple[int, int, int, int], dtype: str, encodin
     """Open a shard of images ``shape``, (n, H, W, C); sizes are checked, checksums are not.
 
     Raises:
-        DataError: if the file is missing, damaged or of another shape.
+        DataError: if the file is missing, damaged or of another shape, or too many are open.
     """
+    _allow_many_files()
     try:
         rows = _encoded(path, shape) if encoding == "png" else _mapped(path, shape, dtype)
     except BROKEN_ARRAY as error:
-        raise DataError(f"{path}: damaged or missing ({error}). Make the dump again.") from error
+        raise unreadable(f"{path}: damaged or missing", error) from error
     return rows
+
+
+@cache
+def _allow_many_files() -> None:
+    """Raise the limit of open files as far as this user may: each file that is mapped counts as long as it is used."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def unreadable(what: str, error: BaseException) -> DataError:
+    """The error for a file of a dump that could not be read: ``what`` says which, and that it is damaged.
+
+    Where there are merely too many files open, nothing is.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        place = what.partition(": ")[0]
+        return DataError(f"{place}: too many files are open ({error.strerror}). Allow more, such as ulimit -n 65536.")
+    return DataError(f"{what} ({error}). Make the dump again.")
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> Rows:

@@ -262,12 +262,12 @@ class DumpWriter:
         for path in self.aside.iterdir():
             share(path)
         if not self.replace:
-            self._keep_other(description["content_hash"])
+            self._keep_other(description)
         self._put_in_place()
 
-    def _keep_other(self, content_hash: str) -> None:
+    def _keep_other(self, description: Mapping[str, Any]) -> None:
         """Move a dump that was made from something else out of the way."""
-        if differing := differences(self.folder, self.provenance, content_hash):
+        if differing := differences(self.folder, description):
             place = free_place(self.folder)
             self.folder.rename(place)
             say(

@@ -6,13 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from lvae_torch.cli import begin, main, new_parser
+from lvae_torch.cli import begin, main, new_parser, path_option
 
 PARSER = new_parser("doctor")
 PARSER.add_argument("--json", action="store_true", help="print a list of objects instead of lines")
-PARSER.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: %(default)s)")
 PARSER.add_argument(
-    "--dumps", default="dataset_dumps", metavar="DIR", help="the folder of dumps (default: %(default)s)"
+    "--runs", type=path_option, default="runs", metavar="DIR", help="the folder of runs (default: %(default)s)"
+)
+PARSER.add_argument(
+    "--dumps",
+    type=path_option,
+    default="dataset_dumps",
+    metavar="DIR",
+    help="the folder of dumps (default: %(default)s)",
 )
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
@@ -30,7 +36,7 @@ def command(argv: Sequence[str]) -> None:
     Exit status 0 if nothing is a fault, else that of a wrong setting: something outside the program must change.
     """
     arguments = PARSER.parse_args(argv)
-    findings = list(examine(Path(arguments.runs), Path(arguments.dumps)))
+    findings = list(examine(arguments.runs, arguments.dumps))
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

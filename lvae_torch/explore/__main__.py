@@ -1,6 +1,7 @@
 """``python -m lvae_torch.explore RUN``: look at a trained run in the browser."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser
 
@@ -34,7 +35,7 @@ def command(argv: Sequence[str]) -> None:
     serve(Stage(run, opening(run, options.run, options.overrides, options.runs)), options.port, not options.no_browser)
 
 
-def explored(name: str, overrides: Sequence[str], runs: str) -> TrainedRun:
+def explored(name: str, overrides: Sequence[str], runs: str | Path) -> TrainedRun:
     """The run that the arguments name, with the prior of its codes.
 
     Raises:
@@ -51,11 +52,11 @@ def explored(name: str, overrides: Sequence[str], runs: str) -> TrainedRun:
     return with_prior(run, processes)
 
 
-def opening(run: TrainedRun, name: str, overrides: Sequence[str], runs: str) -> str:
+def opening(run: TrainedRun, name: str, overrides: Sequence[str], runs: str | Path) -> str:
     """The Python expression that opens the same run."""
     said = [repr(name), f'device="{run.device.type}"']
-    if runs != "runs":
-        said.append(f"runs={runs!r}")
+    if str(runs) != "runs":
+        said.append(f"runs={str(runs)!r}")
     if settings := [entry for entry in overrides if not entry.strip().startswith("run.device")]:
         said.append(f"settings={settings!r}")
     return f"lvae_torch.load_run({', '.join(said)})"

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser
+from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser, path_option
 
 PARSER = new_parser("report")
 PARSER.add_argument("run", help="a run's name or folder, a bundle, or a checkpoint")
 PARSER.add_argument("--compare", nargs="+", default=[], metavar="RUN", help="put these runs beside it")
 WHERE = "file to write (default: report.html in the run's folder; comparison.html with --compare)"
-PARSER.add_argument("--out", type=Path, metavar="FILE", help=WHERE)
+PARSER.add_argument("--out", type=path_option, metavar="FILE", help=WHERE)
 add_runs(PARSER)
 add_overrides(PARSER)
 if __name__ == "__main__":
@@ -35,7 +35,7 @@ def command(argv: Sequence[str]) -> None:
     print(f"{out}: written ({out.stat().st_size / 2**20:.1f} MiB). Open it in a browser; it needs nothing else.")
 
 
-def _reported(name: str, overrides: Sequence[str], runs: str) -> Reported:
+def _reported(name: str, overrides: Sequence[str], runs: Path) -> Reported:
     """What there is of a run; without a checkpoint that is its numbers."""
     settings, where = find_run(name, overrides, runs)
     try:

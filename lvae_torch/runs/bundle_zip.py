@@ -6,6 +6,8 @@ import stat
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from lvae_torch.errors import DataError
@@ -16,7 +18,7 @@ MOST_TEXT = 4 * 2**20  # bytes of settings or card
 MOST_RATIO = 50  # weights hardly shrink; what shrinks more is no bundle
 KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 PIECE = 2**20
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
 
 
 def zip_bundle(folder: Path, path: Path) -> None:
@@ -44,16 +46,25 @@ def unzipped(path: Path) -> Path:
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     folder = place / (path.stem if NAME.fullmatch(path.stem) else "bundle")
     folder.mkdir()
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        members = _members(archive, path)
+        if (needed := sum(member.file_size for member in members.values())) > shutil.disk_usage(folder).free:
+            raise DataError(f"{path}: needs {needed:,} bytes in {place.parent}, which has less. Set TMPDIR.")
+        for name, member in members.items():
+            with atomic_write(folder / name, durable=False) as file:  # whose errors are not the archive's
+                file.writelines(_pieces(archive, member, path))
+    return folder
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what a damaged zip makes the library raise into a message that names it."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = _members(archive, path)
-            if (needed := sum(member.file_size for member in members.values())) > shutil.disk_usage(folder).free:
-                raise DataError(f"{path}: needs {needed:,} bytes in {place.parent}, which has less. Set TMPDIR.")
-            for name, member in members.items():
-                _copy(archive, member, folder / name)
+        yield
+    except DataError:
+        raise
     except BROKEN as error:
         raise DataError(f"{path}: damaged, or no zip file ({error}). Copy or download it again.") from error
-    return folder
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
@@ -86,11 +97,13 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
     return found
 
 
-def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+def _pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Iterator[bytes]:
     left = member.file_size
-    with archive.open(member) as source, open(target, "wb") as file:
+    with _reading(path), archive.open(member) as source:
         while piece := source.read(PIECE):
             left -= len(piece)
             if left < 0:
-                raise DataError(f"{target.name}: longer than its zip file says. Get the bundle from a place you trust.")
-            file.write(piece)
+                raise DataError(
+                    f"{path}: {member.filename} is longer than the zip says. Get the bundle from a place you trust."
+                )
+            yield piece

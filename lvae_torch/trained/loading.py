@@ -13,7 +13,7 @@ from lvae_torch.distributed.place import Device, choose_device
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.evaluation import take_statistics
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.files import NAME, expanded
+from lvae_torch.files import NAME, place_of
 from lvae_torch.hparams import Settings, check_same_model, load, load_in_place, load_text, model_section, to_cfg
 from lvae_torch.models.contract import Model
 from lvae_torch.runs.bundle import SETTINGS, WEIGHTS, Bundle, is_bundle
@@ -119,13 +119,11 @@ def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = 
         CfgError: if none of these exists, or its settings are wrong.
         DataError: if a bundle is damaged or cannot be had.
     """
+    runs = place_of(runs, "runs")
     if str(run).startswith(SCHEME):
         address = Address.of(str(run))
         return _of_bundle(fetched(address), address.name, overrides, runs)
-    try:
-        path = Path(expanded(str(run)))
-    except ValueError as error:
-        raise CfgError(f"{run}: {error}.") from error
+    path = place_of(run, "the run")
     if "@" in path.name and not path.exists():  # RUN@best; no name has an @
         stem, _, which = path.name.rpartition("@")
         return find_run(path.with_name(stem), [*overrides, f"synthesis.checkpoint={which!r}"], runs)
@@ -136,14 +134,14 @@ def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = 
         path = path.parent
     if path.suffix == ".zip" and path.is_file():
         path = unzipped(path)
-    named = RunFolder(Path(runs), str(run)).path if NAME.fullmatch(str(run)) else path
+    named = RunFolder(runs, str(run)).path if NAME.fullmatch(str(run)) else path
     if path.is_file() and (path.suffix == ".pt" or not (named / SETTINGS).is_file()):  # any file may have a run's name
         return _of_file(path, overrides, runs)
     if is_bundle(path):
         return _of_bundle(path, path.resolve().name, overrides, runs)
     folder = path if (path / SETTINGS).is_file() else named
     if not (folder / SETTINGS).is_file():
-        raise CfgError(f"{run}: {_why_not(folder, Path(runs))}")
+        raise CfgError(f"{run}: {_why_not(folder, runs)}")
     # The folder may have been moved since: what is asked for by its place is found at its place.
     return load(folder / SETTINGS, [*_at(folder), *overrides]), folder
 

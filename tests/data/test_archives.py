@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from upstream_pictures import STRAY, write_tar, write_zip
 
 from data_scripts import archives, spans
 from data_scripts.archives import open_archive, pictures_of
+from data_scripts.spans import BadFileError, Span
 from lvae_torch.errors import DataError
 
 FILES = {"a/1.png": b"one" * 500, "a/b/2.png": b"", "3.txt": bytes(range(256)) * 9}
@@ -155,6 +157,31 @@ def test_a_member_that_would_fill_the_memory_is_refused(
     path = WRITERS[name](tmp_path / name, {"bomb.png": bytes(100_001)})
     with pytest.raises(DataError, match=r"bomb\.png.*more than 100,000 bytes"):
         read_all(path)
+
+
+@pytest.mark.parametrize("said", [10, 1000, 3 * 2**20])
+def test_a_zip_that_hides_its_size_is_not_unpacked_whole(tmp_path: Path, said: int) -> None:
+    data = write_zip(tmp_path / "x.zip", {"inner.zip": bytes(40_000_000)}).read_bytes()
+    size = (40_000_000).to_bytes(4, "little")
+    (tmp_path / "x.zip").write_bytes(data.replace(size, said.to_bytes(4, "little")))
+    with open_archive(tmp_path / "x.zip") as archive:
+        span, found = archive.span("inner.zip"), 0
+    assert isinstance(span, Span)
+    with pytest.raises(BadFileError, match=f"should have {said:,}"):
+        for piece in span.pieces():
+            found += len(piece)
+    assert found <= said
+
+
+@pytest.mark.parametrize("n", [0, 1, 300, spans.PIECE - 1, spans.PIECE, 3 * spans.PIECE, 3 * spans.PIECE + 7])
+@pytest.mark.parametrize("kind", ["zeros", "noise"])
+def test_a_large_file_comes_in_pieces(tmp_path: Path, n: int, kind: str) -> None:
+    wanted = bytes(n) if kind == "zeros" else random.Random(n).randbytes(n)
+    with open_archive(write_zip(tmp_path / "x.zip", {"1.bin": wanted})) as archive:
+        span = archive.span("1.bin")
+    assert isinstance(span, Span)
+    pieces = list(span.pieces())
+    assert b"".join(pieces) == wanted and max(map(len, pieces), default=0) <= spans.PIECE
 
 
 @pytest.mark.parametrize("name", [name for name in WRITERS if name != "folder"])

@@ -238,3 +238,47 @@ def test_an_error_leaves_what_can_be_continued(tmp_path: Path) -> None:
         assert writer.count("train") == 8
         writer.add("train", some(20)[8:])
     assert len(Dump.open(tmp_path, "x").split("train")) == 20
+
+
+# --- many files -------------------------------------------------------------------------------------------------------
+
+MANY_FILES = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from lvae_torch.data.dump import Dump
+from lvae_torch.errors import DataError
+
+folder = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512))
+dump = Dump.open(folder, "x")
+images = dump.split("train").gather(np.arange(400))
+print(int(images.sum()), resource.getrlimit(resource.RLIMIT_NOFILE))
+del images
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+held = []
+try:
+    while True:
+        held.append(open("/dev/null"))
+except OSError:
+    pass
+for read in (dump.split, dump.labels):
+    try:
+        read("train")
+    except DataError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["raw", "png"])
+def test_a_dump_of_many_files_is_opened(tmp_path: Path, repository: Path, encoding: Any) -> None:
+    """Each shard that is mapped keeps a file open; where there can be no more, nothing is called damaged."""
+    images = some(400)
+    write(tmp_path, layout(encoding=encoding), images, labels=np.arange(400))
+    command = [sys.executable, "-c", MANY_FILES, str(tmp_path)]
+    ended = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    first, *others = ended.stdout.splitlines()
+    assert first == f"{images.sum()} (512, 512)"
+    assert len(others) == 2 and "damaged" not in ended.stdout
+    assert all("too many files are open" in line and "ulimit -n" in line for line in others)

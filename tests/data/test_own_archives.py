@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sites import Site
 from test_images_recipe import make, noise, some, write_folder
 from test_own_pictures import account_of, images_of
 from upstream_pictures import encoded, write_tar, write_zip
 
+import data_scripts
 from data_scripts.sources.found import Place
 from lvae_torch.errors import DataError
 
@@ -111,6 +113,18 @@ def test_a_full_disk_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         make(source, tmp_path)
     assert "damaged" not in str(told.value)
     assert not (tmp_path / ".raw" / "images" / "unpacked").exists()
+
+
+def test_a_full_disk_leaves_a_download_that_is_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_site: Site
+) -> None:
+    source = packed(tmp_path, "tar.gz")
+    empty_site.files = {source.name: source.read_bytes()}
+    monkeypatch.setattr(Place, "unpacked", lambda self, what: Path("/dev/full"))
+    with pytest.raises(DataError, match=r"cannot be written \(No space left"):
+        data_scripts.make("images", tmp_path, source=f"{empty_site.url}/{source.name}", name="x", size="8")
+    (there,) = (tmp_path / ".raw" / "images").glob("*_mine.tar.gz")
+    assert there.read_bytes() == source.read_bytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 from test_images_recipe import make, noise, some, write_folder
-from test_own_pictures import account_of
+from test_own_pictures import account_of, stop_after
 from test_own_sources import PNGS
 from upstream_pictures import encoded, write_tar
 
+from data_scripts import decoding
 from data_scripts.commands import command
+from lvae_torch.data import writing
 from lvae_torch.data.classes import ClassNames, labels_told
 from lvae_torch.errors import CfgError, DataError
 
@@ -90,6 +92,9 @@ def test_classes_of_webdataset(
     ("1.png,x\n2.png,y\n", "does not say which column; its first line names 1.png, x"),
     ("file,label,label\n1.png,1,2\n2.png,1,2\n", "has two columns 'label'"),
     ("file,label\n1.png,NaN\n2.png,2.0\n", "have an empty label, the first 1.png"),
+    (f'file,label\n1.png,"1\n2.png,2\n{"#" * 200_000}\n', r"labels\.csv: line 4: field larger.* not closed"),
+    (",,\n,,\n", r"labels\.csv: has no lines of labels"),
+    ("file,label\n,\n", r"labels\.csv: has no lines of labels"),
 ])  # fmt: skip
 def test_tables_that_are_not_clear_are_told(tmp_path: Path, text: str, told: str) -> None:
     source = write_folder(tmp_path / "mine", some(["1.png", "2.png"]))
@@ -102,3 +107,25 @@ def test_the_command_counts_the_classes(tmp_path: Path, capsys: pytest.CaptureFi
     source = write_folder(tmp_path / "mine", some(["cat/1.png", "dog/2.png", "cat/3.png"]))
     command(["images", "--source", str(source), "--name", "x", "--valid", "0", "--size", "8", "--dumps", str(tmp_path)])
     assert "labels of train: 2 classes: cat 2, dog 1\n" in capsys.readouterr().out
+
+
+def test_a_conversion_that_goes_on_mixes_no_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pictures and the same table, of which another column is asked for, or a line was mended since."""
+    monkeypatch.setitem(writing.SHARD_BYTES, "raw", 4 * 8 * 8 * 3)
+    monkeypatch.setattr(decoding, "PAGE_IMAGES", 2)
+    source = write_folder(tmp_path / "mine", {f"{k}.bmp": encoded(noise(8, 8, k), "BMP") for k in range(12)})
+    table = tmp_path / "labels.csv"
+    lines = [f"{k}.bmp,{k},{k % 2}\n" for k in range(12)]
+    table.write_text("file,age,sex\n" + "".join(lines))
+    stop_after(2, source, tmp_path, monkeypatch, labels=str(table), label_column=["age"])
+    dump = make(source, tmp_path, valid=0, labels=str(table), label_column=["sex"])
+    assert dump.labels("train").tolist() == [k % 2 for k in range(12)]
+    for first in (5, 0):  # one picture's label is mended, while the conversion stands still
+        stop_after(2, source, tmp_path, monkeypatch, labels=str(table), label_column=["age"])
+        table.write_text("file,age,sex\n" + "".join([f"0.bmp,{first},0\n", *lines[1:]]))
+        dump = make(source, tmp_path, valid=0, labels=str(table), label_column=["age"])
+        assert dump.labels("train").tolist() == [first, *range(1, 12)]
+    stop_after(2, source, tmp_path, monkeypatch, labels=str(table), label_column=["age"])
+    begun = (tmp_path / ".x.unfinished" / "train_00000.npy").stat().st_ino
+    make(source, tmp_path, valid=0, labels=str(table), label_column=["age"])
+    assert (tmp_path / "x" / "train_00000.npy").stat().st_ino == begun, "with the same labels it goes on"

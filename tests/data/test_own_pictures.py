@@ -242,7 +242,7 @@ def test_reexported_pictures_are_read_again(tmp_path: Path, monkeypatch: pytest.
         assert np.array_equal(images_of(tmp_path)["1.bmp"], noise(8, 8, 99 if change == "other pixels" else 1))
 
 
-def stop_after(n_shards: int, source: Path, dumps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stop_after(n_shards: int, source: Path, dumps: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
     """Make a dump up to so many shards, and no further."""
     flush, left = writing.DumpWriter._flush, [n_shards]
 
@@ -254,7 +254,7 @@ def stop_after(n_shards: int, source: Path, dumps: Path, monkeypatch: pytest.Mon
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(writing.DumpWriter, "_flush", failing)
-        make(source, dumps, valid=0)
+        make(source, dumps, valid=0, **options)
 
 
 @pytest.mark.parametrize(

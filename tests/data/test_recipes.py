@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from disks import full_disk
 from making import accept_small_binarized_mnist, assert_equal, bytes_of, contents
 from recipe_cases import ALIASES, CASES
 from sites import Site
@@ -211,6 +212,16 @@ def test_too_little_room_to_unpack_is_told(
     monkeypatch.setattr(imagenet.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(DataError, match=r"[\d,]+ bytes are needed\. Make room"):
         data_scripts.make("imagenet32", tmp_path, mirror=str(folder))
+    assert not [*(tmp_path / ".raw" / "imagenet32").iterdir()]
+
+
+def test_a_disk_that_fills_while_a_zip_is_unpacked_is_no_damage(
+    made: Callable[..., tuple[Path, Any]], tmp_path: Path
+) -> None:
+    folder, _ = made("imagenet32")
+    with full_disk(4000), pytest.raises(DataError, match=r"cannot be written \(File too large\), where") as told:
+        data_scripts.make("imagenet32", tmp_path, mirror=str(folder))
+    assert "damaged" not in str(told.value)
     assert not [*(tmp_path / ".raw" / "imagenet32").iterdir()]
 
 

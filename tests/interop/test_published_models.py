@@ -1,5 +1,6 @@
 """The list of published models: its form, its numbers, and the memory of what was imported."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from other_programs import VDVAE, import_it, vdvae_model, vdvae_state
+from sites import Site
 
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import check_name, read_json
@@ -37,8 +39,6 @@ def test_every_entry_is_whole(model: Published) -> None:
 
 
 def test_no_two_have_one_name() -> None:
-    import json
-
     from lvae_torch.importing.published import LIST
 
     assert len(json.loads(LIST.read_text())) == len(published_models())
@@ -73,8 +73,6 @@ def test_files_of_ones_own_are_imported_without_source() -> None:
 def test_the_first_import_records_checksums_and_later_ones_compare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import json
-
     listed = published_models()["vdvae_cifar10_seed0"]
     small = Published(**{**listed.__dict__, "preset": None})
     monkeypatch.setattr("lvae_torch.import_run.published_models", lambda: {small.name: small})
@@ -110,3 +108,24 @@ def test_files_are_fetched_from_where_they_lie(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "there")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 3 and "could not be had" in done.stderr
+
+
+def test_downloads_lie_below_the_folder_of_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_site: Site, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In one that can be written; where the command is given, nothing is left."""
+    listed = published_models()["vdvae_cifar10_seed0"]
+    files = (listed.files[0], "hparams.json")
+    small = Published(**{**listed.__dict__, "preset": None, "base": empty_site.url, "files": files})
+    monkeypatch.setattr("lvae_torch.import_run.published_models", lambda: {small.name: small})
+    torch.save(vdvae_state(vdvae_model(0)), tmp_path / "weights")
+    empty_site.files = {files[0]: (tmp_path / "weights").read_bytes(), files[1]: json.dumps(VDVAE).encode()}
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path / "here")
+    run = import_it(tmp_path, small.name, "one")
+    assert read_json(run / "status.json")["step"] == 900_000
+    assert not [*(tmp_path / "here").iterdir()]
+    folder = tmp_path / "runs" / ".downloads" / small.name
+    assert {name: (folder / name).read_bytes() for name in files} == empty_site.files
+    assert f"{folder}: kept" in capfd.readouterr().out

@@ -32,6 +32,13 @@ def test_a_folder_of_ones_own_is_mounted_by_itself(docker_run: Run, pictures: Pa
     assert "/mnt/1/my pictures" in " ".join(inside(words)) and str(pictures) not in inside(words)
 
 
+def test_a_folder_in_the_home_folder_is_mounted(docker_run: Run, pictures: Path) -> None:
+    """bash hands on the ~ of --source=~/x as it is."""
+    words = planned(docker_run, "data", "images", f"--source=~/{pictures.name}", HOME=str(pictures.parent))
+    assert f"type=bind,source={pictures},target=/mnt/1/my pictures,readonly" in after(words, "--mount")
+    assert inside(words)[-1] == "--source=/mnt/1/my pictures"
+
+
 def test_a_file_comes_with_its_folder_and_an_address_stays(docker_run: Run, pictures: Path) -> None:
     words = planned(docker_run, "data", "images", "--labels", f"{pictures}/labels.csv", "--source", "https://a.b/c.zip")
     assert f"type=bind,source={pictures},target=/mnt/1/my pictures,readonly" in after(words, "--mount")

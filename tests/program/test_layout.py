@@ -21,7 +21,7 @@ ROOMS: dict[str, list[str]] = {
     "errors": [],
     "files": ["errors"],
     "distributed": ["errors"],
-    "cli": ["errors", "distributed"],
+    "cli": ["errors", "files", "distributed"],
     "cfg": ["errors", "files"],
     "distributions": [],
     # one section of the cfg, one room; each takes its own section, never all of them

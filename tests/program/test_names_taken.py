@@ -11,6 +11,7 @@ import pytest
 from data_scripts.arrays import of_array, write_arrays
 from data_scripts.recipe import Recipe, Request
 from lvae_torch.data.dump import Dump, Layout
+from lvae_torch.data.making import write_dump
 from lvae_torch.data.writing import DumpWriter
 
 
@@ -90,3 +91,42 @@ def test_every_recipe_takes_replace(
     assert Dump.open(tmp_path, "mine").provenance["from"] == "ccc"
     assert Dump.open(tmp_path, "mine.earlier1").provenance["from"] == "bb"
     assert "made from something else (other from); it is kept as mine.earlier1" in capsys.readouterr().err
+
+
+LABELS = np.arange(5)
+
+
+@pytest.mark.parametrize(
+    ("split", "labels", "names", "told"),
+    [
+        ("train", LABELS[::-1].copy(), ["a", "b"], "other labels"),
+        ("train", None, ["a", "b"], "other labels"),
+        ("train", LABELS, ["b", "a"], "other label_names"),
+        ("train", LABELS, [], "other label_names"),
+        ("test", LABELS, ["a", "b"], "other splits, labels"),
+    ],
+)
+def test_other_labels_of_the_same_pixels_are_kept(
+    split: str,
+    labels: np.ndarray | None,
+    names: list[str],
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Or other names of them, or another split."""
+    for _ in "again":  # the same, whose labels are the same, too
+        write_dump("mine", {"train": (pictures(0), LABELS)}, tmp_path, label_names=["a", "b"])
+    assert folders(tmp_path) == ["mine"] and not capsys.readouterr().err
+    write_dump("mine", {split: (pictures(0), labels)}, tmp_path, label_names=names)
+    assert f"made from something else ({told}); it is kept as mine.earlier1" in capsys.readouterr().err
+    before = Dump.open(tmp_path, "mine.earlier1")
+    assert before.labels("train").tolist() == LABELS.tolist() and before.label_names == ("a", "b")
+    now = Dump.open(tmp_path, "mine").labels(split)
+    assert now is None if labels is None else now.tolist() == labels.tolist()
+
+
+def test_a_dump_that_gets_labels_loses_nothing(tmp_path: Path) -> None:
+    write_dump("mine", {"train": pictures(0)}, tmp_path)
+    write_dump("mine", {"train": (pictures(0), LABELS)}, tmp_path, label_names=["a"])
+    assert folders(tmp_path) == ["mine"] and Dump.open(tmp_path, "mine").labels("train").tolist() == LABELS.tolist()

@@ -1,13 +1,23 @@
 """Paths as people write them, cfg files of Windows editors, and what ``synthesize`` takes for a run."""
 
+import argparse
+import importlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small
 import torch
 
+import data_scripts
 import lvae_torch
+from data_scripts.commands import command as data
+from data_scripts.commands import parser as data_parser
+from lvae_torch.cli import COMMANDS, module_of
+from lvae_torch.data import write_dump
+from lvae_torch.data.dump import Dump
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import expanded
 from lvae_torch.hparams import load, load_text
@@ -135,3 +145,71 @@ def test_a_file_that_is_no_checkpoint(folder: Path) -> None:
     (folder / "x.pt").write_bytes(b"no checkpoint")
     with pytest.raises(DataError, match=r"x\.pt: refused"):
         find_run("x.pt")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder, and another one from where commands are given, in which no folder called ~ may appear."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "home"
+
+
+def test_dumps_are_made_in_the_home_folder(home: Path) -> None:
+    """bash leaves the ~ of --dumps=~/d to the program, and so does every caller from Python."""
+    data(["toy2d", "--dumps=~/d"])
+    data(["--dumps=~/d", "--verify", "toy2d_1a"])
+    data_scripts.make("toy2d", "~/e")
+    images = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
+    made = write_dump("mine", {"train": images}, dumps="~/f")
+    assert made.folder == home / "f" / "mine"
+    assert Dump.open(home / "d", "toy2d_1a").content_hash == Dump.open(home / "e", "toy2d_1a").content_hash
+    assert not [*Path().iterdir()]
+
+
+def test_sources_lie_in_the_home_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERE", "nowhere")
+    with pytest.raises(DataError, match=f"{home}/pictures: no such folder or file"):
+        data_scripts.make("images", "~/d", source="~/pictures", name="x")
+    with pytest.raises(CfgError, match=r"--source is '~nobody-of-this-name/x'.*no home folder"):
+        data_scripts.make("images", "~/d", source="~nobody-of-this-name/x", name="x")
+    with pytest.raises(DataError, match=f"{home}/mirror/"):
+        data_scripts.make("mnist", "~/d", mirror="~/mirror")
+    with pytest.raises(CfgError, match="there is no home folder"):
+        write_dump("mine", {"train": np.zeros((2, 4, 4), np.uint8)}, dumps="~nobody-of-this-name/x")
+
+
+def test_runs_are_found_in_the_home_folder(trained: Path, home: Path) -> None:
+    shutil.copytree(trained / "runs", home / "r")
+    assert lvae_torch.load_run("small", runs="~/r").step == 4
+    assert find_run("small", runs="$HOME/r")[1] == home / "r" / "small"
+    with pytest.raises(CfgError, match=f"Runs: {home}/nothing has none"):
+        find_run("q", runs="~/nothing")
+    with pytest.raises(CfgError, match=r"NOT_SET_ANYWHERE of .* is not set"):
+        find_run("small", runs="$NOT_SET_ANYWHERE/r")
+
+
+def options_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from options_of(inner)
+        yield action
+
+
+FOLDERS = {"runs", "dumps", "out", "figures", "folder", "output", "archive", "earlier", "cfg", "cfgs"}
+
+
+def test_every_command_takes_paths_as_a_shell_does(home: Path) -> None:
+    modules = [importlib.import_module(module_of(name)) for name in COMMANDS if name != "data"]
+    modules = [m if hasattr(m, "PARSER") else importlib.import_module(f"{m.__name__}.__main__") for m in modules]
+    options = [action for module in modules for action in options_of(module.PARSER)] + [*options_of(data_parser())]
+    assert not [action.dest for action in options if action.type is Path], "use cli.path_option"
+    paths = [action for action in options if action.dest in FOLDERS and action.type is not None]
+    assert {action.dest for action in paths} == FOLDERS
+    assert {action.type("~/x") for action in paths} == {home / "x"}  # type: ignore[misc, operator]
+    for given in ("~nobody-of-this-name/x", "$NOT_SET_ANYWHERE/x"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"no home folder|NOT_SET_ANYWHERE of .* is not set"):
+            paths[0].type(given)  # type: ignore[misc, operator]

@@ -89,6 +89,12 @@ def test_reset_finds_runs_elsewhere(reset: Run, place: Path, order: Sequence[str
     assert not (place / "my runs" / "mnist").exists()
 
 
+def test_reset_finds_runs_in_the_home_folder(reset: Run, place: Path) -> None:
+    """bash hands on the ~ of --runs=~/runs as it is."""
+    assert reset("--runs=~/runs", "mnist", "--yes", env={**os.environ, "HOME": str(place)}).returncode == 0
+    assert not (place / "runs" / "mnist").exists() and (place / "runs").is_dir()
+
+
 UNSAFE_NAMES = [
     *("", ".", "..", "../precious", "runs/mnist", "mnist/", "/", "/etc", "mnist/../other", "a..b", "..mnist", ".mnist"),
     *(

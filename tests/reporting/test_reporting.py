@@ -3,17 +3,15 @@
 import io
 import json
 import re
-import resource
-import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from disks import full_disk
 
 from lvae_torch.errors import DataError
 from lvae_torch.reporting import progress
@@ -23,18 +21,6 @@ from lvae_torch.reporting.reporter import Reporter, Reporters
 from lvae_torch.reporting.trackers.tensorboard import TensorBoardReporter
 
 GRID = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-
-
-@contextmanager
-def full_disk(n_bytes: int) -> Iterator[None]:
-    """No file of this process may grow beyond ``n_bytes``."""
-    limit, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limit[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 # Several as one

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from disks import full_disk
 from hub_stand_in import Hub, served
 from running import under_torchrun
 
@@ -240,6 +241,23 @@ def test_a_zip_cut_short_or_changed_is_told(tmp_path: Path) -> None:
     for name in ("short.zip", "changed.zip"):
         with pytest.raises(DataError, match="damaged"):
             find_run(tmp_path / name)
+
+
+def test_a_disk_that_is_full_is_no_damage(tmp_path: Path) -> None:
+    zip_bundle(BUNDLE, tmp_path / "a.zip")
+    for n_bytes in (1000, len(FILES[WEIGHTS]) // 2):
+        with full_disk(n_bytes), pytest.raises(DataError, match=r"cannot be written \(File too large\)") as told:
+            find_run(tmp_path / "a.zip")
+        assert "damaged" not in str(told.value)
+
+
+def test_a_name_of_invalid_bytes_in_a_zip_is_told(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("\u00e4\u00f6", "x")  # neither is ASCII, so that the zip says: UTF-8
+    data = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(data.replace("\u00e4\u00f6".encode(), b"\xff\xfe\xff\xfe"))
+    with pytest.raises(DataError, match=r"a\.zip: damaged, or no zip file \(.*utf-8"):
+        find_run(tmp_path / "a.zip")
 
 
 def test_export_writes_a_zip(tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 from argparse import Namespace
 from collections.abc import Sequence
 from math import prod
-from pathlib import Path
 
-from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser
+from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser, path_option
 
 PARSER = new_parser("compress")
 PARSER.add_argument("run", help="a run's name or folder, or a bundle")
 PARSER.add_argument("input", help="a split of the run's dataset (such as test), or a folder or a zip of pictures")
-PARSER.add_argument("output", type=Path, help="the archive to write, such as pictures.lvz")
+PARSER.add_argument("output", type=path_option, help="the archive to write, such as pictures.lvz")
 PARSER.add_argument("--limit", type=int, default=0, help="only N images of the split, evenly spread")
 PARSER.add_argument("--batch", type=int, default=64, help="images in one pass, at most (default: 64)")
 PARSER.add_argument("--robust", action="store_true", help="so that other processors can decompress; takes longer")
@@ -27,6 +26,7 @@ from lvae_torch.compression.sources import SplitLevels, ToldOf
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import open_dump
 from lvae_torch.errors import CfgError, DataError
+from lvae_torch.files import place_of
 from lvae_torch.reporting.console import table
 from lvae_torch.reporting.progress import Progress
 from lvae_torch.trained.loading import find_run, open_alone
@@ -65,7 +65,7 @@ def command(argv: Sequence[str]) -> None:
 
 def _input(run: TrainedRun, options: Namespace) -> tuple[LevelSource, Contents]:
     given = options.input
-    path = Path(given).expanduser()
+    path = place_of(given, "the input")
     if path.is_dir() and _is_split(run, given):
         raise CfgError(f"{given}: a split of {run.settings.data.dataset}, and a folder here; name the folder ./{given}")
     if path.is_dir() or path.suffix.lower() == ".zip":

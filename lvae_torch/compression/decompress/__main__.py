@@ -2,13 +2,12 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
-from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser
+from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser, path_option
 
 PARSER = new_parser("decompress")
-PARSER.add_argument("archive", type=Path, help="what compress has written")
-PARSER.add_argument("output", type=Path, help="a new folder for PNG files; with --dump, the new dump's folder")
+PARSER.add_argument("archive", type=path_option, help="what compress has written")
+PARSER.add_argument("output", type=path_option, help="a new folder for PNG files; with --dump, the new dump's folder")
 PARSER.add_argument("--run", help="the run or bundle that it was made with (default: as it was named then)")
 PARSER.add_argument("--dump", action="store_true", help="write a dump with one split, named decompressed")
 PARSER.add_argument("--anyway", action="store_true", help="try also where versions or the machine differ")
