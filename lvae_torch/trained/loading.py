@@ -89,7 +89,7 @@ def load_prior(run: TrainedRun, processes: Processes) -> CodePrior:
     name = str(run.settings.synthesis.prior_run)
     prior = open_run(*find_run(name, [], run.settings.run.runs), processes)
     on = prior.trained_on
-    check_prior(run.model, run.name, name, on.image_shape, on.n_levels)
+    check_prior(run.model, run.name, name, on.image_shape, on.n_levels, on.classes)
     remedy = "Encode again ([synthesis] codes_to), and train the prior on that."
     check_belongs(on.codes_of or {}, run.identity, prior.place, remedy)
     return CodePrior(prior.model, on.n_levels, {"prior_run": name, "prior_step": prior.step})
