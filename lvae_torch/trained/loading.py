@@ -61,9 +61,13 @@ def load_run(
     Raises:
         CfgError: if the run does not exist.
         DataError: if the checkpoint does not exist, or a file is damaged.
+        ValueError: if there are no such ``weights``.
     """
-    asked = [f"run.device={device}", f"synthesis.checkpoint={checkpoint}", f"synthesis.use_ema={weights != 'raw'}"]
-    asked += [f"synthesis.prior_run={prior}"] if prior else []
+    if weights not in ("averaged", "raw"):
+        raise ValueError(f"weights is {weights!r}; use averaged or raw.")
+    asked = [f"run.device={str(device)!r}", f"synthesis.checkpoint={str(checkpoint)!r}"]
+    asked += [f"synthesis.use_ema={weights == 'averaged'}"]
+    asked += [f"synthesis.prior_run={prior!r}"] if prior else []
     found, where = find_run(run, [*asked, *settings], runs)
     processes = Processes(0, 1, choose_device(device))
     return with_prior(open_run(found, where, processes), processes)
@@ -159,13 +163,13 @@ def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = 
 
 def _of_bundle(folder: Path, name: str, overrides: Sequence[str], runs: str | Path) -> tuple[Settings, Path]:
     """A bundle: results go to the folder of all runs, under its name."""
-    named = [f"run.name={name}"] if NAME.fullmatch(name) else []
+    named = [f"run.name={name!r}"] if NAME.fullmatch(name) else []
     return load(_settings_in(folder), [*named, f"run.runs={str(runs)!r}", *overrides]), folder
 
 
 def _at(folder: Path) -> list[str]:
     """The overrides that make results go to where the run lies."""
-    return [f"run.runs={str(folder.resolve().parent)!r}", f"run.name={folder.resolve().name}"]
+    return [f"run.runs={str(folder.resolve().parent)!r}", f"run.name={folder.resolve().name!r}"]
 
 
 def _of_file(path: Path, overrides: Sequence[str], runs: str | Path) -> tuple[Settings, Path]:
