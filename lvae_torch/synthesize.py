@@ -159,6 +159,7 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
         labels=dump.labels(split),
         label_names=dump.label_names,
         names=dump.names(split),
+        val_split=settings.data.val_split,
         steps_per_epoch=n_training // settings.train.batch_size or 1,
         cache=Path(settings.data.dumps) / STATISTICS / dump.dataset,
         code_source=_code_source(settings, dump, preprocess) if settings.synthesis.codes_to else None,

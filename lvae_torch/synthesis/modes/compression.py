@@ -1,7 +1,6 @@
 """Compression: a split into an archive and back, every pixel compared, and the rate held against -ELBO."""
 
 import io
-import tempfile
 import time
 from dataclasses import dataclass
 from math import prod
@@ -48,8 +47,8 @@ def run(session: Session) -> dict[str, object]:
         return {}
     progress = Progress()
     batch = min(session.options.batch_size, most_in_a_batch(session.model.image_shape))
-    with tempfile.TemporaryDirectory(dir=session.out) as folder:
-        path = Path(folder) / "images.lvz"
+    with session.scratch() as folder:
+        path = folder / "images.lvz"
         start = time.perf_counter()
         told = ToldOf(source, lambda done: progress("compressing", done, len(source)))
         written = compressor.compress(told, path, Contents(str(session.identity["split"])), batch)
