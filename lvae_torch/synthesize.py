@@ -62,6 +62,7 @@ def synthesize(settings: Settings, modes: Sequence[str], where: Path | None = No
     """
     where = where or RunFolder.of(settings.run).path
     with start_processes(settings.run.device, settings.train.timeout_minutes) as processes:
+        _check_alone(processes, modes)
         processes.require_same("settings", shared_by_all(settings), "Start every node with the same command.")
         run = open_run(settings, where, processes)
         told = f"checkpoint of step {run.step}"
@@ -70,6 +71,18 @@ def synthesize(settings: Settings, modes: Sequence[str], where: Path | None = No
             _use_half(run, processes, modes)
         for name in modes:
             _run_mode(run, processes, name)
+
+
+def _check_alone(processes: Processes, modes: Sequence[str]) -> None:
+    """
+    Raises:
+        CfgError: if one of the modes would let the other processes wait until they give up.
+    """
+    if processes.world > 1 and (alone := [name for name in modes if MODES[name].is_of_one_process]):
+        raise CfgError(
+            f"--mode {alone[0]}: its work cannot be divided among {processes.world} processes. Start it by itself, "
+            "without torchrun."
+        )
 
 
 def _use_half(run: TrainedRun, processes: Processes, modes: Sequence[str]) -> None:

@@ -80,6 +80,6 @@ def checked_temperatures(temperature: Temperature, n_layers: int) -> tuple[float
     """
     given = tuple(temperature) if isinstance(temperature, list | tuple) else (temperature,)
     numbers = given[1:] if given[0:1] == ("linear",) else given
-    if not all(isinstance(t, Real) and 0 <= t < math.inf for t in numbers):
+    if not all(isinstance(t, Real) and 0 <= float(t) < math.inf for t in numbers):
         raise ValueError(f"temperature = {temperature!r}; each must be a number, 0 or more.")
     return per_layer(float(temperature) if isinstance(temperature, Real) else temperature, n_layers)

@@ -1,18 +1,21 @@
 """The commands ``compress`` and ``decompress``, and the mode ``compression``, on a small run."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import small
+import torch
 from PIL import Image
 
 from lvae_torch.compression.compress.__main__ import command as compress
 from lvae_torch.compression.compressor import Compressor
 from lvae_torch.compression.decompress.__main__ import command as decompress
 from lvae_torch.data.dump import Dump
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.export import export
 from lvae_torch.synthesize import synthesize
@@ -144,3 +147,12 @@ def test_what_a_killed_mode_left_goes_with_the_next(folder: Path, monkeypatch: p
     synthesize(few, ["compression"])
     out = folder / "runs" / "small" / "synthesis" / "compression"
     assert used[0].parent == out and {path.name for path in out.iterdir()} == {"bits.png", "metrics.json"}
+
+
+def test_several_processes_are_refused_before_any_mode(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would wait for the first one, and give up after ``timeout_minutes``."""
+    two = Processes(0, 2, torch.device("cpu"))
+    monkeypatch.setattr("lvae_torch.synthesize.start_processes", lambda *_: nullcontext(two))
+    with pytest.raises(CfgError, match=r"--mode compression: .* among 2 processes\. .*without torchrun"):
+        synthesize(small.settings(folder), ["progressive", "compression"])
+    assert not (folder / "runs" / "small" / "synthesis" / "progressive").exists()

@@ -35,7 +35,7 @@ class _Bound:
 
 
 def run(session: Session) -> dict[str, object]:
-    """Compress, decompress, compare; one process does it, for the images are chained.
+    """Compress, decompress, compare, in one process, for the images are chained.
 
     Raises:
         CfgError: if the model's likelihood is no probability of pixel levels, or it is class-conditional.
@@ -43,8 +43,6 @@ def run(session: Session) -> dict[str, object]:
     """
     source = SplitLevels(session.images)
     compressor = Compressor(session.model, source.n_levels, str(session.identity["run"]))
-    if not session.processes.is_main:
-        return {}
     progress = Progress()
     batch = min(session.options.batch_size, most_in_a_batch(session.model.image_shape))
     with session.scratch() as folder:
