@@ -98,7 +98,7 @@ def _by_name(
     return found
 
 
-def class_numbers(wanted: Iterable[int | str], names: Sequence[str]) -> list[int]:
+def class_numbers(wanted: Iterable[object], names: Sequence[str]) -> list[int]:
     """The numbers of classes, each given by its number or by its name.
 
     Raises:
