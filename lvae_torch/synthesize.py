@@ -62,6 +62,7 @@ def synthesize(settings: Settings, modes: Sequence[str], where: Path | None = No
     """
     where = where or RunFolder.of(settings.run).path
     with start_processes(settings.run.device, settings.train.timeout_minutes) as processes:
+        _check_alone(processes, modes)
         processes.require_same("settings", shared_by_all(settings), "Start every node with the same command.")
         choose_kernels(settings.train, settings.run.deterministic, processes.device)
         run = open_run(settings, where, processes)
@@ -71,6 +72,18 @@ def synthesize(settings: Settings, modes: Sequence[str], where: Path | None = No
             _use_half(run, processes, modes)
         for name in modes:
             _run_mode(run, processes, name)
+
+
+def _check_alone(processes: Processes, modes: Sequence[str]) -> None:
+    """
+    Raises:
+        CfgError: if one of the modes would let the other processes wait until they give up.
+    """
+    if processes.world > 1 and (alone := [name for name in modes if MODES[name].is_of_one_process]):
+        raise CfgError(
+            f"--mode {alone[0]}: its work cannot be divided among {processes.world} processes. Start it by itself, "
+            "without torchrun."
+        )
 
 
 def _use_half(run: TrainedRun, processes: Processes, modes: Sequence[str]) -> None:
@@ -160,6 +173,7 @@ def _session(run: TrainedRun, processes: Processes, name: str, mode: Mode) -> Se
         labels=dump.labels(split),
         label_names=dump.label_names,
         names=dump.names(split),
+        val_split=settings.data.val_split,
         steps_per_epoch=n_training // settings.train.batch_size or 1,
         cache=Path(settings.data.dumps) / STATISTICS / dump.dataset,
         code_source=_code_source(settings, dump, preprocess) if settings.synthesis.codes_to else None,

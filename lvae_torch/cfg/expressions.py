@@ -17,7 +17,10 @@ MAX_DEPTH = 50
 MAX_SIZE = 10_000  # elements or characters in a result
 MAX_BITS = 256  # size of an integer
 
-WORD = re.compile(r"(\.{0,2}/)*[A-Za-z_][A-Za-z0-9_.\-/]*(@[A-Za-z0-9]+)?")  # a word, a path, or RUN@CHECKPOINT
+_VARIABLE = r"\$(?=[A-Za-z_])|\$\{\w+\}"
+_REST = rf"(?:[A-Za-z0-9_.\-/]|{_VARIABLE})*(?:@[A-Za-z0-9]+)?"
+WORD = re.compile(rf"(?:[A-Za-z_~]|\.{{0,2}}/|{_VARIABLE}){_REST}", re.ASCII)  # a word, a path, or RUN@CHECKPOINT
+DIGIT_WORD = re.compile(rf"[0-9][0-9_]*[A-Za-z]{_REST}", re.ASCII)  # such as 2024_run, which Python cannot read either
 LITERAL_WORDS = {"True": True, "False": False, "None": None}
 MOST_DIGITS = 64  # limit for round(): rounding to millions of digits takes minutes
 
@@ -62,6 +65,8 @@ def evaluate(text: str) -> Any:
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if DIGIT_WORD.fullmatch(word):
+            return word
         raise CfgError(
             "is no value: write a number, a list, an expression such as [1] * 3 + [2], or text in quotes."
         ) from error

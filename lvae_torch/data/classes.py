@@ -1,8 +1,10 @@
 """The classes of a dump as a class-conditional model needs them: one label an image, counted from 0."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 
@@ -48,7 +50,10 @@ NO_CLASSES = ClassNames()
 def with_labels(split: ImageSplit, dump: Dump, classes: Sequence[str], at: Sequence[int] | None = None) -> ImageSplit:
     """The split with the class of each image; unchanged where there are no ``classes``.
 
+    Where both the dump and the model have names for the classes, and other ones, a class is the one of its name.
+
     Args:
+        classes: names of the model's.
         at: the images whose classes are asked for; all if it is None.
     Raises:
         DataError: if one of these images has no class, or one that is not among them.
@@ -56,18 +61,50 @@ def with_labels(split: ImageSplit, dump: Dump, classes: Sequence[str], at: Seque
     if not classes:
         return split
     labels = _one_each(dump, split.name)
-    _check_range(dump, split.name, labels, len(classes), at)
-    return replace(split, labels=labels)
+    if not _are_others(dump.label_names, classes):
+        _check_range(dump, split.name, labels, len(classes), at)
+        return replace(split, labels=labels)
+    _check_range(dump, split.name, labels, len(dump.label_names), at)
+    return replace(split, labels=_by_name(dump, split.name, labels, classes, at))
 
 
-def class_numbers(wanted: Iterable[int | str], names: Sequence[str]) -> list[int]:
+def _are_others(named: Sequence[str], classes: Sequence[str]) -> bool:
+    """Whether the dump's names are not the model's, and neither are mere numbers."""
+    mere = [list(map(str, range(len(names)))) for names in (named, classes)]
+    return list(named) not in (mere[0], list(classes[: len(named)])) and list(classes) != mere[1]
+
+
+def _by_name(
+    dump: Dump, split: str, labels: np.ndarray, classes: Sequence[str], at: Sequence[int] | None
+) -> np.ndarray:
+    """The model's number for each of ``labels``, which are numbers of the dump's names.
+
+    Raises:
+        DataError: if the model has no class of such a name, or several.
+    """
+    named = dump.label_names
+    ours, theirs, places = Counter(classes), Counter(named), {name: k for k, name in enumerate(classes)}
+    numbers = np.array([places[name] if ours[name] == theirs[name] == 1 else -1 for name in named])
+    found: np.ndarray = numbers[labels.clip(0, len(named) - 1)]
+    unknown = np.flatnonzero(found < 0)
+    unknown = unknown if at is None else np.intersect1d(unknown, at)
+    if len(unknown):
+        first = int(unknown[0])
+        raise DataError(
+            f"{dump.folder}: image {first} of {split} is of class {named[labels[first]]!r}, and the model is one of "
+            f"{_first(classes)}, each once; the dump's are {_first(named)} ({len(unknown):,} images like that). "
+            "Name the classes of both alike, or choose another split or dump."
+        )
+    return found
+
+
+def class_numbers(wanted: Iterable[object], names: Sequence[str]) -> list[int]:
     """The numbers of classes, each given by its number or by its name.
 
     Raises:
         ValueError: if there is no such class.
     """
-    chosen = list(wanted)
-    numbers = [names.index(one) if one in names else one for one in chosen]
+    numbers = [names.index(one) if one in names else int(one) if isinstance(one, Integral) else one for one in wanted]
     if unknown := [one for one in numbers if not (isinstance(one, int) and 0 <= one < len(names))]:
         raise ValueError(f"no class {unknown[0]!r}; there are {len(names)}, counted from 0: {_first(names)}")
     return [one for one in numbers if isinstance(one, int)]

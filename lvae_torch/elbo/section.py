@@ -70,7 +70,8 @@ class ValSection(Section):
     patience: Count = 0
     """Stop after this many evaluations without improvement and use the best weights; 0 never stops early."""
     batch_norm: Literal["running", "reestimated"] = "running"
-    """Statistics for evaluation and inference: running averages, or reestimated over the training split."""
+    """Statistics for evaluation and inference: running averages, or reestimated over the training images (running
+    where these are not there)."""
     batch_size: Count = 0
     """Images (or images times samples) per process in one pass; 0 uses [train] batch_size / accumulate, up to 250."""
     iw_samples: Count = 0

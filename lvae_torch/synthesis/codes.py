@@ -1,6 +1,6 @@
 """Models whose only latent layer holds codes (VQ-VAE), and trained priors that draw codes for them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,16 +51,19 @@ class CodePrior:
     """Run and step of the prior."""
 
     def source(self, n: int, temperature: float) -> Source:
-        """A source that gives codes drawn for ``n`` images."""
-        likelihood = self.model(None, prior_sample(()), n=n).likelihood
+        """A source that gives codes drawn for ``n`` images; latents of the prior are drawn at ``temperature`` too."""
+        latents = prior_sample([temperature] * len(self.model.latent_shapes()))
+        likelihood = self.model(None, latents, n=n).likelihood
         return given_latents([codes_of(likelihood.sample(temperature=max(temperature, COLDEST)), self.n_codes)])
 
 
-def check_prior(model: Model, run: str, prior: str, image_shape: Grid, n_levels: int) -> None:
+def check_prior(model: Model, run: str, prior: str, image_shape: Grid, n_levels: int, classes: Sequence[str]) -> None:
     """Check that a prior run models codes like those of this run's ``model``.
 
+    Args:
+        classes: those that the prior is conditional on.
     Raises:
-        CfgError: if the model has no codes.
+        CfgError: if the model has no codes, or the prior needs classes.
         DataError: naming both runs, if their maps of codes differ.
     """
     grid = code_grid(model)
@@ -70,6 +73,11 @@ def check_prior(model: Model, run: str, prior: str, image_shape: Grid, n_levels:
         raise DataError(
             f"[synthesis] prior_run = {prior}: it draws {_told(image_shape, n_levels)}, but run {run} decodes "
             f"{_told(*grid)}. Train a prior on codes of {run}: --mode encoding with [synthesis] codes_to."
+        )
+    if classes:
+        raise CfgError(
+            f"[synthesis] prior_run = {prior}: it is class-conditional ({', '.join(classes[:3])}), and codes are drawn "
+            "of no class. Train one without class_embedding."
         )
 
 

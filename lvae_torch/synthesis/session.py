@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +50,8 @@ class Session:
     label_names: Sequence[str] = ()
     """Of the classes, or of the columns where an image has several labels."""
     steps_per_epoch: int = 1
+    val_split: str = "test"
+    """The split that training evaluated."""
     names: Sequence[str] | None = None
     """File name of each image of the split; None if the dump has no names."""
     prior: CodePrior | None = None
@@ -200,6 +203,17 @@ class Session:
                     shutil.rmtree(self.out / folder, ignore_errors=True)
         self.processes.barrier()
         return parts
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder for files of rank 0, removed afterwards; after a kill, by the next call."""
+        folder = self.out / "scratch"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def fingerprint(self, *options: str, said: Mapping[str, object] | None = None) -> str:
         """A hash of the model, the data, these options and ``said``."""

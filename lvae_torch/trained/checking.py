@@ -1,11 +1,15 @@
 """What a trained run takes: images of the model's shape and levels, and latents of its layers."""
 
+import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 from torch import Tensor
 
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.models.contract import Shape
+from lvae_torch.synthesis.section import Temperature
+from lvae_torch.synthesis.temperatures import per_layer
 
 
 def checked_images(x: Tensor, name: str, image_shape: ImageShape, n_levels: int) -> Tensor:
@@ -42,11 +46,40 @@ def check_latents(latents: Sequence[Tensor], name: str, shapes: Sequence[Shape],
     """Check latents of the top ``n_layers`` of ``shapes``, or of all.
 
     Raises:
+        TypeError: if one is no tensor.
         ValueError: if their number or a shape is another, or there is nothing in them.
     """
+    if wrong := [(i, type(z).__name__) for i, z in enumerate(latents) if not isinstance(z, Tensor)]:
+        raise TypeError(f"latent {wrong[0][0]} is {wrong[0][1]}; give torch tensors, such as torch.from_numpy(z).")
     given = [tuple(z.shape[1:]) for z in latents]
     counts = {len(z) for z in latents}
     if not given or given != list(shapes[:n_layers]) or len(counts) != 1 or 0 in counts:
         wanted = ", ".join(f"(N, {', '.join(map(str, shape))})" for shape in shapes) or "no latents"
         told = ", ".join(str(tuple(z.shape)) for z in latents) or "none"
         raise ValueError(f"{len(given)} latents of shapes {told}; {name} has {wanted}, top layer first.")
+
+
+def check_count(value: object, what: str, least: int) -> None:
+    """Check the number of images to draw, or of the first.
+
+    Raises:
+        TypeError: if it is no whole number.
+        ValueError: if it is less than ``least``.
+    """
+    if not isinstance(value, Integral):
+        raise TypeError(f"{what} is {value!r}; give a whole number.")
+    if value < least:
+        raise ValueError(f"{what} is {value}; give {least} or more.")
+
+
+def checked_temperatures(temperature: Temperature, n_layers: int) -> tuple[float, ...]:
+    """One temperature for each layer, top first; see ``per_layer``.
+
+    Raises:
+        ValueError: if they are not numbers of 0 or more, or not as many as layers.
+    """
+    given = tuple(temperature) if isinstance(temperature, list | tuple) else (temperature,)
+    numbers = given[1:] if given[0:1] == ("linear",) else given
+    if not all(isinstance(t, Real) and 0 <= float(t) < math.inf for t in numbers):
+        raise ValueError(f"temperature = {temperature!r}; each must be a number, 0 or more.")
+    return per_layer(float(temperature) if isinstance(temperature, Real) else temperature, n_layers)

@@ -5,16 +5,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lvae_torch.data.classes import with_labels
+from lvae_torch.data.classes import ClassNames, with_labels
 from lvae_torch.data.images import Images
-from lvae_torch.data.run_data import make_preprocess, open_dump
+from lvae_torch.data.run_data import open_dump
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributed.place import Device, choose_device
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.evaluation import take_statistics
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import NAME, place_of
-from lvae_torch.hparams import Settings, check_same_model, load, load_in_place, load_text, model_section, to_cfg
+from lvae_torch.hparams import (
+    Settings,
+    check_same_model,
+    load,
+    load_in_place,
+    load_text,
+    model_section,
+    to_cfg,
+    trained_settings,
+)
 from lvae_torch.models.contract import Model
 from lvae_torch.runs.bundle import SETTINGS, WEIGHTS, Bundle, is_bundle
 from lvae_torch.runs.bundle_zip import unzipped
@@ -52,9 +61,13 @@ def load_run(
     Raises:
         CfgError: if the run does not exist.
         DataError: if the checkpoint does not exist, or a file is damaged.
+        ValueError: if there are no such ``weights``.
     """
-    asked = [f"run.device={device}", f"synthesis.checkpoint={checkpoint}", f"synthesis.use_ema={weights != 'raw'}"]
-    asked += [f"synthesis.prior_run={prior}"] if prior else []
+    if weights not in ("averaged", "raw"):
+        raise ValueError(f"weights is {weights!r}; use averaged or raw.")
+    asked = [f"run.device={str(device)!r}", f"synthesis.checkpoint={str(checkpoint)!r}"]
+    asked += [f"synthesis.use_ema={weights == 'averaged'}"]
+    asked += [f"synthesis.prior_run={prior!r}"] if prior else []
     found, where = find_run(run, [*asked, *settings], runs)
     processes = Processes(0, 1, choose_device(device))
     return with_prior(open_run(found, where, processes), processes)
@@ -80,7 +93,7 @@ def load_prior(run: TrainedRun, processes: Processes) -> CodePrior:
     name = str(run.settings.synthesis.prior_run)
     prior = open_run(*find_run(name, [], run.settings.run.runs), processes)
     on = prior.trained_on
-    check_prior(run.model, run.name, name, on.image_shape, on.n_levels)
+    check_prior(run.model, run.name, name, on.image_shape, on.n_levels, on.classes)
     remedy = "Encode again ([synthesis] codes_to), and train the prior on that."
     check_belongs(on.codes_of or {}, run.identity, prior.place, remedy)
     return CodePrior(prior.model, on.n_levels, {"prior_run": name, "prior_step": prior.step})
@@ -148,13 +161,13 @@ def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = 
 
 def _of_bundle(folder: Path, name: str, overrides: Sequence[str], runs: str | Path) -> tuple[Settings, Path]:
     """A bundle: results go to the folder of all runs, under its name."""
-    named = [f"run.name={name}"] if NAME.fullmatch(name) else []
+    named = [f"run.name={name!r}"] if NAME.fullmatch(name) else []
     return load(_settings_in(folder), [*named, f"run.runs={str(runs)!r}", *overrides]), folder
 
 
 def _at(folder: Path) -> list[str]:
     """The overrides that make results go to where the run lies."""
-    return [f"run.runs={str(folder.resolve().parent)!r}", f"run.name={folder.resolve().name}"]
+    return [f"run.runs={str(folder.resolve().parent)!r}", f"run.name={folder.resolve().name!r}"]
 
 
 def _of_file(path: Path, overrides: Sequence[str], runs: str | Path) -> tuple[Settings, Path]:
@@ -193,7 +206,7 @@ def open_run(settings: Settings, where: Path, processes: Processes) -> TrainedRu
         DataError: if the checkpoint does not exist, or a file is damaged.
         CfgError: if the weights belong to another model.
     """
-    bundle = _bundle_of(settings, where) if is_bundle(where) else _from_checkpoint(settings, where)
+    bundle, about = _bundle_of(settings, where) if is_bundle(where) else _from_checkpoint(settings, where)
     on = bundle.trained_on
     model = settings.model.build(on.image_shape, on.n_levels, len(on.classes))
     try:
@@ -206,12 +219,10 @@ def open_run(settings: Settings, where: Path, processes: Processes) -> TrainedRu
     place(settings.train, model, processes.device)
     told, device = bundle.versions, processes.device
     run = TrainedRun(settings, model.eval(), bundle.step, bundle.is_averaged, on, where, device, versions=told)
-    if settings.val.batch_norm != "running":
-        _take_statistics(run, processes)
-    return run
+    return run if settings.val.batch_norm == "running" else _with_statistics(run, about, processes)
 
 
-def _from_checkpoint(settings: Settings, folder: Path) -> Bundle:
+def _from_checkpoint(settings: Settings, folder: Path) -> tuple[Bundle, About]:
     which, use_ema = settings.synthesis.checkpoint, settings.synthesis.use_ema
     if folder.is_file():
         checkpoint = Checkpoint.read(read_safely(folder), folder)
@@ -223,14 +234,14 @@ def _from_checkpoint(settings: Settings, folder: Path) -> Bundle:
     check_same_model(settings.model, checkpoint.about, folder, "Leave [model] as it was.")
     about = checkpoint.about
     weights, is_averaged = checkpoint.weights(use_ema), checkpoint.is_averaged(use_ema)
-    return Bundle(weights, checkpoint.step, is_averaged, about.trained_on, about.versions)
+    return Bundle(weights, checkpoint.step, is_averaged, about.trained_on, about.versions), about
 
 
 def _named(which: str) -> Literal["last", "best", "good"]:
     return "best" if which == "best" else "good" if which == "good" else "last"
 
 
-def _bundle_of(settings: Settings, folder: Path) -> Bundle:
+def _bundle_of(settings: Settings, folder: Path) -> tuple[Bundle, About]:
     bundle = Bundle.read(folder)
     if settings.synthesis.checkpoint not in ("last", str(bundle.step)) or (
         bundle.is_averaged and not settings.synthesis.use_ema
@@ -241,17 +252,33 @@ def _bundle_of(settings: Settings, folder: Path) -> Bundle:
         )
     saved = About(to_cfg(load(_settings_in(folder))), bundle.trained_on)
     check_same_model(settings.model, saved, folder, "Leave [model] as it was.")
-    return bundle
+    return bundle, saved
 
 
-def _take_statistics(run: TrainedRun, processes: Processes) -> None:
-    """Re-estimate the batch norm statistics; keep the running averages if the training data is missing."""
-    data, train = run.settings.data, run.settings.train
+def _with_statistics(run: TrainedRun, about: About, processes: Processes) -> TrainedRun:
+    """The run with the batch norm statistics of the images that it was trained on; where these are not here, with those
+    that trailed the training, and settings that say so."""
     try:
-        dump = open_dump(data)
-        split = dump.split(data.train_split, limit=data.limit_train)
-        training = Images(with_labels(split, dump, run.trained_on.classes), make_preprocess(data, dump.n_levels))
-    except DataError as error:
+        training = _training_images(run, about)
+    except (CfgError, DataError) as error:
         processes.say(f"{error}\nGoing on with the statistics that trailed the training.")
-        return
-    take_statistics(run.model, training, train.batch_size, run.settings.run.seed, processes)
+        val = run.settings.val.model_copy(update={"batch_norm": "running"})
+        return replace(run, settings=replace(run.settings, val=val))
+    take_statistics(run.model, training, run.settings.train.batch_size, run.settings.run.seed, processes)
+    return run
+
+
+def _training_images(run: TrainedRun, about: About) -> Images:
+    """The images of the training, by the ``[data]`` of then: that of today may name others, to be scored.
+
+    Raises:
+        DataError: if they are not in the folder of dumps, or the dump of that name holds others.
+        CfgError: if ``[data]`` does not fit the dump.
+    """
+    data = trained_settings(about, run.place).data.model_copy(update={"dumps": run.settings.data.dumps})
+    dump, on = open_dump(data), run.trained_on
+    preprocess = replace(run, settings=replace(run.settings, data=data)).preprocess_of(dump)
+    on.check_same(
+        dump.content_hash, dump.folder, ClassNames.of(dump, data.train_split).labels_hash if on.classes else ""
+    )
+    return Images(with_labels(dump.split(data.train_split, data.limit_train), dump, on.classes), preprocess)

@@ -177,7 +177,7 @@ class Opened:
     def _checked_latents(self, latents: Sequence[Tensor], n_layers: int | None = None) -> list[Tensor]:
         """The latents of the top ``n_layers``, or of all, on the device."""
         check_latents(latents, self.name, self.latent_shapes, n_layers)
-        return [z.to(self.device) for z in latents]
+        return [z.to(self.device, torch.get_default_dtype() if z.is_floating_point() else z.dtype) for z in latents]
 
     def _parts(self, x: Tensor, labels: Labels | None) -> list[tuple[Tensor, Tensor | None]]:
         """Images and their classes, (b,), as many as one pass takes."""

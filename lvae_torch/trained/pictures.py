@@ -62,7 +62,9 @@ class Fit:
         if not self.n_levels:
             raise DataError(f"{place}: the run's images are values without levels, so no picture can be one.")
         pixels, told = self.pictures(data, place)
-        if self.n_levels != 256:
+        if self.n_levels > 256:  # the nearest level, so that white stays white
+            pixels = (pixels.astype(np.int32) * (self.n_levels - 1) * 2 + 255) // 510
+        elif self.n_levels < 256:
             pixels = pixels.astype(np.int32) * self.n_levels >> 8
         raw = torch.from_numpy(pixels.copy())[None]
         x = self.preprocess.evaluation(raw, torch.zeros(1, dtype=torch.int64))

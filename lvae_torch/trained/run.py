@@ -26,7 +26,7 @@ from lvae_torch.models.sources import (
     prior_sample,
 )
 from lvae_torch.synthesis.section import Temperature
-from lvae_torch.synthesis.temperatures import per_layer
+from lvae_torch.trained.checking import check_count, checked_temperatures
 from lvae_torch.trained.labels import Labels
 from lvae_torch.trained.opened import Opened
 from lvae_torch.trained.outputs import Elbo, Picture, joined, joined_posterior, shown
@@ -122,8 +122,13 @@ class TrainedRun(Opened):
         labels: Labels | None,
     ) -> Iterator[Output]:
         """Passes of at most ``_size`` images; what the caller draws of one comes from the images' own streams."""
-        temperatures = per_layer(temperature, len(self.latent_shapes))
-        top = [z.expand(n, *z.shape[1:]) for z in self._checked_latents(given, len(given))] if given else []
+        check_count(n, "n", 1)
+        check_count(first, "first", 0)
+        temperatures = checked_temperatures(temperature, len(self.latent_shapes))
+        top = self._checked_latents(given, len(given)) if given else []
+        if top and len(top[0]) not in (1, n):
+            raise ValueError(f"{len(top[0])} latents of each layer are given for a sample of {n}; give 1 or {n}.")
+        top = [z.expand(n, *z.shape[1:]) for z in top]
         for k, told in zip(range(0, n, self._size), self._told(labels, n), strict=True):
             count = min(self._size, n - k)
             seeds = [seed_of("sample", seed, first + j) for j in range(k, k + count)] if seed is not None else []

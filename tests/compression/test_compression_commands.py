@@ -1,17 +1,23 @@
 """The commands ``compress`` and ``decompress``, and the mode ``compression``, on a small run."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import small
+import torch
 from PIL import Image
 
 from lvae_torch.compression.compress.__main__ import command as compress
+from lvae_torch.compression.compressor import Compressor
 from lvae_torch.compression.decompress.__main__ import command as decompress
 from lvae_torch.data.dump import Dump
+from lvae_torch.distributed.processes import Processes
 from lvae_torch.errors import CfgError, DataError
+from lvae_torch.export import export
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 
@@ -101,3 +107,52 @@ def test_the_mode_reports_rates(folder: Path) -> None:
     assert len(found["kl_bits_per_dim_per_layer"]) == 2
     assert found["raw_to_archive"] == pytest.approx(17 * 64 / (8 * found["bytes"]))
     assert found["png_to_archive"] > 0 and found["webp_to_archive"] > 0
+
+
+def test_a_run_whose_statistics_are_taken_anew_is_refused_and_its_bundle_is_not(folder: Path, tmp_path: Path) -> None:
+    anew = ["--set", "val.batch_norm=reestimated"]
+    run, archive = str(folder / "runs" / "small"), tmp_path / "test.lvz"
+    with pytest.raises(CfgError, match=r"\[val\] batch_norm = reestimated .*export") as told:
+        compress([run, "test", str(archive), *anew])
+    assert run in str(told.value) and not archive.exists()
+    export(small.settings(folder, val__batch_norm="reestimated"), folder / "runs" / "small", tmp_path / "bundle")
+    dumps = ["--set", f"data.dumps={str(folder / 'dumps')!r}"]
+    compress([str(tmp_path / "bundle"), "test", str(archive), "--limit", "3", *dumps])
+    decompress([str(archive), str(tmp_path / "dumps" / "again"), "--dump"])
+    assert Dump.open(tmp_path / "dumps", "again").counts == {"decompressed": 3}
+
+
+def test_a_model_without_batch_norm_is_compressed_whatever_its_settings_say(folder: Path, tmp_path: Path) -> None:
+    train(small.settings(folder, run__name="without", model__batch_norm=False, val__batch_norm="reestimated"))
+    archive = tmp_path / "test.lvz"
+    compress([str(folder / "runs" / "without"), "test", str(archive), "--limit", "3"])
+    decompress([str(archive), str(tmp_path / "dumps" / "again"), "--dump"])
+    assert Dump.open(tmp_path / "dumps", "again").counts == {"decompressed": 3}
+
+
+def test_what_a_killed_mode_left_goes_with_the_next(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[Path] = []
+    compressed = Compressor.compress
+
+    def seen(self: Compressor, source: Any, path: Path, *more: Any) -> Any:
+        used.append(path.parent)
+        assert list(path.parent.iterdir()) == []
+        return compressed(self, source, path, *more)
+
+    monkeypatch.setattr(Compressor, "compress", seen)
+    few = small.settings(folder, synthesis__limit=3)
+    synthesize(few, ["compression"])
+    used[0].mkdir()
+    (used[0] / "images.lvz.tmp").write_bytes(b"half")
+    synthesize(few, ["compression"])
+    out = folder / "runs" / "small" / "synthesis" / "compression"
+    assert used[0].parent == out and {path.name for path in out.iterdir()} == {"bits.png", "metrics.json"}
+
+
+def test_several_processes_are_refused_before_any_mode(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would wait for the first one, and give up after ``timeout_minutes``."""
+    two = Processes(0, 2, torch.device("cpu"))
+    monkeypatch.setattr("lvae_torch.synthesize.start_processes", lambda *_: nullcontext(two))
+    with pytest.raises(CfgError, match=r"--mode compression: .* among 2 processes\. .*without torchrun"):
+        synthesize(small.settings(folder), ["progressive", "compression"])
+    assert not (folder / "runs" / "small" / "synthesis" / "progressive").exists()

@@ -1,6 +1,7 @@
 """Batch norm statistics taken anew, and what they leave behind."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -9,8 +10,12 @@ import pytest
 import small
 import torch
 from steps import HostReads
-from torch import nn
+from torch import Tensor, nn
 
+import lvae_torch
+from lvae_torch import TrainedRun
+from lvae_torch.data.dump import Layout
+from lvae_torch.data.writing import DumpWriter
 from lvae_torch.elbo.batch_norm import estimate, kept_statistics
 from lvae_torch.files import read_json
 from lvae_torch.synthesize import synthesize
@@ -97,3 +102,52 @@ def test_training_and_inference_evaluate_alike(tmp_path: Path, choice: str) -> N
         checkpoints[other] = torch.load(path, weights_only=True)["model"]
     assert all(torch.equal(checkpoints["running"][k], v) for k, v in checkpoints["reestimated"].items())
     assert np.isfinite(again["nelbo"])
+
+
+def statistics(run: TrainedRun) -> dict[str, Tensor]:
+    return {name: value for name, value in run.model.state_dict().items() if "running_" in name}
+
+
+def are_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    assert a and a.keys() == b.keys()
+    return all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+@pytest.fixture(scope="module")
+def reestimated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that evaluates with statistics taken anew, and dumps of other images, also of another shape."""
+    folder = tmp_path_factory.mktemp("reestimated")
+    small.write_dump(folder / "dumps")
+    small.write_dump(folder / "dumps", "others", n_train=20)
+    with DumpWriter(folder / "dumps", "wide", Layout((3, 6, 6), 256), {"source": "made by a test"}) as writer:
+        for split in ("train", "test"):
+            writer.add(split, np.zeros((9, 6, 6, 3), dtype=np.uint8))
+    train(small.settings(folder, val__batch_norm="reestimated", train__ema_decay=0.5))
+    return folder
+
+
+@pytest.mark.parametrize("other", ["data.dataset=others", "data.dataset=wide", "data.limit_train=9"])
+def test_the_statistics_are_of_the_images_of_the_training_whatever_is_scored(reestimated: Path, other: str) -> None:
+    place = reestimated / "runs" / "small"
+    own, trailing = lvae_torch.load_run(place), lvae_torch.load_run(place, settings=["val.batch_norm=running"])
+    assert not are_equal(statistics(own), statistics(trailing))
+    run = lvae_torch.load_run(place, settings=[other])
+    assert are_equal(statistics(run), statistics(own))
+    assert run.settings.val.batch_norm == "reestimated"
+
+
+@pytest.mark.parametrize("there", [None, "others", "wide"])
+def test_other_images_under_the_name_of_the_datasets_give_none(
+    reestimated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], there: str | None
+) -> None:
+    """What is kept then is told, and stands beside the results."""
+    place, dumps = reestimated / "runs" / "small", tmp_path / "dumps"
+    if there is not None:
+        shutil.copytree(reestimated / "dumps" / there, dumps / "small")
+    trailing = lvae_torch.load_run(place, settings=["val.batch_norm=running"])
+    capsys.readouterr()
+    run = lvae_torch.load_run(place, settings=[f"data.dumps={str(dumps)!r}"])
+    assert are_equal(statistics(run), statistics(trailing))
+    assert run.settings.val.batch_norm == "running"
+    told = capsys.readouterr().err
+    assert f"{dumps / 'small'}: " in told and "statistics that trailed the training" in told

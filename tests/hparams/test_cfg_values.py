@@ -17,6 +17,11 @@ from lvae_torch.errors import CfgError
         ("3", 3), ("-2.5", -2.5), ("1/2", 0.5), ("7 // 2", 3), ("7 % 4", 3), ("2 ** 10", 1024), ("1e-3", 1e-3),
         ("1_000", 1000), ("True", True), ("None", None), ("'text'", "text"), ("word", "word"), ("a-b.c", "a-b.c"),
         ("dumps/x", "dumps/x"), ("../x/y", "../x/y"), ("/tmp/x", "/tmp/x"), ("./x", "./x"),
+        ("~", "~"), ("~/dumps", "~/dumps"), ("~somebody/x # theirs", "~somebody/x"), ("$HOME/x", "$HOME/x"),
+        ("${HOME}/x-1", "${HOME}/x-1"), ("/data/$USER/x", "/data/$USER/x"), ("runs_${N}.b", "runs_${N}.b"),
+        ("/2024/x", "/2024/x"), ("./2024", "./2024"), ("../1", "../1"), ("/data/2024_run", "/data/2024_run"),
+        ("2024_run", "2024_run"), ("2d_prior@best", "2d_prior@best"), ("3x/y-2.z # a path", "3x/y-2.z"),
+        ("1e-3", 0.001), ("0x10", 16), ("1_0/2", 5.0), ("1e3/4", 250.0), ("2-1", 1), (".5", 0.5),
         ("my_run@12000", "my_run@12000"), ("a-b.c@best # the best one", "a-b.c@best"),
         ("[1] * 3 + [2]", [1, 1, 1, 2]), ("(1, 'linear')", (1, "linear")), ("()", ()), ("[]", []),
         ("max(3, 7)", 7), ("min([4, 2])", 2), ("sum([1, 2])", 3), ("len([1, 2])", 2), ("round(2.6)", 3), ("abs(-1)", 1),
@@ -39,6 +44,8 @@ def test_values(text: str, value: Any) -> None:
         "(-1) ** 0.5", "max(*[1])", "1 < 2", "not 1", "[1][0]", "x := 1", "", "'a' + 1", "[1] ** 2", "'ab' * 99999",
         "not " * 2400 + "1", "lambda: " * 1200 + "1", "1 if 1 else " * 800 + "1", "1 + " * 2400 + "1",
         "a @ b", "a@b@c", "1@2", "a@",
+        "1.2.3", "01", "2024-01-01", "1/", "1..2", "2024/x y", "2x + 1", "[2x]", "~ x", "$", "${}", "a{b}", "{a}",
+        "2x!", "2024-run", "2024/run", "3-x", "1__0", "-2x", "-$x", "1e400x y",
     ],
 )  # fmt: skip
 def test_everything_else_is_refused(text: str) -> None:

@@ -1,5 +1,6 @@
 """The analysis mode: its numbers against others, and that every figure is there."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,16 @@ def _curves(path: Path, n: int) -> np.ndarray:
     draw_curves(path, {f"run {k}": (np.arange(20.0), np.full(20, float(k))) for k in range(n)}, "steps", "nats", "")
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB"))
+
+
+def test_the_learning_curve_is_of_the_split_that_training_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever split the other figures are of."""
+    drawn: list[list[str]] = []
+    place = "lvae_torch.synthesis.modes.analysis.draw_curves"
+    monkeypatch.setattr(place, lambda path, curves, *_: drawn.append([*curves]))
+    settings = trained(tmp_path, labelled=False)
+    chosen = settings.synthesis.model_copy(update={"split": "train"})
+    synthesize(replace(settings, synthesis=chosen), ["analysis"])
+    assert drawn == [["train, running", "test"]]

@@ -264,3 +264,16 @@ def test_pixels_are_the_nearest_levels() -> None:
     assert as_pixels(x)[:, 0, 0, 0].tolist() == [0, 0, 128, 255, 255, 0]
     assert as_pixels(x).shape == (6, 3, 1, 1)
     assert Preprocess(2, 8, "none", False, False).levels_after == 2
+
+
+def test_what_a_killed_mode_left_goes_with_the_next(trained: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lvae_torch.synthesis.features import Collection
+
+    used: list[Path] = []
+    read = Collection.read
+    monkeypatch.setattr(Collection, "read", lambda self, folder: used.append(folder) or read(self, folder))
+    before = measured(trained)
+    used[0].mkdir()
+    (used[0] / "half.npy").write_bytes(b"half")
+    assert measured(trained) == before
+    assert used[0].parent == results(trained) / "sample_quality" and not used[0].exists()

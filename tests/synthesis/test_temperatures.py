@@ -102,3 +102,13 @@ def test_deep_models_show_some_of_their_layers() -> None:
     many = progressive.known_layers(63)
     assert (len(many), many[0], many[-1]) == (12, 1, 63)
     assert many == sorted(set(many))
+
+
+def test_settings_leave_nothing_of_an_earlier_call(tmp_path: Path) -> None:
+    """The parts and pictures of one temperature would stand beside the numbers of several, and the other way round."""
+    generation.run(session(tmp_path, save_singles=True))
+    assert {path.name for path in tmp_path.iterdir()} == {"part_00000.npz", "part_00001.npz", "samples.png", "singles"}
+    generation.run(session(tmp_path, temperatures=[0.5], save_singles=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["setting_0"]
+    generation.run(session(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"part_00000.npz", "part_00001.npz", "samples.png"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from running import assert_same_bits, checkpoint, stop_at
 from steps import HostReads, state_of, train_step
 from two_stages import CODES, IMAGES, settings, write_colours
 
+import lvae_torch
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.labelled import Labelled
 from lvae_torch.distributed.processes import Processes
@@ -24,13 +26,20 @@ from lvae_torch.elbo.bounds import code_usage
 from lvae_torch.elbo.evaluation import evaluate
 from lvae_torch.errors import CfgError, DataError, Preempted
 from lvae_torch.files import read_json
-from lvae_torch.models.sources import given_latents, posterior_sample
+from lvae_torch.models.sources import given_latents, posterior_sample, prior_sample
+from lvae_torch.synthesis.codes import check_prior, code_grid
 from lvae_torch.synthesis.modes import MODES
 from lvae_torch.synthesis.parts import read_part
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+LATENT = """[model]
+family = ladder
+z_dims = [4, 3]
+widths = [8, 6]
+likelihood = discretized_logistic
+[optimizer]"""
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
@@ -309,3 +318,29 @@ def test_a_rank_without_batches_adds_nothing_under_the_same_names() -> None:
     with_batch, without = summed
     assert [t.shape for t in with_batch] == [t.shape for t in without]
     assert all(not t.any() for t in without)
+
+
+def test_a_prior_with_latents_draws_codes_too(trained: Path) -> None:
+    """Its latents have the temperature of the codes."""
+    latent = re.sub(r"\[model\].*?\[optimizer\]", LATENT, CODES, flags=re.DOTALL)
+    train(settings(trained, latent, run__name="deep"))
+    metrics = results(trained, IMAGES, "generation", synthesis__prior_run="deep", synthesis__temperature=0)
+    assert (metrics["prior_run"], metrics["n_images"]) == ("deep", 7)
+    run = lvae_torch.load_run("images", runs=trained / "runs", device="cpu", prior="deep")
+    assert run.prior is not None
+    for temperature in (0.0, 0.7):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            likelihood = run.prior.model(None, prior_sample([temperature] * 2), n=3).likelihood
+        codes = (5 * likelihood.sample(temperature=temperature or 1e-3)).round().long()
+        torch.manual_seed(0)
+        assert torch.equal(run.draw(3, temperature=temperature)[0], codes)
+
+
+def test_a_prior_of_classes_is_refused() -> None:
+    """Nothing says of which class its codes shall be."""
+    model = small.vqvae().eval()
+    shape, n_codes = code_grid(model) or ((0, 0, 0), 0)
+    check_prior(model, "images", "codes", shape, n_codes, ())
+    with pytest.raises(CfgError, match=r"prior_run = codes: .* class-conditional .*cat, dog"):
+        check_prior(model, "images", "codes", shape, n_codes, ("cat", "dog"))

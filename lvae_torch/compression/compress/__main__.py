@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser, path_option
@@ -25,6 +26,7 @@ from lvae_torch.compression.pictures import PictureFiles
 from lvae_torch.compression.sources import SplitLevels, ToldOf
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import open_dump
+from lvae_torch.elbo.batch_norm import has_statistics
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import place_of
 from lvae_torch.reporting.console import table
@@ -41,7 +43,9 @@ def command(argv: Sequence[str]) -> None:
     if not options.output.resolve().parent.is_dir():
         raise DataError(f"{options.output.parent}: no such folder; make it first.")
     settings, where = find_run(options.run, options.overrides, options.runs)
-    run = open_alone(settings, where)
+    fixed = settings.val.model_copy(update={"batch_norm": "running"})
+    run = open_alone(replace(settings, val=fixed), where)
+    _check_fixed(run, settings.val.batch_norm, options.run)
     compressor = Compressor(run.model, run.trained_on.n_levels, run.model_settings)
     source, contents = _input(run, options)
     progress = Progress()
@@ -61,6 +65,22 @@ def command(argv: Sequence[str]) -> None:
         ),
     ]
     print(table(str(options.output), rows))
+
+
+def _check_fixed(run: TrainedRun, chosen: str, named: str) -> None:
+    """Check that the run is the same whenever it is opened.
+
+    Args:
+        chosen: its ``[val] batch_norm``.
+    Raises:
+        CfgError: if its batch norm statistics are taken anew each time.
+    """
+    if chosen != "running" and has_statistics(run.model):
+        raise CfgError(
+            f"{named}: [val] batch_norm = {chosen} takes the statistics of batch norm anew when the run is opened, and "
+            f"an archive needs those that it was written with. Export the run, which fixes them, and compress with the "
+            f"bundle: python -m lvae_torch.export {named} FOLDER"
+        )
 
 
 def _input(run: TrainedRun, options: Namespace) -> tuple[LevelSource, Contents]:

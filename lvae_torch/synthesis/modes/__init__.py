@@ -14,6 +14,8 @@ class Mode:
     """Whether it reads the training split by default, instead of the validation split."""
     draws_codes: bool = False
     """Whether it uses ``[synthesis] prior_run``."""
+    is_of_one_process: bool = False
+    """Whether its work cannot be divided among processes."""
     at_once: tuple[str, ...] = ("batch_size",)
     """The keys of ``[synthesis]`` that say how many images one pass takes, the first of them before all."""
 
@@ -29,7 +31,7 @@ MODES: dict[str, Mode] = {
     "layer_inspection": Mode(reads_images=False, at_once=("columns",)),
     "div_stats": Mode(reads_images=True, of_training=True),
     "progressive": Mode(reads_images=True),
-    "compression": Mode(reads_images=True),
+    "compression": Mode(reads_images=True, is_of_one_process=True),
     "sample_quality": Mode(reads_images=True, of_training=True, draws_codes=True),
 }
 

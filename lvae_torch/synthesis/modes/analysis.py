@@ -70,7 +70,7 @@ def _draw_history(session: Session) -> list[str]:
     per_unit, x_label = session.steps_per_epoch, "epochs"
     curves = {
         name: (steps / per_unit, values)
-        for name, key in (("train, running", "train/nelbo"), (str(session.identity["split"]), "val/nelbo"))
+        for name, key in (("train, running", "train/nelbo"), (session.val_split, "val/nelbo"))
         for steps, values in [history.curve(key)]
     }
     title = session.identity["run"]

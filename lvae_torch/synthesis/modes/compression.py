@@ -1,7 +1,6 @@
 """Compression: a split into an archive and back, every pixel compared, and the rate held against -ELBO."""
 
 import io
-import tempfile
 import time
 from dataclasses import dataclass
 from math import prod
@@ -36,7 +35,7 @@ class _Bound:
 
 
 def run(session: Session) -> dict[str, object]:
-    """Compress, decompress, compare; one process does it, for the images are chained.
+    """Compress, decompress, compare, in one process, for the images are chained.
 
     Raises:
         CfgError: if the model's likelihood is no probability of pixel levels, or it is class-conditional.
@@ -44,12 +43,10 @@ def run(session: Session) -> dict[str, object]:
     """
     source = SplitLevels(session.images)
     compressor = Compressor(session.model, source.n_levels, str(session.identity["run"]))
-    if not session.processes.is_main:
-        return {}
     progress = Progress()
     batch = min(session.options.batch_size, most_in_a_batch(session.model.image_shape))
-    with tempfile.TemporaryDirectory(dir=session.out) as folder:
-        path = Path(folder) / "images.lvz"
+    with session.scratch() as folder:
+        path = folder / "images.lvz"
         start = time.perf_counter()
         told = ToldOf(source, lambda done: progress("compressing", done, len(source)))
         written = compressor.compress(told, path, Contents(str(session.identity["split"])), batch)

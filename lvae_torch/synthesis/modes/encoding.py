@@ -21,6 +21,7 @@ from lvae_torch.models.contract import Latent, Source
 from lvae_torch.synthesis.code_dump import check_code_dump, write_code_dump
 from lvae_torch.synthesis.parts import Arrays, Parts
 from lvae_torch.synthesis.session import Batch, Session
+from lvae_torch.synthesis.singles import single_names
 from lvae_torch.synthesis.variates import Kept, kept_variates
 
 STORED = ("z", "posterior_mean", "posterior_log_std")
@@ -143,4 +144,12 @@ def _write_names(session: Session) -> None:
     if names is None:
         path.unlink(missing_ok=True)
     else:
-        write_text(path, "".join(f"{i}\t{names[i]}\n" for i in session.images.indices.tolist()))
+        lines = [f"{i}\t{names[i]}{_picture_told(session, i)}\n" for i in session.images.indices.tolist()]
+        write_text(path, "".join(lines))
+
+
+def _picture_told(session: Session, i: int) -> str:
+    """A column with the name of image i's picture, where its file's name alone does not tell."""
+    assert session.names is not None and session.single_names is not None
+    name, picture = session.names[i], session.single_names[i]
+    return f"\t{picture}" if "\t" in name or single_names([name]) != [picture] else ""

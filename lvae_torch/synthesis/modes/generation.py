@@ -17,6 +17,7 @@ from lvae_torch.synthesis.temperatures import per_layer
 
 STEP = 8
 N_IMAGES = 64
+PICTURE = "samples.png"
 
 
 @torch.no_grad()
@@ -29,10 +30,10 @@ def run(session: Session) -> dict[str, object]:
     """
     options, n_layers = session.options, len(session.model.latent_shapes())
     settings = [per_layer(given, n_layers, "temperatures") for given in options.temperatures]
-    _remove_settings(session)
     n_images = options.n_images or _default(session)
     said: dict[str, object] = {"n_images": n_images, "draw": options.draw, **classes_told(session)}
     said |= _prior_told(session)
+    _remove_earlier(session, is_of_settings=bool(settings))
     if not settings:
         temperatures = per_layer(options.temperature, n_layers)
         _generate(session, n_images, temperatures)
@@ -55,7 +56,7 @@ def _generate(session: Session, n_images: int, temperatures: tuple[float, ...], 
             save_singles(session.out / SINGLES, range(j * size, j * size + count), shown)
     session.processes.barrier()
     if session.processes.is_main:
-        save_first(session.out / "samples.png", parts, n_images, options.columns)
+        save_first(session.out / PICTURE, parts, n_images, options.columns)
 
 
 def _default(session: Session) -> int:
@@ -92,9 +93,13 @@ def _prior_told(session: Session) -> dict[str, object]:
     return {"prior": "uniform; [synthesis] prior_run takes a trained one"} if code_grid(session.model) else {}
 
 
-def _remove_settings(session: Session) -> None:
-    """Remove the folders of an earlier call."""
+def _remove_earlier(session: Session, is_of_settings: bool) -> None:
+    """Remove the folders of an earlier call; before settings of temperatures, also what it left beside them."""
+    if is_of_settings:
+        session.parts(0)
     if session.processes.is_main:
         for folder in session.out.glob("setting_*"):
             shutil.rmtree(folder)
+        if is_of_settings:
+            (session.out / PICTURE).unlink(missing_ok=True)
     session.processes.barrier()

@@ -3,9 +3,7 @@
 With another extractor than the published Inception the same measures have other names, for they do not compare.
 """
 
-import tempfile
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,8 +47,8 @@ def run(session: Session) -> dict[str, object]:
         collection.compute(session, extractor)
     if not session.processes.is_main:
         return {}
-    with tempfile.TemporaryDirectory(dir=session.out) as folder:
-        read = {what: collection.read(Path(folder)) for what, collection in collections.items()}
+    with session.scratch() as folder:
+        read = {what: collection.read(folder) for what, collection in collections.items()}
         measured = _measured(session, read, extractor.is_inception)
     return {**measured, **_warning(collections), "protocol": _protocol(session, extractor, collections)}
 
