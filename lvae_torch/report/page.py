@@ -181,7 +181,7 @@ def _bars(title: str, facts: Facts) -> str:
     most, total = max(*kl, 1e-9), sum(kl) or 1.0
     bars = "".join(
         f'<span>layer {i}</span><i style="width:{100 * max(0.0, value) / most:.1f}%;'
-        f'background:{layer_colour(i, len(kl))}"></i><span>{value:.2f} ({value / total:.0%})</span>'
+        f'background:{layer_colour(i, len(kl))}"></i><span>{value:z.2f} ({value / total:.0%})</span>'
         for i, value in enumerate(kl)
     )
     caption = f"<figcaption>{escape(title)}<small>nats per image</small></figcaption>"

@@ -102,4 +102,4 @@ def _value(value: Any) -> str:
 
 def number(value: Any, digits: int = 2) -> str:
     is_number = isinstance(value, int | float) and math.isfinite(value)
-    return f"{value:,.{digits}f}" if is_number else "not finite"
+    return f"{value:z,.{digits}f}" if is_number else "not finite"

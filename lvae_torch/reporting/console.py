@@ -60,10 +60,10 @@ def _numbers(values: Mapping[str, float], prefix: str) -> str:
 
 
 def number(value: float, digits: int) -> str:
-    """With so many digits behind the point, in short where it is huge, or that it is none."""
+    """With so many digits behind the point (no -0.00), in short where it is huge, or that it is none."""
     if not math.isfinite(value):
         return "not finite"
-    return f"{value:.{digits}f}" if abs(value) < HUGE else f"{value:.3g}"
+    return f"{value:z.{digits}f}" if abs(value) < HUGE else f"{value:.3g}"
 
 
 def _skipped(values: Mapping[str, float]) -> str:

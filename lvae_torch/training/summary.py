@@ -6,7 +6,7 @@ from lvae_torch.data.run_data import RunData
 from lvae_torch.data.section import DataSection
 from lvae_torch.elbo.bounds import bits_per_dim
 from lvae_torch.elbo.evaluation import Evaluation
-from lvae_torch.reporting.console import table
+from lvae_torch.reporting.console import number, table
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.training.log import TrainingWatch
 from lvae_torch.training.loop import Run, has_lost_patience
@@ -44,7 +44,7 @@ def _evaluation_rows(
         ("weights", f"EMA {train.ema_decay}" if train.ema_decay else "as trained"),
         ("-ELBO", nats(evaluation.nelbo)),
         ("NLL + KL", f"{evaluation.nll:.2f} + {sum(evaluation.kl):.2f}"),
-        ("KL per layer, top first", "  ".join(f"{kl:.2f}" for kl in evaluation.kl)),
+        ("KL per layer, top first", "  ".join(number(kl, 2) for kl in evaluation.kl)),
         ("active units, top first", "  ".join(map(str, evaluation.units.active()))),
     ]  # fmt: skip
     if dimensions := data.dump.provenance.get("dimensions_of_images"):

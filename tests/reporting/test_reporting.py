@@ -15,7 +15,7 @@ from disks import full_disk
 
 from lvae_torch.errors import DataError
 from lvae_torch.reporting import progress
-from lvae_torch.reporting.console import ConsoleReporter, table
+from lvae_torch.reporting.console import ConsoleReporter, number, table
 from lvae_torch.reporting.jsonl import JsonlReporter
 from lvae_torch.reporting.reporter import Reporter, Reporters
 from lvae_torch.reporting.trackers.tensorboard import TensorBoardReporter
@@ -68,6 +68,15 @@ def test_each_reporter_is_told_everything() -> None:
             ("histogram", 3, "val/kl_units/00", [0.5, 2.0]),
             ("close",),
         ]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(-0.004, "0.00"), (0.004, "0.00"), (-0.006, "-0.01"), (1234.567, "1234.57"), (float("nan"), "not finite")],
+)
+def test_numbers_have_no_negative_zero(value: float, told: str) -> None:
+    """A KL that is estimated by sampling is as often a little below 0 as above, in a layer that is not used."""
+    assert number(value, 2) == told
 
 
 def test_each_reporter_is_closed_even_if_another_cannot_be() -> None:
