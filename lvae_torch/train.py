@@ -79,7 +79,7 @@ def train(settings: Settings, wanted: Which = "last") -> None:
         for told in (half_told(processes.device, settings.train.precision), settings.loss.without_effect):
             if told:
                 processes.say(told)
-        parts = settings.model, settings.loss, settings.train, data.dump.image_shape, data.levels, processes.world
+        parts = settings.model, settings.train, data.dump.image_shape, data.levels, processes.world
         if problems := list(part_misfits(*parts)):
             raise CfgError("\n".join(problems))
         images = f"data {data.dump.identity}, {data.dump.content_hash}, {data.classes}"
@@ -182,8 +182,7 @@ def initial_model(settings: Settings, data: RunData, folder: RunFolder, processe
         freeze(model, train.freeze)
         if not folder.has_checkpoints:
             at_once = AtOnce.of(train, settings.val, settings.synthesis.batch_size, own.world).training
-            repeats = settings.loss.mc_samples * settings.loss.iw_samples
-            check_first_loss(model, data, seed, own.say, max(1, at_once) * repeats)
+            check_first_loss(model, data, seed, own.say, max(1, at_once))
     return model.train()
 
 

@@ -19,6 +19,7 @@ from lvae_torch.distributed.place import float64_device, in_float64
 from lvae_torch.distributions.codes import CertainCodes, perplexity, used_fraction
 from lvae_torch.distributions.gaussian import DiagonalGaussian, kl_of_all
 from lvae_torch.models.contract import Latent, Model, Output, Source, of_classes, per_image
+from lvae_torch.models.layout import copies
 from lvae_torch.models.sources import posterior_sample
 
 KLEstimate = Literal["analytic", "sampled"]
@@ -173,7 +174,7 @@ def _log_sum_of_weights(
 
 def _weighted(model: Model, source: Source, inputs: Inputs, k: int) -> Outputs:
     """A top-down pass with k samples of each image: ``log_sum`` of their importance weights, (B,), float64."""
-    x, labels, *features = (None if t is None else t.repeat(k, *[1] * (t.dim() - 1)) for t in inputs)
+    x, labels, *features = (None if t is None else copies(t, k) for t in inputs)
     assert x is not None
     out = model.decode(tuple(f for f in features if f is not None), of_classes(source, labels))
     log_w = in_float64(log_weight(x, out)).view(k, -1)  # (k, B)

@@ -13,6 +13,7 @@ from lvae_torch.data.shapes import ImageShape
 from lvae_torch.elbo.bounds import Terms, elbo_terms
 from lvae_torch.elbo.section import Beta, LossSection
 from lvae_torch.models.contract import Output
+from lvae_torch.models.layout import copies
 
 Schedule = Callable[[int], float]
 
@@ -79,10 +80,14 @@ class Objective:
         """Divisor of the loss: C * H * W for nats per dimension, 1 for nats per image."""
         return math.prod(self.image_shape) if self.loss.per_dimension else 1
 
+    @property
+    def samples(self) -> int:
+        """Draws of each image in a step."""
+        return self.loss.mc_samples * self.loss.iw_samples
+
     def repeated(self, x: Tensor) -> Tensor:
-        """Repeat x, (B, ...), once per sample of each image: (mc_samples * iw_samples * B, ...)."""
-        times = self.loss.mc_samples * self.loss.iw_samples
-        return x if times == 1 else x.repeat(times, *[1] * (x.dim() - 1))
+        """Repeat x, (B, ...), once per sample of each image: (samples * B, ...)."""
+        return copies(x, self.samples)
 
     def is_balanced(self, step: int) -> bool:
         """Whether the layers' KL are weighted against one another at ``step``."""

@@ -24,7 +24,8 @@ class LossSection(Section):
     mc_samples: PositiveInt = 1
     """Posterior samples per image and step; the loss is their mean."""
     iw_samples: PositiveInt = 1
-    """Samples in the importance-weighted bound (IWAE); 1 is the ELBO. Each step runs mc_samples * iw_samples passes."""
+    """Samples in the importance-weighted bound (IWAE); 1 is the ELBO. A step encodes each image once, and
+    decodes it mc_samples * iw_samples times; dropout on the way up is the same for all of these."""
     free_bits: NonNegative = 0.0
     """Nats of KL per layer that are not penalised."""
     free_bits_mode: Literal["per_example", "batch_mean"] = "per_example"

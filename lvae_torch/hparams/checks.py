@@ -7,7 +7,6 @@ from lvae_torch.data.classes import ClassNames, with_labels
 from lvae_torch.data.run_data import described_images, level_misfits, make_preprocess, open_dump
 from lvae_torch.data.section import DataSection
 from lvae_torch.data.shapes import ImageShape
-from lvae_torch.elbo.section import LossSection
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.models.section import ModelSection
 from lvae_torch.runs.section import RunSection
@@ -83,20 +82,18 @@ def _classes_are_known(data: DataSection, model: ModelSection) -> Iterator[str]:
         yield f"[model] class_embedding needs a class for each image. {error}"
 
 
-def _parts_are_large_enough(
-    data: DataSection, model: ModelSection, loss: LossSection, train: TrainSection
-) -> Iterator[str]:
+def _parts_are_large_enough(data: DataSection, model: ModelSection, train: TrainSection) -> Iterator[str]:
     if (described := described_images(data)) is not None and not list(level_misfits(data, described[1])):
         levels = make_preprocess(data, described[1]).levels_after
         if not list(model.misfits(described[0], levels)):
-            yield from part_misfits(model, loss, train, described[0], levels)
+            yield from part_misfits(model, train, described[0], levels)
 
 
 def part_misfits(
-    model: ModelSection, loss: LossSection, train: TrainSection, image_shape: ImageShape, n_levels: int, world: int = 1
+    model: ModelSection, train: TrainSection, image_shape: ImageShape, n_levels: int, world: int = 1
 ) -> Iterator[str]:
     """Why a step cannot be computed in parts as small as ``world`` processes and ``accumulate`` make them."""
-    images = train.batch_size * loss.mc_samples * loss.iw_samples // (train.accumulate * world)
+    images = train.batch_size // (train.accumulate * world)
     is_shared = train.sync_batch_norm and world > 1
     if images == 1 and not is_shared and model.least_images(image_shape, n_levels) > 1:
         processes = f" over {world} processes" if world > 1 else ""
@@ -118,7 +115,7 @@ CHECKS: dict[Check, tuple[str, ...]] = {
 ON_IMAGES: dict[Check, tuple[str, ...]] = {
     _images_fit: ("data", "model"),
     _classes_are_known: ("data", "model"),
-    _parts_are_large_enough: ("data", "model", "loss", "train"),
+    _parts_are_large_enough: ("data", "model", "train"),
     _trackers_are_there: ("run",),
 }
 """Those that look at what is there too, the dataset or packages: for the start of a training."""

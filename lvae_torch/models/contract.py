@@ -3,9 +3,11 @@
     out = model(x, source)               # x: (B, C, H, W) in [0, 1]
     out = model(None, source, n=16)      # nothing to encode: generate
     out = model(x, of_classes(source, labels))   # a class-conditional model
+    out = model(x, source, samples=10)   # 10 draws of each image
 
-``model(x, source, n)`` is ``model.decode(model.encode(x), source, n)``; an importance-weighted bound
-encodes once and decodes many times. All values are in nats per image; layers are listed top first.
+``model(x, source, n)`` is ``model.decode(model.encode(x), source, n)``; several samples of an image, and an
+importance-weighted bound, encode it once and decode it many times. All values are in nats per image; layers are listed
+top first.
 """
 
 import math
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from lvae_torch.data.shapes import ImageShape
 from lvae_torch.distributions.codes import CertainCodes, UniformCodes
 from lvae_torch.distributions.gaussian import DiagonalGaussian
+from lvae_torch.models.layout import copies
 from lvae_torch.models.rematerialization import rematerialize
 
 Shape = tuple[int, ...]
@@ -191,15 +194,18 @@ class Model(nn.Module, ABC):
     def latent_shapes(self) -> tuple[Shape, ...]:
         """Shape of each z without the batch dimension, top layer first."""
 
-    def forward(self, x: Tensor | None, source: Source, n: int | None = None) -> Output:
+    def forward(self, x: Tensor | None, source: Source, n: int | None = None, samples: int = 1) -> Output:
         """``decode(encode(x), source, n)``. One call, because ``compile`` and half weights take hold of ``forward``.
 
+        Args:
+            samples: draws of each image, which is encoded once: the output is of x ``samples`` times (``copies``).
         Raises:
             ValueError: if the source has classes, and the model is not conditional on any.
         """
         if isinstance(source, OfClasses) and not self.n_classes:
             raise ValueError("labels given to a model that is not class-conditional; leave them out.")
-        return self.decode(None if x is None else self.encode(x), source, n)
+        features = None if x is None else tuple(copies(feature, samples) for feature in self.encode(x))
+        return self.decode(features, source, n)
 
     @property
     def n_dims(self) -> int | None:

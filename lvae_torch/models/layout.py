@@ -41,6 +41,15 @@ def repeated(x: Tensor, n: int) -> Tensor:
     return _as_images(_as_pixels(x).expand(n, -1, -1, -1).contiguous())
 
 
+def copies(x: Tensor, n: int) -> Tensor:
+    """x, (B, ...), n times, one whole batch after another: (n * B, ...), in its layout."""
+    if n == 1:
+        return x
+    if not is_channels_last(x):
+        return x.repeat(n, *[1] * (x.dim() - 1))
+    return _as_images(_as_pixels(x).repeat(n, 1, 1, 1))
+
+
 def plus_map(x: Tensor, learned: Tensor) -> Tensor:
     """x + learned, for x, (B, C, H, W), and a map, (1, C, H, W), whose gradient has its layout."""
     if not is_channels_last(learned):

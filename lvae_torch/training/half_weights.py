@@ -39,9 +39,9 @@ class HalfWeights:
         """Make the copy anew, after the weights have changed."""
         self._vector.copy_(self._flat.vector)
 
-    def __call__(self, model: nn.Module, x: Tensor, source: Source = posterior_sample) -> Output:
-        """A pass of ``model``, inside autocast, over images x, (B, C, H, W)."""
-        out: Output = functional_call(model, self._by_name, (x, source))
+    def __call__(self, model: nn.Module, x: Tensor, source: Source = posterior_sample, samples: int = 1) -> Output:
+        """A pass of ``model``, inside autocast, over images x, (B, C, H, W), with so many draws of each."""
+        out: Output = functional_call(model, self._by_name, (x, source), {"samples": samples})
         return out
 
     @property

@@ -16,6 +16,7 @@ from lvae_torch.elbo.bounds import Terms, elbo_terms
 from lvae_torch.elbo.section import LossSection, ValSection
 from lvae_torch.errors import OutOfMemory
 from lvae_torch.models.contract import Model, Output
+from lvae_torch.models.layout import copies
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.training.costs import Allocations, Known
 from lvae_torch.training.flat import FlatParameters
@@ -110,12 +111,12 @@ def needs(
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)  # as in training, where all gradients are one vector
-    trained, evaluated, drawn = _passes(model, train.precision, half, drawing)
-    repeats = loss.mc_samples * loss.iw_samples
+    samples = loss.mc_samples * loss.iw_samples
+    trained, evaluated, drawn = _passes(model, train.precision, half, drawing, samples)
     need = partial(_need, model=model, known={}, of_card=of_card)
     with unchanged(model):
         model.train()
-        training = need(lambda n: trained(n * repeats), held, at_once.training)
+        training = need(trained, held, at_once.training)
         model.eval()
         with torch.no_grad():
             evaluation = need(evaluated, held, at_once.evaluation)
@@ -146,23 +147,27 @@ Pass = Callable[[int], object]
 """Of so many images."""
 
 
-def _passes(model: Model, precision: str, half: HalfWeights | None, drawing: str) -> tuple[Pass, Pass, Pass]:
-    """What training, evaluation and synthesis do."""
+def _passes(
+    model: Model, precision: str, half: HalfWeights | None, drawing: str, samples: int
+) -> tuple[Pass, Pass, Pass]:
+    """What training, with ``samples`` of each image, evaluation and synthesis do."""
     device = next(model.parameters()).device
     prior = prior_sample([1.0] * len(model.latent_shapes()))
 
     def images(n: int) -> Tensor:
         return torch.zeros(n, *model.image_shape, device=device)
 
-    def passed(x: Tensor, half: HalfWeights | None = None) -> Output:
-        source = model.of_any_class(posterior_sample, len(x))
-        return half(model, x, source) if half else model.forward(x, source)  # not as it is compiled
+    def passed(x: Tensor, half: HalfWeights | None = None, samples: int = 1) -> Output:
+        source = model.of_any_class(posterior_sample, len(x) * samples)
+        if half:
+            return half(model, x, source, samples)
+        return model.forward(x, source, samples=samples)  # not as it is compiled
 
     def trained(n: int) -> None:
         with autocast(precision, device):
             x = images(n)
-            out = passed(x, half)  # it and x are there until the end, as in a step
-            nelbo = elbo_terms(x, out).nelbo.mean()
+            out = passed(x, half, samples)  # it and x are there until the end, as in a step
+            nelbo = elbo_terms(copies(x, samples), out).nelbo.mean()
         nelbo.backward()
         if half:
             half.forget_gradients()

@@ -203,14 +203,17 @@ class TrainStep:
 
     def _loss(self, raw: Tensor, labels: Tensor | None, beta: Tensor, is_balanced: bool) -> tuple[Tensor, Terms]:
         """The loss of a part of a batch and, without gradients, its terms."""
-        x = self.objective.repeated(self.preprocess(raw))
+        x = self.preprocess(raw)
         labels = None if labels is None else self.objective.repeated(labels)
         out = self._passed(x, of_classes(posterior_sample, labels))
-        loss, terms = self.objective.weighted(x, out, beta, is_balanced)
+        loss, terms = self.objective.weighted(self.objective.repeated(x), out, beta, is_balanced)
         return loss, terms.detached()
 
     def _passed(self, x: Tensor, source: Source) -> Output:
-        out: Output = self.bare(x, source) if self.half is None else self.half(self.bare, x, source)
+        samples = self.objective.samples
+        if self.half is not None:
+            return self.half(self.bare, x, source, samples)
+        out: Output = self.bare(x, source, samples=samples)
         return out
 
     def _passing(self, is_last: bool) -> AbstractContextManager[object]:

@@ -28,7 +28,7 @@ ROOMS: dict[str, list[str]] = {
     "data": GROUND,
     "runs": GROUND,
     "models": ["errors", "cfg", "distributions", "data.shapes"],
-    "elbo": [*GROUND, "distributions", "data", *CONTRACT],
+    "elbo": [*GROUND, "distributions", "data", *CONTRACT, "models.layout"],
     "reporting": ["errors", "files", "runs.folder"],
     "training": [*GROUND, *CONTRACT, "models.layout", "data", "elbo", "reporting", "runs"],
     "compression": [*GROUND, "distributions", *CONTRACT, "models.likelihoods.row_slices", "data", "elbo"],

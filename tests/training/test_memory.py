@@ -14,6 +14,7 @@ from lvae_torch.data.labelled import Labelled
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.elbo.evaluation import evaluate
+from lvae_torch.elbo.objective import Objective
 from lvae_torch.elbo.section import LossSection, ValSection
 from lvae_torch.errors import OutOfMemory
 from lvae_torch.hparams import load_text
@@ -102,6 +103,25 @@ def test_estimates_are_what_is_measured(family: str, scale: int, precision: str,
         given = 0 if name == "synthesis" else x.nbytes
         off = 0.3 if name == "synthesis" and channels_last else 0.15
         assert need.of_pass(N) == pytest.approx(peak + given, rel=off), (name, need, peak)
+
+
+@pytest.mark.parametrize("family", ["spatial_lvae", "ladder"])
+def test_samples_of_an_image_need_its_encoding_once(family: str) -> None:
+    model, loss = MAKERS[family](1), LossSection(mc_samples=2, iw_samples=3)
+    flat = FlatParameters(model)  # whose gradients are there already
+    found = needs(model, TrainSection(channels_last=False), loss, AtOnce(N, N, N))
+    x, objective = torch.rand(N, *model.image_shape), Objective(loss, model.image_shape)
+
+    def step() -> None:
+        wide = objective.repeated(x)
+        objective(wide, model(x, posterior_sample, samples=6), 0)[0].backward()
+
+    model.train()
+    measured = profiled(step)
+    assert found.training.of_pass(N) == pytest.approx(measured + x.nbytes, rel=0.15)
+    alone = needs(model, TrainSection(channels_last=False), LossSection(), AtOnce(6 * N, N, N)).training
+    assert found.training.of_pass(N) < 0.95 * alone.of_pass(6 * N), "as if each sample were an image"
+    assert flat.gradient.abs().max() > 0
 
 
 def test_batch_sizes_follow_those_of_training() -> None:
