@@ -130,10 +130,10 @@ class _Deterministic(nn.Module):
         self.model = model
         self.latent_shapes = model.latent_shapes
 
-    def forward(self, x: Tensor, source: Any) -> Any:
+    def forward(self, x: Tensor, source: Any, n: int | None = None, samples: int = 1) -> Any:
         from lvae_torch.models.sources import posterior_mean
 
-        return self.model(x, posterior_mean)
+        return self.model(x, posterior_mean, n, samples)
 
 
 @pytest.mark.parametrize("switches", [{}, {"clip_norm": 1.0, "skip_norm": 100.0, "accumulate": 2}])
