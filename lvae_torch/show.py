@@ -145,11 +145,11 @@ def _opened(folder: Path, what: str, runs: Path) -> Dump:
 def command(argv: Sequence[str]) -> None:
     """Show the dump or the run that the arguments name."""
     arguments = PARSER.parse_args(argv)
-    if (status := status_of(arguments.what, Path(arguments.runs))) is not None:
+    if (status := status_of(arguments.what, arguments.runs)) is not None:
         print(table(status.resolve().parent.name, told_status(read_json(status))))
         return
     folder = place_of(arguments.what, "the dump").resolve()
-    dump = _opened(folder, arguments.what, Path(arguments.runs))
+    dump = _opened(folder, arguments.what, arguments.runs)
     split = arguments.split or next(iter(dump.shards))
     out = arguments.out or folder.parent / f"{folder.name}_{split}.png"
     n = show(dump, split, out)

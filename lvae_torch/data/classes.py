@@ -60,12 +60,9 @@ def with_labels(split: ImageSplit, dump: Dump, classes: Sequence[str], at: Seque
     """
     if not classes:
         return split
-    labels = _one_each(dump, split.name)
-    if not _are_others(dump.label_names, classes):
-        _check_range(dump, split.name, labels, len(classes), at)
-        return replace(split, labels=labels)
-    _check_range(dump, split.name, labels, len(dump.label_names), at)
-    return replace(split, labels=_by_name(dump, split.name, labels, classes, at))
+    labels, are_others = _one_each(dump, split.name), _are_others(dump.label_names, classes)
+    _check_range(dump, split.name, labels, len(dump.label_names if are_others else classes), at)
+    return replace(split, labels=_by_name(dump, split.name, labels, classes, at) if are_others else labels)
 
 
 def _are_others(named: Sequence[str], classes: Sequence[str]) -> bool:
@@ -86,8 +83,7 @@ def _by_name(
     ours, theirs, places = Counter(classes), Counter(named), {name: k for k, name in enumerate(classes)}
     numbers = np.array([places[name] if ours[name] == theirs[name] == 1 else -1 for name in named])
     found: np.ndarray = numbers[labels.clip(0, len(named) - 1)]
-    unknown = np.flatnonzero(found < 0)
-    unknown = unknown if at is None else np.intersect1d(unknown, at)
+    unknown = _images(found < 0, at)
     if len(unknown):
         first = int(unknown[0])
         raise DataError(
@@ -148,11 +144,16 @@ def _one_each(dump: Dump, split: str) -> np.ndarray:
 
 
 def _check_range(dump: Dump, split: str, labels: np.ndarray, n_classes: int, at: Sequence[int] | None = None) -> None:
-    outside = np.flatnonzero((labels < 0) | (labels >= n_classes))
-    outside = outside if at is None else np.intersect1d(outside, at)
+    outside = _images((labels < 0) | (labels >= n_classes), at)
     if len(outside):
         first = int(outside[0])
         raise DataError(
             f"{dump.folder}: image {first} of {split} has label {labels[first]}, and there are {n_classes} classes, "
             f"counted from 0 ({len(outside):,} images like that). {REMEDY}, or choose another split."
         )
+
+
+def _images(chosen: np.ndarray, at: Sequence[int] | None) -> np.ndarray:
+    """Numbers of those of the images ``at``, or of all, that are ``chosen``, bool (n,)."""
+    found = np.flatnonzero(chosen)
+    return found if at is None else np.intersect1d(found, at)

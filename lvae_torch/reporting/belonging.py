@@ -15,8 +15,10 @@ def is_own(found: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
         found: ``metrics.json`` of a mode.
         own: what is known of the run's evaluation: ``step``, ``weights`` (ema or raw) and ``split``, or some of them.
     """
-    same = all(found.get(key, value) == value for key, value in own.items() if key != "step")
-    return found.get("step") == own.get("step", found.get("step")) and same and not _not_its_own(found)
+    if "step" in own and found.get("step") != own["step"]:  # a step must be told, the others were not always
+        return False
+    same = all(found.get(key, value) == value for key, value in own.items())
+    return same and not _other_data(found) and not _pruning(found)
 
 
 def conditions(found: Mapping[str, Any]) -> list[str]:
@@ -31,10 +33,6 @@ def measured_on(found: Mapping[str, Any]) -> str:
     weights = WEIGHTS.get(str(found.get("weights")), "")
     split, step = str(found.get("split", "")), f"step {found.get('step', 0):,}"
     return ", ".join(part for part in (data, split, *conditions(found), step, weights, pruning) if part)
-
-
-def _not_its_own(found: Mapping[str, Any]) -> bool:
-    return bool(_other_data(found) or _pruning(found))
 
 
 def _other_data(found: Mapping[str, Any]) -> str:
