@@ -1,4 +1,4 @@
-"""``python -m lvae_torch.sweep CFG... [--jobs N] [--mode M]``: train several runs, use each, and compare them.
+"""``python -m lvae_torch.sweep CFG... [--seed S]... [--jobs N] [--mode M]``: train runs, use each, and compare them.
 
 The ordinary commands start every run as its own process, so repeating the sweep continues interrupted runs and skips
 finished ones.
@@ -23,6 +23,9 @@ PARSER.add_argument("cfgs", nargs="+", type=path_option, metavar="CFG", help="th
 PARSER.add_argument(
     "--jobs", type=int, default=1, metavar="N", help="runs side by side (default 1), spread over the cards"
 )
+PARSER.add_argument("--seed", type=int, action="append", default=[], metavar="S", dest="seeds",
+                    help="train each cfg with this seed; may be repeated, for the spread. Runs of another seed than "
+                    "the cfg's lie in a folder of their own, RUNS/seed_S")  # fmt: skip
 add_overrides(PARSER)
 PARSER.add_argument("--mode", choices=list(MODES), action="append", default=[], dest="modes",
                     help="what to do with each trained run, if not what its cfg says; may be repeated")  # fmt: skip
@@ -55,6 +58,8 @@ class Job:
 
     cfg: Path
     settings: Settings
+    label: str
+    """For people: the run's name, and its seed where there are several."""
     commands: deque[list[str]]
     process: "subprocess.Popen[bytes] | None" = None
     status: int = 0
@@ -65,14 +70,14 @@ class Job:
     """Time at which the first command began."""
 
     @property
-    def name(self) -> str:
-        return self.settings.run.name
+    def folder(self) -> RunFolder:
+        return RunFolder.of(self.settings.run)
 
     @property
-    def needed(self) -> str | None:
+    def needed(self) -> RunFolder | None:
         """The run whose weights it begins with."""
         given = self.settings.train.initial_run
-        return None if given is None else given.partition("@")[0]
+        return None if given is None else RunFolder(self.folder.runs, given.partition("@")[0])
 
     @property
     def is_done(self) -> bool:
@@ -82,73 +87,87 @@ class Job:
 def command(argv: Sequence[str]) -> None:
     """Train and compare the runs that the arguments name."""
     options = PARSER.parse_args(argv)
-    jobs = plan(options.cfgs, options.overrides, options.modes)
+    jobs = plan(options.cfgs, options.overrides, options.modes, options.seeds)
     if options.jobs < 1:
         raise CfgError(f"--jobs is {options.jobs}; use a number of runs, at least 1.")
     earlier = read_results(options.earlier) if options.earlier else []
     if not options.table:
         work(jobs, options.jobs)
-    results = together(earlier, [result_of(RunFolder.of(job.settings.run)) for job in jobs])
+    results = together(earlier, [result_of(job) for job in jobs])
     print(table := results_table(results))
     if options.out:
         write_text(options.out, results_csv(results) if options.out.suffix == ".csv" else table + "\n")
     if options.figures:
         draw_comparison(options.figures, results)
     if failed := [job for job in jobs if job.status]:
-        say(f"not finished: {', '.join(job.name for job in failed)}; see {OUTPUT} in each run's folder.")
+        say(f"not finished: {', '.join(job.label for job in failed)}; see {OUTPUT} in each run's folder.")
         sys.exit(failed[0].status)
 
 
-def result_of(folder: RunFolder) -> Result:
+def result_of(job: Job) -> Result:
     """What is known of a run, with the settings that it was trained with, whatever those of this sweep are."""
-    if not folder.hparams_cfg.is_file():
-        return Result.of(folder)
-    settings = load(folder.hparams_cfg)
+    kept = job.folder.hparams_cfg
+    settings = load(kept) if kept.is_file() else job.settings
     told = dict(zip(SETTINGS, (settings.run.seed, settings.train.precision), strict=True))
-    return Result.of(folder, told, settings.evaluated_on)
+    return Result.of(job.folder, told, settings.evaluated_on)
 
 
 def together(earlier: Sequence[Result], here: Sequence[Result]) -> list[Result]:
     """The runs of a table and those that are here, each once; what is here counts, if it has been evaluated."""
-    results = {result.name: result for result in earlier}
-    return [*(results | {r.name: r for r in here if r.evaluation or r.name not in results}).values()]
+    here = [result for result in here if result.evaluation or not any(map(result.is_same_run, earlier))]
+    kept = [next(filter(old.is_same_run, here), old) for old in earlier]
+    return [*kept, *(result for result in here if not any(map(result.is_same_run, earlier)))]
 
 
-def plan(cfgs: Sequence[Path], overrides: Sequence[str], modes: Sequence[str]) -> list[Job]:
-    """Make the jobs, after checking every cfg.
+def plan(cfgs: Sequence[Path], overrides: Sequence[str], modes: Sequence[str], seeds: Sequence[int] = ()) -> list[Job]:
+    """Make the jobs, one for each cfg and seed, after checking every cfg.
 
     Raises:
         CfgError: listing the problems of all cfgs, names that two cfgs share, and loops of ``initial_run``.
     """
     jobs, problems = list[Job](), list[str]()
-    settings_ = ["--set=" + override for override in overrides]
     for cfg in cfgs:
         try:
-            settings = load_in_place(cfg, overrides)
+            changes = [[*overrides, *more] for more in _of_seeds(cfg, overrides, seeds)]
+            jobs += [_job(cfg, all_, modes, tells_seed=len(changes) > 1) for all_ in changes]
         except CfgError as error:
             problems.append(str(error))
-            continue
-        train = [sys.executable, "-m", "lvae_torch.train", str(cfg), *settings_]
-        use = [sys.executable, "-m", "lvae_torch.synthesize", str(cfg), *settings_, *(f"--mode={m}" for m in modes)]
-        is_used = modes or "mode" in settings.synthesis.model_fields_set
-        jobs.append(Job(cfg, settings, deque([train, use] if is_used else [train])))
-    names = [job.name for job in jobs]
-    needed = {job.name: job.needed for job in jobs}
+    needed = {job.folder: job.needed for job in jobs}
     problems += [
-        f"{name}: begins, by way of initial_run, with its own weights." for name in names if _loops(name, needed)
+        f"{job.label}: begins, by way of initial_run, with its own weights."
+        for job in jobs
+        if _loops(job.folder, needed)
     ]
-    problems += [f"{name}: two of the cfgs have this run.name." for name in {n for n in names if names.count(n) > 1}]
+    labels = Counter(job.label for job in jobs)
+    problems += [f"{label}: two of the cfgs have this run.name." for label, n in labels.items() if n > 1]
     if problems:
         raise CfgError("\n".join(problems))
     return jobs
 
 
-def _loops(name: str, needed: Mapping[str, str | None]) -> bool:
-    seen, at = set[str](), needed[name]
+def _of_seeds(cfg: Path, overrides: Sequence[str], seeds: Sequence[int]) -> list[list[str]]:
+    """What each seed changes in a cfg: nothing where it is the cfg's own."""
+    run = load_in_place(cfg, overrides).run
+    places = {seed: str(Path(run.runs) / f"seed_{seed}") for seed in seeds or [run.seed]}
+    return [[] if seed == run.seed else [f"run.seed={seed}", f"run.runs={place!r}"] for seed, place in places.items()]
+
+
+def _job(cfg: Path, overrides: Sequence[str], modes: Sequence[str], tells_seed: bool) -> Job:
+    settings = load_in_place(cfg, overrides)
+    arguments = [str(cfg), *("--set=" + override for override in overrides)]
+    train = [sys.executable, "-m", "lvae_torch.train", *arguments]
+    use = [sys.executable, "-m", "lvae_torch.synthesize", *arguments, *(f"--mode={mode}" for mode in modes)]
+    is_used = modes or "mode" in settings.synthesis.model_fields_set
+    label = f"{settings.run.name} (seed {settings.run.seed})" if tells_seed else settings.run.name
+    return Job(cfg, settings, label, deque([train, use] if is_used else [train]))
+
+
+def _loops(folder: RunFolder, needed: Mapping[RunFolder, RunFolder | None]) -> bool:
+    seen, at = set[RunFolder](), needed[folder]
     while at is not None and at in needed and at not in seen:
         seen.add(at)
         at = needed[at]
-    return name in seen
+    return folder in seen
 
 
 def work(jobs: Sequence[Job], side_by_side: int) -> None:
@@ -195,26 +214,25 @@ def _end(running: Sequence[Job]) -> None:
 
 def _give_up_if_unfounded(job: Job, jobs: Sequence[Job]) -> None:
     """Fail a job that needs the weights of a failed run."""
-    needed = job.needed
-    failed = next((other.status for other in jobs if other.name == needed and other.status), 0)
+    failed = next((other for other in jobs if other.folder == job.needed and other.status), None)
     if job.process is None and not job.is_done and failed:
-        job.status = failed
-        say(f"{job.name}: not started, for {needed} failed")
+        job.status = failed.status
+        say(f"{job.label}: not started, for {failed.label} failed")
 
 
 def _may_start(job: Job, jobs: Sequence[Job]) -> bool:
     """Whether the job is idle and not done, and the run whose weights it needs is done."""
     needed = job.needed
-    blocked = any(other.name == needed and not other.is_done for other in jobs)
+    blocked = any(other.folder == needed and not other.is_done for other in jobs)
     return job.process is None and not job.is_done and not blocked
 
 
 def _start(job: Job, threads: int) -> None:
-    folder = RunFolder.of(job.settings.run).path
+    folder = job.folder.path
     folder.mkdir(parents=True, exist_ok=True)
     job.started = job.started or time.monotonic()
     arguments = job.commands.popleft()
-    say(f"{job.name}: {' '.join(arguments[1:3])} begins, output in {folder / OUTPUT}")
+    say(f"{job.label}: {' '.join(arguments[1:3])} begins, output in {folder / OUTPUT}")
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     environment[STARTED_BY] = str(os.getpid())
     if job.card is not None:
@@ -235,7 +253,7 @@ def _look_after(job: Job) -> None:
     if status or not job.commands:
         minutes = (time.monotonic() - job.started) / 60
         told = f"failed with status {status}" if status else "done"
-        say(f"{job.name}: {told} after {minutes:.1f} min")
+        say(f"{job.label}: {told} after {minutes:.1f} min")
 
 
 if __name__ == "__main__":

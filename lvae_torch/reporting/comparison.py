@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from lvae_torch.reporting.figures import Curve, draw_bars, draw_curves, draw_pan
 from lvae_torch.reporting.history import History
 from lvae_torch.runs.folder import RunFolder
 
+SEED = "seed of the run"
 DEPTH = re.compile(r"(?P<kind>.+)_(?P<layers>\d+)")
 
 
@@ -57,6 +59,15 @@ class Result:
         return cls(folder.name, evaluation, bound, history.last("train/"), curve, settings or {}, evaluated_on or {})
 
     @property
+    def seed(self) -> int | None:
+        """That of the run, if it is known."""
+        return self.settings.get(SEED)
+
+    def is_same_run(self, other: "Result") -> bool:
+        """Whether both tell of one run; tables of before seeds were told have none."""
+        return self.name == other.name and (None in (self.seed, other.seed) or self.seed == other.seed)
+
+    @property
     def own_bound(self) -> dict[str, Any]:
         """The bound, if it is of the weights and the data that were evaluated last; else empty."""
         own = {**self.evaluated_on, "step": self.evaluation.get("step")}
@@ -65,6 +76,12 @@ class Result:
     def per_layer(self, key: str) -> list[float]:
         """Values of ``key/00``, ``key/01`` and so on, top first."""
         return [self.evaluation[k] for k in sorted(self.evaluation) if k.startswith(f"{key}/")]
+
+
+def labelled(results: Sequence[Result]) -> list[tuple[str, Result]]:
+    """Each under its name, with the seed where runs of several seeds have that name."""
+    names = Counter(result.name for result in results)
+    return [(r.name if names[r.name] == 1 else f"{r.name} (seed {r.seed})", r) for r in results]
 
 
 def draw_comparison(folder: Path, results: Sequence[Result]) -> None:
@@ -76,11 +93,11 @@ def draw_comparison(folder: Path, results: Sequence[Result]) -> None:
     known = [result for result in results if result.evaluation]
     if not known:
         raise CfgError("--figures: none of these runs has been evaluated; train them first.")
-    curves = {result.name: result.curve for result in known if len(result.curve[0])}
+    curves = {label: result.curve for label, result in labelled(known) if len(result.curve[0])}
     if curves:
         draw_curves(folder / "learning_curves.png", curves, "steps", "-ELBO, nats per image", "evaluations in training")
     deepest = max(len(result.per_layer("kl")) for result in known)
-    kl = {r.name: r.per_layer("kl")[::-1] for r in known if len(r.per_layer("kl")) == deepest}
+    kl = {label: r.per_layer("kl")[::-1] for label, r in labelled(known) if len(r.per_layer("kl")) == deepest}
     labels = [f"z_{i + 1}" for i in range(deepest)]
     if labels:
         draw_bars(folder / "kl_per_layer.png", kl, labels, "nats per image", "KL(q||p) per layer")

@@ -55,13 +55,18 @@ def draw_curves(path: Path, curves: Mapping[str, Curve], x_label: str, y_label: 
 
 
 def draw_panels(path: Path, panels: Mapping[str, Mapping[str, Curve]], x_label: str, y_label: str) -> None:
-    """Draw panels side by side with common axes; curves have few points, so these are marked."""
+    """Draw panels side by side with common axes; curves have few points, so these are marked.
+
+    Where several points of a curve have the same x, as runs of several seeds, the line goes through their mean.
+    """
     with figure(path, 3.2 * len(panels) + 1.2, 4.0) as drawing:
         row = np.atleast_1d(drawing.subplots(1, len(panels), sharex=True, sharey=True))
         kinds = sorted({kind for curves in panels.values() for kind in curves})
         for axes, (title, curves) in zip(row, panels.items(), strict=True):
             for kind, (x, y) in curves.items():
-                axes.plot(x, y, "o-", label=kind, color=f"C{kinds.index(kind)}", markersize=4, linewidth=1.2)
+                colour, places = f"C{kinds.index(kind)}", np.unique(x)
+                axes.plot(x, y, "o", color=colour, markersize=4)
+                axes.plot(places, [y[x == at].mean() for at in places], label=kind, color=colour, linewidth=1.2)
             axes.xaxis.get_major_locator().set_params(integer=True)
             label_axes(axes, x_label, y_label if axes is row[0] else "", title)
         row[0].legend(frameon=False, fontsize=8)

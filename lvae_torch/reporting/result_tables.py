@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from lvae_torch.errors import DataError
 from lvae_torch.reporting.belonging import conditions
-from lvae_torch.reporting.comparison import Result
+from lvae_torch.reporting.comparison import SEED, Result, labelled
 from lvae_torch.reporting.console import number
 
 COLUMNS = ("run", "step", "test -ELBO", "-log p bound", "KL per layer, top first", "units > 0.01 nats, top first")
@@ -19,14 +19,19 @@ EVALUATED = ("step", "nelbo", "nll", "kl")
 BOUNDED = ("iw_samples", "n_images", "nll_bound", "standard_error")
 PER_LAYER = ("kl", "informative_units")
 RUNNING = "nelbo in training"
-SETTINGS = ("seed of the run", "precision")
-WHOLE = {"step", "iw_samples", "n_images", "seed of the run", "seed of the bound"}  # columns of whole numbers
+SETTINGS = (SEED, "precision")
+WHOLE = {"step", "iw_samples", "n_images", SEED, "seed of the bound"}  # columns of whole numbers
 TEXTS = {"run", "data", "precision"}
 
 
 def results_table(results: Sequence[Result]) -> str:
-    """A Markdown table, nats per image."""
-    rows = [COLUMNS, tuple("---" for _ in COLUMNS), *map(_row, results)]
+    """A Markdown table, nats per image; runs of several seeds, if all else is told alike, also have their mean."""
+    rows = [
+        COLUMNS,
+        tuple("---" for _ in COLUMNS),
+        *(_row(*pair) for pair in labelled(results)),
+        *_means(results),
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     lines = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(f"| {line} |" for line in lines)
@@ -99,13 +104,37 @@ def _numbers(result: Result) -> dict[str, Any]:
     return row
 
 
-def _row(result: Result) -> tuple[str, ...]:
+def _means(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
+    """Rows of means, with the standard deviation over seeds, of runs that are alike in all else that is told."""
+    groups: dict[Any, list[Result]] = {}
+    for result in results:
+        if result.evaluation and result.seed is not None:
+            told = {**result.settings, SEED: None, "step": result.evaluation["step"]}
+            groups.setdefault((result.name, *sorted(told.items())), []).append(result)
+    for (name, *_), group in groups.items():
+        if len(group) > 1:
+            elbo, bound = _spread([r.evaluation["nelbo"] for r in group]), "-"
+            if len({_how(r.own_bound) for r in group}) == 1 and group[0].own_bound:
+                bound = f"{_spread([r.own_bound['nll_bound'] for r in group])} ({_how(group[0].own_bound)})"
+            yield f"{name}, mean of {len(group)} seeds", "-", elbo, bound, "-", "-"
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    numbers = [math.nan if value is None else value for value in values]
+    with np.errstate(invalid="ignore"):  # of infinite ones
+        return f"{_nats(float(np.mean(numbers)))} ± {_nats(float(np.std(numbers, ddof=1)))}"
+
+
+def _how(bound: Mapping[str, Any]) -> str:
+    return ", ".join([f"K = {bound['iw_samples']:,}", *conditions(bound)]) if bound else ""
+
+
+def _row(label: str, result: Result) -> tuple[str, ...]:
     known = result.evaluation
     bound = result.own_bound
-    how = ", ".join([f"K = {bound['iw_samples']:,}", *conditions(bound)]) if bound else ""
-    told = f"{_nats(bound['nll_bound'])} ({how})" if bound else "-"
+    told = f"{_nats(bound['nll_bound'])} ({_how(bound)})" if bound else "-"
     return (
-        result.name,
+        label,
         f"{known['step']:,}" if known else "-",
         _nats(known["nelbo"]) if known else "-",
         told,

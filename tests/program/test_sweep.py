@@ -14,6 +14,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import small
+from sweeps import cfgs, options, results
 
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
@@ -22,21 +23,6 @@ from lvae_torch.reporting.comparison import Result, draw_comparison
 from lvae_torch.reporting.result_tables import read_results, results_csv, results_table
 from lvae_torch.runs.folder import RunFolder
 from lvae_torch.sweep import _give_up_if_unfounded, _look_after, command, freest, plan, together
-
-
-def cfgs(folder: Path, **more: str) -> list[Path]:
-    """Two runs, the second of which begins with the weights of the first."""
-    small.write_dump(folder / "dumps")
-    paths = []
-    for name, extra in (("b", "initial_run = a\n"), ("a", "")):
-        path = folder / f"{name}.cfg"
-        path.write_text(small.CFG.replace("name = small", f"name = {name}").replace("[train]\n", f"[train]\n{extra}"))
-        paths.append(path)
-    return paths
-
-
-def options(folder: Path) -> list[str]:
-    return [f"--set={override}" for override in small.override_list(folder, {})]
 
 
 def test_runs_are_trained_used_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,20 +141,6 @@ def test_a_bound_of_other_images_or_weights_is_left_out() -> None:
         own = {"weights": "raw", "split": "test"}
         result = Result("m", evaluation, {**found, **changed}, {}, (np.array([]), np.array([])), {}, own)
         assert results_table([result]).splitlines()[-1].split("|")[4].strip() == cell.strip(), changed
-
-
-def results() -> list[Result]:
-    """A deep run with its bound, a shallow one without, and one that has not been evaluated."""
-    curve = (np.array([]), np.array([]))
-    evaluation = {"step": 7, "nelbo": 90.1, "nll": 70.0, "kl": 20.1}
-    deep = evaluation | {"kl/00": 0.1 + 0.2, "kl/01": 19.8, "informative_units/00": 1.0, "informative_units/01": 8.0}
-    bound = {"step": 7, "iw_samples": 50, "n_images": 9, "nll_bound": 85.3, "standard_error": 1 / 3, "content": "abc"}
-    told = {"seed of the run": 3, "precision": "bfloat16"}
-    return [
-        Result("set_lvae_2", deep, bound | {"seed": 0}, {"nelbo": 91.25}, curve, told),
-        Result("set_lvae_1", evaluation | {"kl/00": 20.1, "informative_units/00": 3.0}, {}, {}, curve),
-        Result("set_vae_1", {}, {}, {}, curve),
-    ]
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
