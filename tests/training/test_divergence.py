@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 import small
 import torch
-from test_runs import assert_same_bits, checkpoint, scalars
+from running import assert_same_bits, checkpoint, scalars
 
 from lvae_torch.distributed.graph import Inputs
 from lvae_torch.elbo.bounds import Terms
@@ -33,12 +33,6 @@ WATCHFUL = {
     "optimizer__max_skips_in_a_row": 2,
 }  # fmt: skip
 Spoil = Callable[[Iterable[int], int], None]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    small.write_dump(tmp_path / "dumps")
-    return tmp_path
 
 
 @pytest.fixture

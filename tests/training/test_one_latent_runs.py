@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import small
 from PIL import Image
-from running import assert_same_bits, checkpoint, scalars, stop_at
-from test_runs import checkpoints_of_one_and_two_ranks
+from running import assert_same_bits, checkpoint, checkpoints_of_one_and_two_ranks, scalars, stop_at
 from torch.testing import assert_close
 
 from lvae_torch.data.dump import Layout
