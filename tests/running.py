@@ -12,7 +12,9 @@ import small
 import torch
 
 from lvae_torch.distributed.stopping import StopRequest
+from lvae_torch.files import read_json
 from lvae_torch.runs.checkpoints import CheckpointStore
+from lvae_torch.synthesize import synthesize
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -104,3 +106,14 @@ def checkpoints_of_one_and_two_ranks(folder: Path, cfg: str, **overrides: Any) -
         result = run([*line[: at - 1], str(folder / "means.py"), *line[at + 1 :]])
         assert result.returncode == 0, result.stderr
     return checkpoint(folder, "one"), checkpoint(folder, "two")
+
+
+def results(folder: Path, mode: str, **overrides: Any) -> dict[str, Any]:
+    """What ``metrics.json`` says after the mode ran."""
+    synthesize(small.settings(folder, **overrides), [mode])
+    read: dict[str, Any] = read_json(out(folder, mode) / "metrics.json")
+    return read
+
+
+def out(folder: Path, mode: str) -> Path:
+    return folder / "runs" / "small" / "synthesis" / mode
