@@ -1,9 +1,12 @@
-"""Small models of every family that compresses, and images as the coders take them."""
+"""Small models of every family that compresses, images as the coders take them, and archives of them."""
 
+import hashlib
 import io
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,11 @@ import torch
 from small import dense, model, one_latent, pixelcnn, residual, very_deep, vqvae
 from torch import Tensor
 
+from lvae_torch.compression.archive import DIGEST, LENGTH, MAGIC
 from lvae_torch.compression.calibration import calibrate
 from lvae_torch.compression.chain import Chain
 from lvae_torch.compression.codec import Codec
+from lvae_torch.compression.compressor import Compressor
 from lvae_torch.compression.conditions import widened
 from lvae_torch.compression.rounding import Rounding
 from lvae_torch.compression.stack import Stack, Words
@@ -126,3 +131,33 @@ def unchained(chain: Chain, words: bytes, n_images: int) -> np.ndarray:
 
 def as_bits(nats: float) -> float:
     return nats / math.log(2)
+
+
+CASE, N = CASES["spatial bernoulli"], 40
+"""What tests of archives put into them: so many images of one family."""
+
+
+def compressor(told: str = "") -> Compressor:
+    return Compressor(CASE.model(), CASE.n_levels, told)
+
+
+def images(path: Path, by: Compressor | None = None, anyway: bool = False) -> np.ndarray:
+    with (by or compressor()).opened(path, anyway) as (_, groups):
+        return np.concatenate(list(groups))
+
+
+def rebuilt(data: bytes, header: dict[str, Any] | None = None, words: bytes | None = None) -> bytes:
+    """An archive with another header or other words, whose own digest is right: as somebody hostile would make it."""
+    (n_text,) = LENGTH.unpack(data[len(MAGIC) : len(MAGIC) + LENGTH.size])
+    first = len(MAGIC) + LENGTH.size
+    text = data[first : first + n_text] if header is None else json.dumps(header).encode()
+    body = data[first + n_text : -2 * DIGEST] if words is None else words
+    head = MAGIC + LENGTH.pack(len(text)) + text + body + data[-2 * DIGEST : -DIGEST]
+    return head + hashlib.sha256(head).digest()[:DIGEST]
+
+
+def header_of(data: bytes) -> dict[str, Any]:
+    (n_text,) = LENGTH.unpack(data[len(MAGIC) : len(MAGIC) + LENGTH.size])
+    first = len(MAGIC) + LENGTH.size
+    found: dict[str, Any] = json.loads(data[first : first + n_text])
+    return found

@@ -1,216 +1,105 @@
 """The 20 published configurations of Efficient-VDVAE: the lists of the original's hparams.cfg, in run lengths.
 
 ``v`` or ``vxN`` stands for N values v. All 20 have one cell of two inner layers in every block, kernel 1 at both ends,
-10 mixtures and latents of scale "std"; ``down_strides`` is ``up_strides`` backwards.
+10 mixtures and latents of scale "std". The way down is the way up backwards, but for the blocks of each resolution:
+``down_strides``, ``down_kernel_size``, ``down_mid_filters_ratio`` and ``down_filters``, which is ``up_skip_filters``
+backwards. That list begins with ``input_conv_filters``; from its second value on, and with its last once more, it is
+``up_filters``.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-TOPOLOGIES: dict[str, dict[str, str]] = {
-    "mnist": {
-        "up_strides": "2 1 2 1x9 2 1x4 4 1x5",
-        "up_n_blocks_per_res": "0x23",
-        "up_kernel_size": "3x18 1x5",
-        "down_n_blocks_per_res": "0x23",
-        "down_kernel_size": "1x5 3x18",
-    },
-    "celeba64": {
-        "up_strides": "1x11 2 1x8 2 1x6 2 1x6 2 1x3 4 1x2",
-        "up_n_blocks_per_res": "0x41",
-        "up_kernel_size": "3x39 1x2",
-        "down_n_blocks_per_res": "0x13 4 0x6 7 0x8 10 0x11",
-        "down_kernel_size": "1x2 3x39",
-    },
-    "faces1024": {
-        "up_strides": "2 1 2 1x2 2 1x4 2 1x6 2 1x11 2 1x7 2 1x4 2 1x3 4 1x2",
-        "up_n_blocks_per_res": "0x49",
-        "up_kernel_size": "3x47 1x2",
-        "down_n_blocks_per_res": "0x31 6 0x6 8 0x4 3 0x2 3 0 3",
-        "down_kernel_size": "1x2 3x47",
-    },
-    "faces256_5bits": {
-        "up_strides": "2 1x7 2 1x12 2 1x17 2 1x7 2 1x4 2 1x3 4 1x2",
-        "up_n_blocks_per_res": "3 1 0x46 1 0x4 2 0x3 2 0",
-        "up_kernel_size": "3x57 1x2",
-        "down_n_blocks_per_res": "0x11 2 0x7 4 0x17 1 0x21",
-        "down_kernel_size": "1x2 3x57",
-    },
-    "faces256": {
-        "up_strides": "1x5 2 1x12 2 1x12 2 1x11 2 1x7 2 1x4 2 1x3 4 1x2",
-        "up_n_blocks_per_res": "0x52 1 0x4 2 0x3 2 0",
-        "up_kernel_size": "3x61 1x2",
-        "down_n_blocks_per_res": "0x11 2 0x7 4 0x43",
-        "down_kernel_size": "1x2 3x61",
-    },
-    "cifar10": {
-        "up_strides": "1x11 2 1x6 2 1x6 2 1x3 4 1x3",
-        "up_n_blocks_per_res": "0x33",
-        "up_kernel_size": "3x30 1x3",
-        "down_n_blocks_per_res": "0x15 4 0x6 10 0x10",
-        "down_kernel_size": "1x3 3x30",
-    },
-    "imagenet32": {
-        "up_strides": "1x15 2 1x9 2 1x8 2 1x6 4 1x6",
-        "up_n_blocks_per_res": "0x48",
-        "up_kernel_size": "3x42 1x6",
-        "down_n_blocks_per_res": "0x13 10 0x8 15 0x25",
-        "down_kernel_size": "1x6 3x42",
-    },
-    "imagenet64": {
-        "up_strides": "1x4 2 1x15 2 1x9 2 1x8 2 1x6 4 1x6",
-        "up_n_blocks_per_res": "0x53",
-        "up_kernel_size": "3x47 1x6",
-        "down_n_blocks_per_res": "0x13 10 0x8 15 0x25 6 0x4",
-        "down_kernel_size": "1x6 3x47",
-    },
+
+@dataclass(frozen=True)
+class Topology:
+    """Lists of the original that configurations of one dataset share."""
+
+    up_strides: str
+    up_kernel_size: str
+    up_n_blocks_per_res: str
+    down_n_blocks_per_res: str
+
+
+TOPOLOGIES: dict[str, Topology] = {
+    "mnist": Topology(
+        up_strides="2 1 2 1x9 2 1x4 4 1x5",
+        up_kernel_size="3x18 1x5",
+        up_n_blocks_per_res="0x23",
+        down_n_blocks_per_res="0x23",
+    ),
+    "celeba64": Topology(
+        up_strides="1x11 2 1x8 2 1x6 2 1x6 2 1x3 4 1x2",
+        up_kernel_size="3x39 1x2",
+        up_n_blocks_per_res="0x41",
+        down_n_blocks_per_res="0x13 4 0x6 7 0x8 10 0x11",
+    ),
+    "faces1024": Topology(
+        up_strides="2 1 2 1x2 2 1x4 2 1x6 2 1x11 2 1x7 2 1x4 2 1x3 4 1x2",
+        up_kernel_size="3x47 1x2",
+        up_n_blocks_per_res="0x49",
+        down_n_blocks_per_res="0x31 6 0x6 8 0x4 3 0x2 3 0 3",
+    ),
+    "faces256_5bits": Topology(
+        up_strides="2 1x7 2 1x12 2 1x17 2 1x7 2 1x4 2 1x3 4 1x2",
+        up_kernel_size="3x57 1x2",
+        up_n_blocks_per_res="3 1 0x46 1 0x4 2 0x3 2 0",
+        down_n_blocks_per_res="0x11 2 0x7 4 0x17 1 0x21",
+    ),
+    "faces256": Topology(
+        up_strides="1x5 2 1x12 2 1x12 2 1x11 2 1x7 2 1x4 2 1x3 4 1x2",
+        up_kernel_size="3x61 1x2",
+        up_n_blocks_per_res="0x52 1 0x4 2 0x3 2 0",
+        down_n_blocks_per_res="0x11 2 0x7 4 0x43",
+    ),
+    "cifar10": Topology(
+        up_strides="1x11 2 1x6 2 1x6 2 1x3 4 1x3",
+        up_kernel_size="3x30 1x3",
+        up_n_blocks_per_res="0x33",
+        down_n_blocks_per_res="0x15 4 0x6 10 0x10",
+    ),
+    "imagenet32": Topology(
+        up_strides="1x15 2 1x9 2 1x8 2 1x6 4 1x6",
+        up_kernel_size="3x42 1x6",
+        up_n_blocks_per_res="0x48",
+        down_n_blocks_per_res="0x13 10 0x8 15 0x25",
+    ),
+    "imagenet64": Topology(
+        up_strides="1x4 2 1x15 2 1x9 2 1x8 2 1x6 4 1x6",
+        up_kernel_size="3x47 1x6",
+        up_n_blocks_per_res="0x53",
+        down_n_blocks_per_res="0x13 10 0x8 15 0x25 6 0x4",
+    ),
 }
 
-WIDTHS: dict[str, dict[str, str]] = {
-    "mnist": {
-        "input_conv_filters": "32",
-        "up_filters": "64x2 128x10 256x5 512x6",
-        "up_skip_filters": "32 64x2 128x10 256x5 512x5",
-        "up_mid_filters_ratio": "1x23",
-        "down_filters": "512x5 256x5 128x10 64x2 32",
-        "down_mid_filters_ratio": "1x23",
-        "down_latent_variates": "32x23",
-    },
-    "celeba64_baseline": {
-        "input_conv_filters": "512",
-        "up_filters": "512x41",
-        "up_skip_filters": "512x41",
-        "up_mid_filters_ratio": "0.25x41",
-        "down_filters": "512x41",
-        "down_mid_filters_ratio": "0.25x41",
-        "down_latent_variates": "32x41",
-    },
-    "celeba64_compact": {
-        "input_conv_filters": "32",
-        "up_filters": "32x11 64x9 128x7 256x7 512x7",
-        "up_skip_filters": "32x12 64x9 128x7 256x7 512x6",
-        "up_mid_filters_ratio": "1x12 0.5x9 0.25x20",
-        "down_filters": "512x6 256x7 128x7 64x9 32x12",
-        "down_mid_filters_ratio": "0.25x20 0.5x9 1x12",
-        "down_latent_variates": "32x41",
-    },
-    "faces1024": {
-        "input_conv_filters": "8",
-        "up_filters": "16x2 32x3 64x5 128x7 256x12 512x20",
-        "up_skip_filters": "8 16x2 32x3 64x5 128x7 256x12 512x19",
-        "up_mid_filters_ratio": "1x3 0.5x3 0.25x43",
-        "down_filters": "512x19 256x12 128x7 64x5 32x3 16x2 8",
-        "down_mid_filters_ratio": "0.25x43 0.5x3 1x3",
-        "down_latent_variates": "64x49",
-    },
-    "faces256_5bits_baseline": {
-        "input_conv_filters": "512",
-        "up_filters": "512x59",
-        "up_skip_filters": "512x59",
-        "up_mid_filters_ratio": "0.25x59",
-        "down_filters": "512x59",
-        "down_mid_filters_ratio": "0.25x59",
-        "down_latent_variates": "32x59",
-    },
-    "faces256_5bits_C1": {
-        "input_conv_filters": "128",
-        "up_filters": "128x21 256x26 512x12",
-        "up_skip_filters": "128x22 256x26 512x11",
-        "up_mid_filters_ratio": "1 0.5x8 0.25x50",
-        "down_filters": "512x11 256x26 128x22",
-        "down_mid_filters_ratio": "0.25x50 0.5x8 1",
-        "down_latent_variates": "32x59",
-    },
-    "faces256_baseline": {
-        "input_conv_filters": "512",
-        "up_filters": "512x63",
-        "up_skip_filters": "512x63",
-        "up_mid_filters_ratio": "0.25x63",
-        "down_filters": "512x63",
-        "down_mid_filters_ratio": "0.25x63",
-        "down_latent_variates": "64x63",
-    },
-    "faces256_compact": {
-        "input_conv_filters": "32",
-        "up_filters": "32x5 64x13 128x13 256x12 512x20",
-        "up_skip_filters": "32x6 64x13 128x13 256x12 512x19",
-        "up_mid_filters_ratio": "1x6 0.5x13 0.25x44",
-        "down_filters": "512x19 256x12 128x13 64x13 32x6",
-        "down_mid_filters_ratio": "0.25x44 0.5x13 1x6",
-        "down_latent_variates": "64x63",
-    },
-    "cifar10_C1": {
-        "input_conv_filters": "48",
-        "up_filters": "48x11 96x7 192x7 384x8",
-        "up_skip_filters": "48x12 96x7 192x7 384x7",
-        "up_mid_filters_ratio": "1x12 0.5x7 0.25x14",
-        "down_filters": "384x7 192x7 96x7 48x12",
-        "down_mid_filters_ratio": "0.25x14 0.5x7 1x12",
-        "down_latent_variates": "16x33",
-    },
-    "cifar10_baseline": {
-        "input_conv_filters": "384",
-        "up_filters": "384x33",
-        "up_skip_filters": "384x33",
-        "up_mid_filters_ratio": "0.25x33",
-        "down_filters": "384x33",
-        "down_mid_filters_ratio": "0.25x33",
-        "down_latent_variates": "32x33",
-    },
-    "imagenet32_C1": {
-        "input_conv_filters": "64",
-        "up_filters": "64x15 128x10 256x9 512x14",
-        "up_skip_filters": "64x16 128x10 256x9 512x13",
-        "up_mid_filters_ratio": "1x16 0.5x10 0.25x22",
-        "down_filters": "512x13 256x9 128x10 64x16",
-        "down_mid_filters_ratio": "0.25x22 0.5x10 1x16",
-        "down_latent_variates": "48x48",
-    },
-    "imagenet32_baseline": {
-        "input_conv_filters": "512",
-        "up_filters": "512x48",
-        "up_skip_filters": "512x48",
-        "up_mid_filters_ratio": "0.25x48",
-        "down_filters": "512x48",
-        "down_mid_filters_ratio": "0.25x48",
-        "down_latent_variates": "32x48",
-    },
-    "imagenet32_compact": {
-        "input_conv_filters": "32",
-        "up_filters": "32x15 64x10 128x9 256x7 512x7",
-        "up_skip_filters": "32x16 64x10 128x9 256x7 512x6",
-        "up_mid_filters_ratio": "1x16 0.5x10 0.25x22",
-        "down_filters": "512x6 256x7 128x9 64x10 32x16",
-        "down_mid_filters_ratio": "0.25x22 0.5x10 1x16",
-        "down_latent_variates": "32x48",
-    },
-    "imagenet64_C1": {
-        "input_conv_filters": "64",
-        "up_filters": "64x20 256x19 512x14",
-        "up_skip_filters": "64x21 256x19 512x13",
-        "up_mid_filters_ratio": "1x5 0.5x16 0.25x32",
-        "down_filters": "512x13 256x19 64x21",
-        "down_mid_filters_ratio": "0.25x32 0.5x16 1x5",
-        "down_latent_variates": "64x53",
-    },
-    "imagenet64_baseline": {
-        "input_conv_filters": "512",
-        "up_filters": "512x53",
-        "up_skip_filters": "512x53",
-        "up_mid_filters_ratio": "0.25x53",
-        "down_filters": "512x53",
-        "down_mid_filters_ratio": "0.25x53",
-        "down_latent_variates": "32x53",
-    },
-    "imagenet64_compact": {
-        "input_conv_filters": "32",
-        "up_filters": "32x4 64x16 128x10 256x9 512x14",
-        "up_skip_filters": "32x5 64x16 128x10 256x9 512x13",
-        "up_mid_filters_ratio": "1x5 0.5x16 0.25x32",
-        "down_filters": "512x13 256x9 128x10 64x16 32x5",
-        "down_mid_filters_ratio": "0.25x32 0.5x16 1x5",
-        "down_latent_variates": "32x53",
-    },
+
+@dataclass(frozen=True)
+class Widths:
+    """What tells the sizes of one dataset apart."""
+
+    up_skip_filters: str
+    up_mid_filters_ratio: str
+    latent_variates: int
+    """Each of ``down_latent_variates``."""
+
+
+WIDTHS: dict[str, Widths] = {
+    "mnist": Widths("32 64x2 128x10 256x5 512x5", "1x23", 32),
+    "celeba64_baseline": Widths("512x41", "0.25x41", 32),
+    "celeba64_compact": Widths("32x12 64x9 128x7 256x7 512x6", "1x12 0.5x9 0.25x20", 32),
+    "faces1024": Widths("8 16x2 32x3 64x5 128x7 256x12 512x19", "1x3 0.5x3 0.25x43", 64),
+    "faces256_5bits_baseline": Widths("512x59", "0.25x59", 32),
+    "faces256_5bits_C1": Widths("128x22 256x26 512x11", "1 0.5x8 0.25x50", 32),
+    "faces256_baseline": Widths("512x63", "0.25x63", 64),
+    "faces256_compact": Widths("32x6 64x13 128x13 256x12 512x19", "1x6 0.5x13 0.25x44", 64),
+    "cifar10_C1": Widths("48x12 96x7 192x7 384x7", "1x12 0.5x7 0.25x14", 16),
+    "cifar10_baseline": Widths("384x33", "0.25x33", 32),
+    "imagenet32_C1": Widths("64x16 128x10 256x9 512x13", "1x16 0.5x10 0.25x22", 48),
+    "imagenet32_baseline": Widths("512x48", "0.25x48", 32),
+    "imagenet32_compact": Widths("32x16 64x10 128x9 256x7 512x6", "1x16 0.5x10 0.25x22", 32),
+    "imagenet64_C1": Widths("64x21 256x19 512x13", "1x5 0.5x16 0.25x32", 64),
+    "imagenet64_baseline": Widths("512x53", "0.25x53", 32),
+    "imagenet64_compact": Widths("32x5 64x16 128x10 256x9 512x13", "1x5 0.5x16 0.25x32", 32),
 }
 
 
@@ -236,10 +125,25 @@ class Published:
     @property
     def model(self) -> dict[str, Any]:
         """The [model] section, evaluated."""
-        lists = {k: expanded(v) for k, v in (TOPOLOGIES[self.topology] | WIDTHS[self.widths]).items()}
-        n = len(lists["up_strides"])
-        lists["input_conv_filters"] = lists["input_conv_filters"][0]
-        lists["down_strides"] = lists["up_strides"][::-1]
+        topology, widths = TOPOLOGIES[self.topology], WIDTHS[self.widths]
+        strides, kernels = expanded(topology.up_strides), expanded(topology.up_kernel_size)
+        filters, ratios = expanded(widths.up_skip_filters), expanded(widths.up_mid_filters_ratio)
+        n = len(strides)
+        lists = {
+            "input_conv_filters": filters[0],
+            "up_strides": strides,
+            "up_n_blocks_per_res": expanded(topology.up_n_blocks_per_res),
+            "up_kernel_size": kernels,
+            "up_filters": [*filters[1:], filters[-1]],
+            "up_skip_filters": filters,
+            "up_mid_filters_ratio": ratios,
+            "down_strides": strides[::-1],
+            "down_n_blocks_per_res": expanded(topology.down_n_blocks_per_res),
+            "down_kernel_size": kernels[::-1],
+            "down_filters": filters[::-1],
+            "down_mid_filters_ratio": ratios[::-1],
+            "down_latent_variates": [widths.latent_variates] * n,
+        }
         ones_and_twos = {f"{tower}_{key}": [v] * n for tower in ("up", "down") for key, v in CELLS.items()}
         smoothing = {
             "gradient_smoothing_beta": self.smoothing[0],

@@ -18,6 +18,8 @@ from lvae_torch.runs.checkpoint import TrainedOn
 from lvae_torch.synthesis.codes import CodePrior
 from lvae_torch.trained.run import TrainedRun
 
+HOST = "127.0.0.1:8765"
+IMAGE = {"split": "test", "index": 0}
 GREY, COLOUR = (1, 8, 8), (3, 8, 8)
 FAMILIES: dict[str, tuple[ImageShape, int, str]] = {
     "spatial_lvae": (GREY, 2, "z_channels = [2, 3]\ndownsample = [1, 1]\nn_filters = 4\nblocks_per_layer = 1"),

@@ -22,6 +22,7 @@ from lvae_torch.training.optimization import LearningRate, learning_rate, make_o
 from lvae_torch.training.section import OptimizerSection
 
 IMAGE_SHAPE = (1, 8, 8)
+N_TEST = 17
 
 BRIEF = """\
 [train]
@@ -64,7 +65,7 @@ learning_rate = 1e-3
 """
 
 
-def write_dump(dumps: Path, name: str = "small", n_train: int = 36, n_test: int = 17, n_levels: int = 2) -> None:
+def write_dump(dumps: Path, name: str = "small", n_train: int = 36, n_test: int = N_TEST, n_levels: int = 2) -> None:
     """Blobs that a model can learn: one bright rectangle per image."""
     rng = np.random.default_rng(0)
     with DumpWriter(

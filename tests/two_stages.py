@@ -1,14 +1,19 @@
-"""Settings and data that the tests of two-stage runs share."""
+"""Settings, data and commands that the tests of two-stage runs share, and what the runs leave."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import small
+from running import under_torchrun
 
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.writing import DumpWriter
+from lvae_torch.files import read_json
 from lvae_torch.hparams import Settings, load_text
+from lvae_torch.synthesize import synthesize
 
 COMMON = f"""
 [optimizer]
@@ -57,3 +62,26 @@ def write_colours(folder: Path) -> None:
         for split, n in (("train", 36), ("test", 17)):
             tiles = rng.integers(0, 256, (n, 2, 3, 3), dtype=np.uint8)
             writer.add(split, tiles.repeat(4, axis=1).repeat(4, axis=2), rng.integers(0, 4, n))
+
+
+def out(folder: Path, run: str, mode: str) -> Path:
+    return folder / "runs" / run / "synthesis" / mode
+
+
+def results(folder: Path, cfg: str, mode: str, **overrides: Any) -> dict[str, Any]:
+    given = settings(folder, cfg, **overrides)
+    synthesize(given, [mode])
+    read: dict[str, Any] = read_json(out(folder, given.run.name, mode) / "metrics.json")
+    return read
+
+
+def logged(folder: Path, run: str) -> dict[str, float]:
+    lines = (folder / "runs" / run / "metrics.jsonl").read_text().splitlines()
+    return {key: value for line in lines for key, value in json.loads(line).items()}
+
+
+def run_ranks(folder: Path, module: str, cfg: str, arguments: Sequence[str]) -> None:
+    """A command on a cfg, with two processes."""
+    (folder / "ranks.cfg").write_text(cfg)
+    sets = [part for item in small.override_list(folder) for part in ("--set", item)]
+    under_torchrun(module, str(folder / "ranks.cfg"), *sets, *arguments)

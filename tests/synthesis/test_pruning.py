@@ -4,7 +4,6 @@ On ladders, spatial, fully connected and very deep, trained for a few steps on p
 """
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,40 +12,20 @@ import numpy as np
 import pytest
 import small
 import torch
+from named_pictures import BATCH, N_TEST, N_TRAIN, Run, settings
 from safetensors.numpy import load_file
 
-from lvae_torch.data.dump import Dump, Layout
+from lvae_torch.data.dump import Layout
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.errors import DataError
 from lvae_torch.files import read_json
-from lvae_torch.hparams import Settings, load_text
 from lvae_torch.models.sources import masked, posterior_sample
 from lvae_torch.reporting.grids import to_uint8
 from lvae_torch.synthesis.parts import read_part
-from lvae_torch.synthesis.singles import single_names
 from lvae_torch.synthesis.variates import Kept
-from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 
-N_TRAIN, N_TEST, BATCH = 36, 100, 8
-VERY_DEEP = """scales = [1, 2, 8]
-bottom_up = [[1, 1], [1], [1]]
-top_down = [[1], [2], [1, 1]]
-widths = 8
-kernels = [3, 3, 1]
-z_channels = [3, 2, 4]
-likelihood = bernoulli
-"""
-MODELS = {
-    "spatial_lvae": "z_channels = [2, 3]\ndownsample = [1, 1]\nn_filters = 4\nblocks_per_layer = 1\n",
-    "ladder": "z_dims = [4, 3]\nwidths = [8, 6]\n",
-    "efficient_vdvae": VERY_DEEP,
-}
-CFGS = {
-    family: re.sub(r"\[model\].*?\[loss\]", f"[model]\nfamily = {family}\n{section}[loss]", small.CFG, flags=re.DOTALL)
-    for family, section in MODELS.items()
-}
 FAMILIES = ["spatial_lvae", "ladder", pytest.param("efficient_vdvae", marks=pytest.mark.slow)]
 
 
@@ -66,47 +45,10 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def run(trained: tuple[str, Path], tmp_path: Path) -> "Run":
+def run(trained: tuple[str, Path], tmp_path: Path) -> Run:
     """A copy of the trained run that a test may change."""
     shutil.copytree(trained[1], tmp_path / "copy")
     return Run(trained[0], tmp_path / "copy")
-
-
-def settings(family: str, folder: Path, **overrides: Any) -> Settings:
-    sizes = {"synthesis__batch_size": BATCH, "synthesis__shard_size": 3 * BATCH, **overrides}
-    return load_text(CFGS[family], "small.cfg", small.override_list(folder, sizes))
-
-
-class Run:
-    """A trained run, and what its modes leave."""
-
-    def __init__(self, family: str, folder: Path) -> None:
-        self.family, self.folder = family, folder
-
-    def results(self, *modes: str, **overrides: Any) -> dict[str, Any]:
-        """``metrics.json`` of the last of ``modes``."""
-        chosen = {f"synthesis__{key}": value for key, value in overrides.items()}
-        synthesize(settings(self.family, self.folder, **chosen), modes)
-        read: dict[str, Any] = read_json(self.out(modes[-1]) / "metrics.json")
-        return read
-
-    def out(self, mode: str) -> Path:
-        return self.folder / "runs" / "small" / "synthesis" / mode
-
-    def pngs(self, mode: str, folder: str = "singles") -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in (self.out(mode) / folder).iterdir()}
-
-    def bits(self) -> list[np.ndarray]:
-        arrays = read_part(self.out("div_stats") / "div_stats.npz")
-        return [arrays[f"bits.{i}"] for i in range(len(self.model().latent_shapes()))]
-
-    def model(self) -> Any:
-        chosen = settings(self.family, self.folder)
-        return small.opened(chosen).model
-
-    def batches(self, split: str, n: int) -> list[torch.Tensor]:
-        images = Dump.open(self.folder / "dumps", "small").split(split).gather(np.arange(n))
-        return list(images.permute(0, 3, 1, 2).float().split(BATCH))
 
 
 def kl_by_hand(latent: Any) -> np.ndarray:
@@ -281,31 +223,3 @@ def test_originals_are_written_beside_reconstructions(run: Run) -> None:
     assert not (run.out("reconstruction") / "singles").exists()
     run.results("reconstruction")
     assert not (run.out("reconstruction") / "targets").exists()
-
-
-@pytest.mark.parametrize(
-    ("names", "pictures"),
-    [
-        (["a.jpg", "b/c.tar.gz", "../d.png"], ["a", "b_c.tar", ".._d"]),
-        (["a.jpg", "a.png"], ["000000_a", "000001_a"]),
-    ],
-)
-def test_names_of_pictures(names: list[str], pictures: list[str]) -> None:
-    assert single_names(names) == pictures
-
-
-@pytest.mark.parametrize("limit", [0, 5])
-def test_pictures_of_one_image_have_one_name_in_every_mode(tmp_path: Path, limit: int) -> None:
-    """Also where names are ambiguous in the split, and not among the images that were encoded."""
-    names = [f"{k}/{'ab'[k % 2] if k < 2 else k}.jpg" for k in range(N_TEST)]
-    names[50] = "1/b.png"
-    with DumpWriter(tmp_path / "dumps", "small", Layout(small.IMAGE_SHAPE, 2), {}) as writer:
-        for split, n in (("train", N_TRAIN), ("test", N_TEST)):
-            writer.add(split, np.zeros((n, 8, 8, 1), dtype=np.uint8), names=names[:n])
-    train(settings("ladder", tmp_path, train__steps=1))
-    run = Run("ladder", tmp_path)
-    run.results("reconstruction", "encoding", "decoding", save_singles=True, limit=limit)
-    pictures = set(run.pngs("reconstruction"))
-    assert set(run.pngs("decoding")) == pictures
-    assert {"000000_0_a.png", "000050_1_b.png"} <= pictures
-    assert (run.out("encoding") / "names.txt").read_text().splitlines()[0] == "0\t0/a.jpg\t000000_0_a"

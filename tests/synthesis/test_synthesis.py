@@ -1,62 +1,25 @@
 """The inference modes, on a run of a few steps: numbers against the objectives, files as documented, any world size."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import small
-import torch
 from PIL import Image
+from running import out, results, under_torchrun
 from safetensors.numpy import load_file
+from small import N_TEST
 
 from lvae_torch import synthesize as synthesize_module
 from lvae_torch.data.dump import Dump
-from lvae_torch.distributed.seeding import seed_everything
-from lvae_torch.elbo.bounds import iw_bound
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import read_json
 from lvae_torch.runs.locks import held
 from lvae_torch.synthesis.modes import MODES, runner
 from lvae_torch.synthesis.parts import Parts, read_part
 from lvae_torch.synthesis.section import SynthesisSection
-from lvae_torch.synthesis.temperatures import per_layer
-from lvae_torch.synthesize import synthesize
-from lvae_torch.train import train
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-N_TEST = 17
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    small.write_dump(folder / "dumps", n_test=N_TEST)
-    train(small.settings(folder))
-    return folder
-
-
-@pytest.fixture
-def folder(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the trained run that a test may change."""
-    shutil.copytree(trained, tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-def results(folder: Path, mode: str, **overrides: Any) -> dict[str, Any]:
-    """What ``metrics.json`` says after the mode ran."""
-    synthesize(small.settings(folder, **overrides), [mode])
-    read: dict[str, Any] = read_json(out(folder, mode) / "metrics.json")
-    return read
-
-
-def out(folder: Path, mode: str) -> Path:
-    return folder / "runs" / "small" / "synthesis" / mode
 
 
 def picture(path: Path) -> np.ndarray:
@@ -139,48 +102,6 @@ def test_decoded_encodings_are_the_reconstructions(folder: Path, file_format: st
     assert error <= chance + 1
 
 
-def test_likelihood_is_the_bound_of_each_image(folder: Path) -> None:
-    metrics = results(folder, "likelihood")
-    values = np.concatenate([read_part(p)["log_p"] for p in sorted(out(folder, "likelihood").glob("part_*.npz"))])
-    assert metrics["n_images"] == len(values) == N_TEST
-    assert metrics["nll_bound"] == pytest.approx(-values.mean())
-    assert metrics["standard_error"] == pytest.approx(values.std(ddof=1) / np.sqrt(N_TEST))
-    settings = small.settings(folder)
-    model = small.opened(settings).model
-    x = Dump.open(folder / "dumps", "small").split("test").gather(np.arange(5)).permute(0, 3, 1, 2).float()
-    seed_everything("likelihood", 0, 0)
-    with torch.no_grad():
-        expected = iw_bound(model, x, iw_samples=3, chunk=10)
-    np.testing.assert_allclose(values[:5], expected.numpy(), rtol=1e-5)
-
-
-def test_more_samples_give_a_better_bound(folder: Path) -> None:
-    one = results(folder, "likelihood", synthesis__iw_samples=1)["nll_bound"]
-    many = results(folder, "likelihood", synthesis__iw_samples=200, synthesis__chunk=1000)["nll_bound"]
-    assert many < one
-
-
-def test_an_interrupted_likelihood_goes_on_after_its_last_whole_part(folder: Path) -> None:
-    whole = results(folder, "likelihood")
-    parts = sorted(out(folder, "likelihood").glob("part_*.npz"))
-    written = {path: path.stat().st_mtime_ns for path in parts}
-    parts[1].unlink()
-    parts[2].write_bytes(parts[2].read_bytes()[:100])
-    again = results(folder, "likelihood")
-    assert again == whole
-    kept = [path for path in parts if path.stat().st_mtime_ns == written[path]]
-    assert kept == [parts[0], *parts[3:]]
-
-
-def test_results_of_other_options_are_not_mixed_in(folder: Path) -> None:
-    results(folder, "likelihood")
-    other = results(folder, "likelihood", synthesis__iw_samples=4)
-    assert other["iw_samples"] == 4
-    fresh = results(folder, "likelihood", synthesis__iw_samples=4, synthesis__limit=9)
-    assert fresh["n_images"] == 9
-    assert len(list(out(folder, "likelihood").glob("part_*.npz"))) == 2
-
-
 def test_a_mode_that_another_process_is_in_is_refused(folder: Path) -> None:
     """Two that write parts of different options into one folder would report a mixture."""
     lock = out(folder, "likelihood").with_name("likelihood.lock")
@@ -221,13 +142,7 @@ def test_two_ranks_write_what_one_writes(folder: Path) -> None:
     cfg.write_text(small.CFG)
     sets = [part for item in small.override_list(folder, pruned) for part in ("--set", item)]
     asked = [part for mode in modes for part in ("--mode", mode)]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc_per_node=2"]
-    result = subprocess.run(
-        [sys.executable, *torchrun, "-m", "lvae_torch.synthesize", str(cfg), *sets, *asked],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    under_torchrun("lvae_torch.synthesize", str(cfg), *sets, *asked)
     for mode in modes:
         together = read_json(out(folder, mode) / "metrics.json")
         for key, value in alone[mode].items():
@@ -273,19 +188,6 @@ def test_raw_weights_and_older_checkpoints_can_be_used(folder: Path) -> None:
     assert results(folder, "generation", synthesis__checkpoint="best")["step"] in (3, 6)
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [(0.7, (0.7, 0.7, 0.7)), (("linear", 1.0, 0.5), (1.0, 0.75, 0.5)), ((0.1, 0.2, 0.3), (0.1, 0.2, 0.3))],
-)
-def test_temperatures(given: Any, expected: tuple[float, ...]) -> None:
-    assert per_layer(given, 3) == pytest.approx(expected)
-
-
-def test_temperatures_of_another_number_of_layers_are_refused() -> None:
-    with pytest.raises(CfgError, match="a list of 3"):
-        per_layer((1.0, 0.5), 3)
-
-
 def test_parts_know_their_own(tmp_path: Path) -> None:
     parts, others = Parts(tmp_path, "a"), Parts(tmp_path, "b")
     parts.write(0, {"x": np.arange(3)})
@@ -303,13 +205,3 @@ def test_every_mode_is_a_setting() -> None:
         assert callable(runner(mode))
     with pytest.raises(ValueError, match="did you mean 'generation'"):
         SynthesisSection(mode="generations")
-
-
-def test_half_precision_is_told_and_near(folder: Path) -> None:
-    full = results(folder, "likelihood")
-    half = results(folder, "likelihood", synthesis__precision="bfloat16")
-    assert (full["precision"], half["precision"]) == ("float32", "bfloat16")
-    assert half["nll_bound"] != full["nll_bound"]
-    assert half["nll_bound"] == pytest.approx(full["nll_bound"], abs=0.1)
-    with pytest.raises(CfgError, match="precision = bfloat16 does not suit mode = compression"):
-        results(folder, "compression", synthesis__precision="bfloat16")

@@ -1,4 +1,4 @@
-"""Several temperatures in one generation, those of p(x|z), and progressive reconstructions."""
+"""Temperatures: those of each layer, several in one generation, those of p(x|z), and progressive reconstructions."""
 
 from pathlib import Path
 from typing import Any
@@ -112,3 +112,16 @@ def test_settings_leave_nothing_of_an_earlier_call(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["setting_0"]
     generation.run(session(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"part_00000.npz", "part_00001.npz", "samples.png"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(0.7, (0.7, 0.7, 0.7)), (("linear", 1.0, 0.5), (1.0, 0.75, 0.5)), ((0.1, 0.2, 0.3), (0.1, 0.2, 0.3))],
+)
+def test_temperatures(given: Any, expected: tuple[float, ...]) -> None:
+    assert per_layer(given, 3) == pytest.approx(expected)
+
+
+def test_temperatures_of_another_number_of_layers_are_refused() -> None:
+    with pytest.raises(CfgError, match="a list of 3"):
+        per_layer((1.0, 0.5), 3)

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small
-from running import scalars
-from test_class_conditional_runs import settings, write_dump
-from test_runs import checkpoints_of_one_and_two_ranks
+from of_three_classes import settings, write_dump
+from running import checkpoints_of_one_and_two_ranks, scalars
 from torch.testing import assert_close
 
 from lvae_torch.synthesis.parts import read_part

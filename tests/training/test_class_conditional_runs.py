@@ -1,7 +1,6 @@
-"""Runs of class-conditional models: labels from the dump to results, and what is refused."""
+"""Runs of class-conditional models: what they do with labels, and what is refused."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,55 +10,23 @@ import numpy as np
 import pytest
 import small
 import torch
+from of_three_classes import MAKERS, N_TEST, N_TRAIN, NAMES, settings, very_deep, write_dump
 from running import assert_same_bits, checkpoint, scalars, stop_at
 from torch.testing import assert_close
 
 import lvae_torch
 from lvae_torch import TrainedRun
 from lvae_torch.data.dump import Dump, Layout
-from lvae_torch.data.loader import training_batches
-from lvae_torch.data.order import TrainingOrder
-from lvae_torch.data.run_data import RunData
 from lvae_torch.data.writing import DumpWriter
-from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.errors import CfgError, DataError, Preempted
 from lvae_torch.export import export
 from lvae_torch.files import read_json
-from lvae_torch.hparams import load
-from lvae_torch.hparams.load import load_text
-from lvae_torch.info import describe
 from lvae_torch.models.contract import of_classes
 from lvae_torch.models.sources import given_latents, posterior_mean
 from lvae_torch.synthesis.parts import read_part
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
-
-NAMES = ("left", "right", "top")
-CPU = torch.device("cpu")
-N_TRAIN, N_TEST = 40, 17
-VERY_DEEP = """
-family = efficient_vdvae
-scales = [1, 2]
-bottom_up = [[1], [1]]
-top_down = [[2], [1]]
-widths = 4
-kernels = 3
-z_channels = 2
-likelihood = bernoulli
-"""
-
-
-def write_dump(dumps: Path, name: str = "small", shift: int = 0, columns: int = 0, names: Any = NAMES) -> None:
-    """Images of three classes; labels are the same with other ``shift``s, but for their names."""
-    rng = np.random.default_rng(0)
-    said = {"label_names": list(names)} if names else {}
-    with DumpWriter(dumps, name, Layout(small.IMAGE_SHAPE, 2), {"source": "made by a test", **said}, 1000) as writer:
-        for split, n in (("train", N_TRAIN), ("test", N_TEST)):
-            images = rng.integers(0, 2, (n, 8, 8, 1)).astype(np.uint8)
-            labels = rng.integers(0, 3, n) + shift
-            labels[:3] = np.arange(3) + shift
-            writer.add(split, images, np.stack([labels] * columns, axis=1) if columns else labels)
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +46,6 @@ def folder(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def settings(folder: Path, **overrides: Any) -> Any:
-    return small.settings(folder, **{"model__class_embedding": "every_layer", "train__ema_decay": 0.5, **overrides})
-
-
-def very_deep(folder: Path, **overrides: Any) -> Any:
-    head, _, rest = small.CFG.partition("family")
-    text = head + VERY_DEEP + rest[rest.index("[loss]") :]
-    changes = {"run__name": "deep", "model__class_embedding": "top", "train__ema_decay": 0.5, **overrides}
-    return load_text(text, "deep.cfg", small.override_list(folder, changes))
-
-
-MAKERS = {"small": settings, "deep": very_deep}
 both = pytest.mark.parametrize("name", MAKERS)
 
 
@@ -107,59 +62,6 @@ def test_a_stopped_run_goes_on_to_the_bit(
     assert scalars(made, name) == scalars(tmp_path, name)
     ema = checkpoint(made, name)["ema"]
     assert any(weight.any() for key, weight in ema.items() if "class_embedding" in key), "the average learns classes"
-
-
-@pytest.mark.parametrize("on_device", [False, True])
-def test_each_image_comes_with_its_label(made: Path, on_device: bool) -> None:
-    """In the order of training, on any rank."""
-    data = RunData.of(settings(made).data, 8, 0, is_conditional=True)
-    images, labels = data.split.gather(np.arange(N_TRAIN)), data.dump.labels("train")
-    assert labels is not None
-    for rank in range(2):
-        with training_batches(data.split, data.order, Processes(rank, 2, CPU), 3, on_device) as batches:
-            for step in range(3, 9):
-                batch, indices = next(batches), TrainingOrder(N_TRAIN, 8, 0).batch(step)[rank::2]
-                assert torch.equal(batch.images, images[indices])
-                assert batch.labels is not None and np.array_equal(batch.labels, labels[indices])
-
-
-def test_unconditional_runs_carry_no_labels(made: Path) -> None:
-    data = RunData.of(small.settings(made).data, 8, 0)
-    with training_batches(data.split, data.order, Processes(0, 1, CPU), 0) as batches:
-        assert next(batches).labels is None
-    assert data.classes.names == () and data.training.labels_at(np.arange(3), CPU) is None
-
-
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "several": ({"columns": 2}, r"have 2 labels each \(left, right, top, ...\).*name one column"),
-    "negative": ({"shift": -1}, r"image 0 of train has label -1, and there are 3 classes, counted from 0"),
-    "beyond": ({"shift": 1}, r"image 2 of train has label 3, and there are 3 classes"),
-    "numbers": ({"shift": 1000, "names": None}, r"labels up to 1,002 of 40 images are no classes"),
-}
-
-
-@pytest.mark.parametrize("kind", [*BAD, "none"])
-def test_labels_that_are_no_classes_are_told_when_the_cfg_is_read(tmp_path: Path, kind: str) -> None:
-    if kind == "none":
-        small.write_dump(tmp_path / "dumps")
-        message = r"the images of train have no labels. Make the dump again"
-    else:
-        given, message = BAD[kind]
-        write_dump(tmp_path / "dumps", **given)
-    cfg = tmp_path / "small.cfg"
-    cfg.write_text(small.CFG)
-    asked = [*small.override_list(tmp_path), "model.class_embedding='top'", "val.every=-1"]
-    with pytest.raises(
-        CfgError, match=rf"2 problems\n(.|\n)*class_embedding needs a class for each image. .*{message}"
-    ):
-        load(cfg, asked, with_images=True)
-    load(cfg, small.override_list(tmp_path), with_images=True)
-
-
-def test_classes_without_names_are_called_by_their_numbers(tmp_path: Path) -> None:
-    write_dump(tmp_path / "dumps", names=None)
-    assert RunData.of(settings(tmp_path).data, 8, 0, is_conditional=True).classes.names == ("0", "1", "2")
-    assert re.search(r"classes +3\n", describe(settings(tmp_path, model__batch_norm=False)))
 
 
 def test_the_same_images_with_other_labels_are_other_data(folder: Path) -> None:

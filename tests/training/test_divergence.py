@@ -3,28 +3,21 @@
 import json
 import math
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import small
 import torch
-from test_runs import assert_same_bits, checkpoint, scalars
+from running import assert_same_bits, checkpoint, scalars
 
 from lvae_torch.distributed.graph import Inputs
 from lvae_torch.elbo.bounds import Terms
-from lvae_torch.errors import CfgError, DataError, Diverged, NumericalError
+from lvae_torch.errors import CfgError, DataError, NumericalError
 from lvae_torch.files import read_json
-from lvae_torch.reporting.console import ConsoleReporter
-from lvae_torch.reporting.trackers.tensorboard import TensorBoardReporter
-from lvae_torch.runs.checkpoint import State
 from lvae_torch.runs.checkpoints import CheckpointStore
 from lvae_torch.train import train
-from lvae_torch.training.loop import check_ended_well, is_well
-from lvae_torch.training.meter import Reading
 from lvae_torch.training.step import TrainStep
 
 # A checkpoint and an evaluation every other step, and an end after more than two bad steps in a row.
@@ -33,12 +26,6 @@ WATCHFUL = {
     "optimizer__max_skips_in_a_row": 2,
 }  # fmt: skip
 Spoil = Callable[[Iterable[int], int], None]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    small.write_dump(tmp_path / "dumps")
-    return tmp_path
 
 
 @pytest.fixture
@@ -155,14 +142,6 @@ def test_without_going_back_the_same_command_goes_on_from_what_is_good(folder: P
     assert_same_bits(checkpoint(folder, "small")["model"], checkpoint(folder, "whole")["model"])
 
 
-@pytest.mark.parametrize(("last", "ends_well"), [(99.0, True), (1000.0, True), (10101.0, False), (math.nan, False)])
-def test_a_run_that_ends_in_ruin_has_not_finished(last: float, ends_well: bool) -> None:
-    """Also where all its numbers are finite; one that overfits is another thing."""
-    run = SimpleNamespace(state=State(9, best_step=5, best_nelbo=100.0, last_nelbo=last))
-    with nullcontext() if ends_well else pytest.raises(Diverged, match="step 9: the last"):
-        check_ended_well(cast(Any, run))
-
-
 def test_where_nothing_is_good_the_next_start_begins_anew(folder: Path, spoil: Spoil) -> None:
     spoil(range(3), 1)
     with pytest.raises(NumericalError, match=r"No checkpoint is good.*the run begins anew"):
@@ -212,28 +191,6 @@ def test_a_lost_end_is_known_after_a_kill(folder: Path, spoil: Spoil, monkeypatc
         run(folder, **LOST_AT_THE_END)
 
 
-@pytest.mark.parametrize(
-    ("last", "best", "well"),
-    [
-        (100.0, 90.0, True), (math.nan, 90.0, False), (181.0, 90.0, False), (-math.inf, -90.0, False),
-        (1.0, -90.0, False), (-50.0, -90.0, True), (0.9, 0.0, True), (None, math.inf, True),
-    ],
-)  # fmt: skip
-def test_what_is_well(last: float | None, best: float, well: bool) -> None:
-    assert is_well(State(last_nelbo=last, best_nelbo=best)) is well
-    assert is_well(State(last_logged=last, best_logged=best)) is well
-
-
-def test_a_checkpoint_that_is_not_finite_is_never_good(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path, keep=1)
-    for step, value in ((1, 0.0), (2, math.nan), (3, math.inf)):
-        store.save(step, {"model": {"w": torch.tensor([value])}})
-        store.wait()
-    assert store.last_good() == 1 and sorted(path.stem for path in tmp_path.glob("*.json")) == [
-        "step_00000001", "step_00000003",
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("wanted", ["best", "good", 2])
 def test_training_goes_on_from_a_named_checkpoint(folder: Path, wanted: Any) -> None:
     run(folder, train__steps=6, train__keep_checkpoints=9)
@@ -278,29 +235,6 @@ def test_the_value_that_is_told_lets_the_steps_through(folder: Path) -> None:
     line = next(line for line in scalars(folder, "small") if line.get("train/skipped_now"))
     run(folder, run__name="next", optimizer__skip_norm=1.001 * line["train/skipped_norm_largest"], train__steps=2)
     assert [line["train/skipped_steps"] for line in scalars(folder, "next") if "train/nll" in line] == [0, 0]
-
-
-@pytest.mark.parametrize("values", [[1e30] * 3, [0.0, 1e30], [-1e-30, 1e-30], [3.0], [math.nan] * 2, [7e7, 7e7 + 8]])
-def test_distributions_of_any_numbers_can_be_kept(tmp_path: Path, values: list[float]) -> None:
-    import numpy as np
-
-    TensorBoardReporter(tmp_path).histogram(1, "x", np.array(values, dtype=np.float32))
-
-
-def test_what_is_not_finite_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
-    ConsoleReporter(10).scalars(5, {"val/nelbo": math.nan, "val/nll": math.inf, "val/kl": 1.0})
-    assert capsys.readouterr().err == "step 5: validation -ELBO not finite  NLL not finite  KL 1.00\n"
-    ConsoleReporter(10).scalars(5, {"val/nelbo": 11270194301298414.0, "val/nll": 2e6, "val/kl": 1.0})
-    assert capsys.readouterr().err == "step 5: validation -ELBO 1.13e+16  NLL 2000000.00  KL 1.00\n"
-
-
-def test_a_reading_is_lost_where_most_was_not_finite() -> None:
-    def reading(taken: int, norms: tuple[float, ...], nll: float = 0) -> Reading:
-        return Reading(0, nll, (), 0, taken, len(norms), len(norms), {}, norms, len(norms))
-
-    assert reading(0, (math.nan, math.inf)).is_lost and reading(1, (math.nan,) * 2).is_lost
-    assert reading(5, (), math.inf).is_lost and not reading(5, ()).is_lost
-    assert not reading(1, (math.nan,)).is_lost and not reading(0, (math.nan, 5.0)).is_lost
 
 
 def test_older_manifests_are_read(folder: Path) -> None:

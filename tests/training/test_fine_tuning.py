@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import small
 import torch
-from test_runs import checkpoint
+from running import checkpoint
 
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.train import train

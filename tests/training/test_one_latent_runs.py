@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import small
 from PIL import Image
-from running import assert_same_bits, checkpoint, scalars, stop_at
-from test_runs import checkpoints_of_one_and_two_ranks
+from running import assert_same_bits, checkpoint, checkpoints_of_one_and_two_ranks, out, scalars, stop_at
 from torch.testing import assert_close
 
 from lvae_torch.data.dump import Layout
@@ -44,10 +43,6 @@ def folder(tmp_path: Path) -> Path:
 def settings(folder: Path, family: str, **overrides: Any) -> Settings:
     text = f"{HEAD}[model]\n{MODEL[family]}{TAIL}"
     return load_text(text, "small.cfg", small.override_list(folder, overrides))
-
-
-def out(folder: Path, mode: str) -> Path:
-    return folder / "runs" / "small" / "synthesis" / mode
 
 
 def results(folder: Path, mode: str) -> dict[str, Any]:

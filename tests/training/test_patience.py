@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import small
 import torch
-from running import assert_same_bits, checkpoint, scalars, stop_at
-from test_runs import command, run
+from running import assert_same_bits, checkpoint, command, run, scalars, stop_at
 
 from lvae_torch.errors import CfgError, DataError, NumericalError, Preempted
 from lvae_torch.files import read_json

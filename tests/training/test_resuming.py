@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import small
 import torch
-from test_runs import checkpoint, scalars
+from running import checkpoint, scalars
 
 from lvae_torch.data.order import TrainingOrder
 from lvae_torch.distributed.cpu import with_threads
@@ -27,12 +27,6 @@ from lvae_torch.resuming.changes import (
 from lvae_torch.runs.checkpoint import State
 from lvae_torch.train import command, train
 from lvae_torch.training.step import TrainStep
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    small.write_dump(tmp_path / "dumps")  # 36 images to train on
-    return tmp_path
 
 
 def run(folder: Path, **changes: Any) -> None:

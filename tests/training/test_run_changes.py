@@ -14,12 +14,6 @@ from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    small.write_dump(tmp_path / "dumps")
-    return tmp_path
-
-
 def store(folder: Path, name: str = "small") -> CheckpointStore:
     return CheckpointStore(folder / "runs" / name / "checkpoints")
 
