@@ -142,6 +142,12 @@ def test_a_bar_of_next_to_nothing_has_its_label_above_the_axis(tmp_path: Path) -
     assert (tmp_path / "exact.png").read_bytes() == (tmp_path / "rounded.png").read_bytes()
 
 
+def test_what_is_no_number_has_no_bar(tmp_path: Path) -> None:
+    draw_bars(tmp_path / "none.png", {"KL": [2.0, np.nan]}, ["z_1", "z_2"], "nats", "KL")
+    draw_bars(tmp_path / "zero.png", {"KL": [2.0, 0.0]}, ["z_1", "z_2"], "nats", "KL")
+    assert (tmp_path / "none.png").read_bytes() != (tmp_path / "zero.png").read_bytes()
+
+
 def test_the_names_of_many_curves_stand_beside_the_plot(tmp_path: Path) -> None:
     """Inside they would cover curves: the picture is wider then, and the last colour is seen in the new part."""
     few, many = (_curves(tmp_path / f"{n}.png", n) for n in (6, 12))
