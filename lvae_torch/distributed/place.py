@@ -131,14 +131,16 @@ def in_float64(values: Tensor) -> Tensor:
 
 
 @contextmanager
-def unrounded_products() -> Iterator[None]:
-    """Inside, a card multiplies float32 as it is, whatever ``[train] tf32`` says."""
-    products = torch.backends.cuda.matmul
-    before, products.allow_tf32 = products.allow_tf32, False
+def pytorchs_own_products() -> Iterator[None]:
+    """Inside, a card multiplies as PyTorch has it by itself, whatever ``[train] tf32`` says: matrices in float32, and
+    convolutions in TF32."""
+    convolutions, matrices = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, matrices.allow_tf32
     try:
+        convolutions.allow_tf32, matrices.allow_tf32 = True, False
         yield
     finally:
-        products.allow_tf32 = before
+        convolutions.allow_tf32, matrices.allow_tf32 = before
 
 
 def n_cores() -> int:

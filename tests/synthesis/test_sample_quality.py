@@ -306,3 +306,23 @@ def test_neighbours_are_found_without_rounding(monkeypatch: pytest.MonkeyPatch) 
         return float((np.linalg.norm(points[:, None] - centres, axis=2) <= radii).any(axis=1).mean())
 
     assert found == pytest.approx((share_near(features, reference), share_near(reference, features)))
+
+
+def test_features_do_not_depend_on_how_a_run_multiplies() -> None:
+    """Those of a split are kept for all runs, whatever their ``[train] tf32``."""
+    convolutions, matrices = torch.backends.cudnn, torch.backends.cuda.matmul
+    found = list[tuple[bool, bool]]()
+
+    def network(pixels: Tensor) -> Tensor:
+        found.append((convolutions.allow_tf32, matrices.allow_tf32))
+        return pixels.float().flatten(1)
+
+    before = convolutions.allow_tf32, matrices.allow_tf32
+    try:
+        for tf32 in (True, False):
+            convolutions.allow_tf32 = matrices.allow_tf32 = tf32
+            loading.Extractor(network, "tiny", "", is_inception=False)(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+            assert (convolutions.allow_tf32, matrices.allow_tf32) == (tf32, tf32)
+    finally:
+        convolutions.allow_tf32, matrices.allow_tf32 = before
+    assert found == [(True, False)] * 2
