@@ -18,6 +18,7 @@ from torch import nn
 
 from lvae_torch.compression.stack import coding
 from lvae_torch.distributed.cpu import with_threads
+from lvae_torch.distributed.place import pytorchs_own_products
 from lvae_torch.errors import CfgError
 from lvae_torch.models.contract import Model
 
@@ -77,18 +78,16 @@ def conditions(model: Model, threads: int) -> Conditions:
 @contextmanager
 def reproducible(model: Model, threads: int) -> Iterator[None]:
     """Inside, the model is in evaluation mode, runs on so many threads, and always chooses the same algorithms."""
-    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, products.allow_tf32
-    was_training = model.training
+    cudnn = torch.backends.cudnn
+    before, was_training = (cudnn.benchmark, cudnn.deterministic), model.training
+    in_full = torch.autocast(device_of(model).type, enabled=False)
     try:
         cudnn.benchmark, cudnn.deterministic = False, True
-        # As PyTorch sets them, which is how earlier archives were made, whatever [train] tf32 says.
-        cudnn.allow_tf32, products.allow_tf32 = True, False
         model.eval()
-        with with_threads(threads), torch.autocast(device_of(model).type, enabled=False):
+        with with_threads(threads), pytorchs_own_products(), in_full:  # which is how earlier archives were made
             yield
     finally:
-        cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, products.allow_tf32 = before
+        cudnn.benchmark, cudnn.deterministic = before
         model.train(was_training)
 
 

@@ -1,7 +1,8 @@
 """Where a process stands among its peers, and on which device it computes, with the reason."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -127,6 +128,19 @@ def float64_device(device: torch.device) -> torch.device:
 def in_float64(values: Tensor) -> Tensor:
     """The same numbers in float64, on ``float64_device``. It moves them first, because ``mps`` cannot convert them."""
     return values.to(float64_device(values.device)).double()
+
+
+@contextmanager
+def pytorchs_own_products() -> Iterator[None]:
+    """Inside, a card multiplies as PyTorch has it by itself, whatever ``[train] tf32`` says: matrices in float32, and
+    convolutions in TF32."""
+    convolutions, matrices = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, matrices.allow_tf32
+    try:
+        convolutions.allow_tf32, matrices.allow_tf32 = True, False
+        yield
+    finally:
+        convolutions.allow_tf32, matrices.allow_tf32 = before
 
 
 def n_cores() -> int:

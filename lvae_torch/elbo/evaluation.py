@@ -171,8 +171,11 @@ def evaluate(
 
 
 def _error(square: float, mean: float, n: int) -> float | None:
-    """The standard error of the mean of ``n`` numbers, from the means of their squares and of themselves."""
-    return math.sqrt(max(0.0, square - mean**2) / (n - 1)) if n > 1 else None
+    """The standard error of the mean of ``n`` numbers, from the means of their squares and of themselves.
+
+    NaN where one of the numbers is not finite.
+    """
+    return math.sqrt(max(square - mean**2, 0.0) / (n - 1)) if n > 1 else None  # in this order max keeps a NaN
 
 
 def n_passes(n_images: int, iw_samples: int, chunk: int) -> int:

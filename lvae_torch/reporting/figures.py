@@ -81,7 +81,7 @@ def draw_bars(
         width = 0.8 / len(groups)
         for k, (name, values) in enumerate(groups.items()):
             places = np.arange(len(labels)) + (k - (len(groups) - 1) / 2) * width
-            heights = [value if abs(value) > 0.005 else 0.0 for value in values]  # a KL of -1e-7 is none
+            heights = [0.0 if abs(value) <= 0.005 else value for value in values]  # a KL of -1e-7 is none, a NaN no 0
             bars = axes.bar(places, heights, width, label=name, color=f"C{k}")
             axes.bar_label(bars, [f"{height:.3g}" for height in heights], fontsize=7, padding=2)
         axes.set_xticks(np.arange(len(labels)), labels)

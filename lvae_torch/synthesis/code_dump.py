@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def _codes(session: Session, batches: Iterable[Batch]) -> Arrays:
 def _provenance(session: Session) -> dict[str, object]:
     identity = session.identity
     return {
-        "dimensions_of_images": session.n_dims,
+        "dimensions_of_images": prod(session.model.image_shape),  # whether or not their likelihood is in bits
         "source": f"codes of {identity['dataset']} (content {identity['content']}) by run {identity['run']}",
         "preprocessing": identity["preprocessing"],
         "codes_of": {key: identity[key] for key in OWNER},

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lvae_torch.distributed.place import pytorchs_own_products
 from lvae_torch.errors import CfgError, DataError, NumericalError
 from lvae_torch.files import sha256_of
 
@@ -40,12 +41,15 @@ class Extractor:
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, F) and logits (B, K), float32; a network that gives only features has them for logits too.
 
+        They are kept for all runs, so they do not depend on a run's ``[train] tf32``.
+
         Raises:
             DataError: if the network does not take such pixels, or gives something else.
             NumericalError: if a feature is not finite.
         """
         try:
-            given = self.network(pixels)
+            with pytorchs_own_products():
+                given = self.network(pixels)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise

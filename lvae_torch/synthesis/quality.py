@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvae_torch.distributed.place import float64_device
+from lvae_torch.distributed.place import float64_device, pytorchs_own_products
 
 CHUNK = 2000  # rows in memory, as float64
 SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance (Bińkowski et al. 2018)
@@ -71,9 +71,10 @@ def precision_and_recall(features: np.ndarray, reference: np.ndarray, device: to
     if min(len(features), len(reference)) <= NEIGHBOURS:
         return float("nan"), float("nan")
     pair = torch.from_numpy(features).to(device), torch.from_numpy(reference).to(device)
-    found = prc_features_to_metric(
-        *pair, prc_neighborhood=NEIGHBOURS, prc_batch_size=ROWS, save_cpu_ram=True, verbose=False
-    )
+    with pytorchs_own_products():  # which distances are made of, and TF32 rounds to 10 bits
+        found = prc_features_to_metric(
+            *pair, prc_neighborhood=NEIGHBOURS, prc_batch_size=ROWS, save_cpu_ram=True, verbose=False
+        )
     return found["precision"], found["recall"]
 
 

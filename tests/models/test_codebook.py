@@ -7,11 +7,13 @@ import pytest
 import small
 import torch
 import torch.distributed as dist
+from tf32 import Tf32
 from torch.multiprocessing.spawn import spawn
 from torch.testing import assert_close
 
 from lvae_torch.errors import CfgError
 from lvae_torch.models.sources import posterior_sample
+from lvae_torch.models.vqvae import codebook as codebooks
 from lvae_torch.models.vqvae.codebook import (
     Codebook,
     EmaCodebook,
@@ -103,3 +105,28 @@ def test_ranks_share_one_codebook_that_of_one_rank(tmp_path: Path) -> None:
         assert all(torch.equal(value, other[after][name]) for name, value in one[after].items())
     assert one["0"]["averages"].amax() > 40
     assert one["2"]["averages"].amax() < 10
+
+
+def close_codes() -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows, (N, D), and codes, (K, D), that are close to one another and far from zero."""
+    torch.manual_seed(0)
+    codes = 3 * torch.randn(1, 32) + 0.05 * torch.randn(64, 32)
+    return codes[torch.randint(64, (500,))] + 0.02 * torch.randn(500, 32), codes
+
+
+def test_a_card_that_rounds_products_chooses_the_nearest_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, codes = close_codes()
+    expected = nearest(rows.double(), codes.double())
+    with Tf32():
+        assert (nearest(rows, codes) != expected).float().mean() > 0.01  # what the parts are for
+        monkeypatch.setattr(codebooks, "products_are_rounded", lambda x: x.dtype == torch.float32)
+        assert torch.equal(nearest(rows, codes), expected)
+
+
+def test_a_card_that_rounds_products_adds_up_the_rows_of_each_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, codes = close_codes()
+    chosen = codebooks.indicators(nearest(rows, codes), 64, rows.dtype)
+    monkeypatch.setattr(codebooks, "products_are_rounded", lambda x: x.dtype == torch.float32)
+    with Tf32():
+        sums = codebooks.of_each_code(chosen, rows)
+    assert_close(sums, (chosen.T.double() @ rows.double()).float(), rtol=1e-6, atol=1e-5)

@@ -1,6 +1,7 @@
 """The report of a run: what stands in it is what was measured, and it never gets in the way."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -217,6 +218,13 @@ def test_the_error_is_that_of_the_images() -> None:
     values = torch.cat(nelbo).double().numpy()
     assert found.nelbo_error == pytest.approx(values.std(ddof=1) / np.sqrt(11), rel=1e-5)
     assert found.nelbo == pytest.approx(values.mean(), rel=1e-6)
+
+
+def test_numbers_that_are_none_have_no_error() -> None:
+    model, x = small.model().eval(), small.images(4)
+    x[0] = torch.nan
+    found = evaluate(model, [(0, Labelled(x))], Processes(0, 1, torch.device("cpu")), seed=3)
+    assert math.isnan(found.nelbo) and found.nelbo_error is not None and math.isnan(found.nelbo_error)
 
 
 def test_layers_are_stacked_where_all_are_finite(trained: Settings) -> None:

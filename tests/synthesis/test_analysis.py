@@ -16,6 +16,7 @@ from lvae_torch.errors import CfgError
 from lvae_torch.files import read_json
 from lvae_torch.models.contract import Model
 from lvae_torch.reporting.figures import draw_bars, draw_clouds, draw_curves, draw_unit_history
+from lvae_torch.synthesis.modes import analysis
 from lvae_torch.synthesis.modes.analysis import two_principal_components
 from lvae_torch.synthesis.session import Session
 from lvae_torch.synthesize import synthesize
@@ -86,6 +87,18 @@ def test_no_two_images_of_the_clouds_share_their_noise(tmp_path: Path, monkeypat
     assert len(set(parts)) == len(parts) > 1
 
 
+def test_the_clouds_hold_no_more_latents_than_memory_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of 2,000 images of a model of 256x256 would take 35 GB."""
+    trained(tmp_path, labelled=True)
+    per_image = 4 * sum(int(np.prod(shape)) for shape in small.model().latent_shapes())
+    monkeypatch.setattr(analysis, "MOST_BYTES", 5 * per_image)
+    clouds = list[int]()
+    monkeypatch.setattr(analysis, "draw_clouds", lambda path, drawn, *_: clouds.extend(map(len, drawn.values())))
+    synthesize(small.settings(tmp_path), ["analysis"])
+    assert clouds == [5, 5]
+    assert "5 images" in read_json(tmp_path / "runs/small/synthesis/analysis/metrics.json")["notes"][0]
+
+
 def test_no_pass_takes_more_images_than_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And in pieces an interpolation is the same picture."""
     trained(tmp_path, labelled=True)
@@ -127,6 +140,12 @@ def test_a_bar_of_next_to_nothing_has_its_label_above_the_axis(tmp_path: Path) -
     draw_bars(tmp_path / "exact.png", {"KL": [2.0, 0.0]}, ["z_1", "z_2"], "nats", "KL")
     draw_bars(tmp_path / "rounded.png", {"KL": [2.0, -1e-7]}, ["z_1", "z_2"], "nats", "KL")
     assert (tmp_path / "exact.png").read_bytes() == (tmp_path / "rounded.png").read_bytes()
+
+
+def test_what_is_no_number_has_no_bar(tmp_path: Path) -> None:
+    draw_bars(tmp_path / "none.png", {"KL": [2.0, np.nan]}, ["z_1", "z_2"], "nats", "KL")
+    draw_bars(tmp_path / "zero.png", {"KL": [2.0, 0.0]}, ["z_1", "z_2"], "nats", "KL")
+    assert (tmp_path / "none.png").read_bytes() != (tmp_path / "zero.png").read_bytes()
 
 
 def test_the_names_of_many_curves_stand_beside_the_plot(tmp_path: Path) -> None:

@@ -47,9 +47,11 @@ def test_looking_at_pictures_changes_nothing(tmp_path: Path) -> None:
         assert_same_bits(checkpoint(tmp_path, "shown")[part], checkpoint(tmp_path, "unseen")[part])
 
 
-@pytest.mark.parametrize("section", [{"codebook": "ema"}, {}], ids=["ema", "learned"])
+@pytest.mark.parametrize("section", [
+    {"codebook": "ema", "restart_after": 1}, {"restart_after": 1}, {"levels": (8, 4)}
+], ids=["ema", "learned", "levels"])  # fmt: skip
 def test_a_skipped_step_leaves_no_trace_in_the_codebook(section: dict[str, Any]) -> None:
-    step = train_step(small.vqvae(restart_after=1, **section).train())
+    step = train_step(small.vqvae(**section).train())
     step(small.images(8, (3, 8, 8), 256), 0)
     before = state_of(step)
     step(torch.full((8, 3, 8, 8), torch.nan), 1)

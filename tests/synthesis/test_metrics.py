@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from tf32 import Tf32
 
 from lvae_torch.synthesis.similarity import psnr, ssim
 
@@ -69,3 +70,11 @@ def test_an_image_is_like_itself() -> None:
 def test_small_images_get_a_smaller_window() -> None:
     x, y = pair(1, 8, 6)
     assert (ssim(x, y) < 1).all()
+
+
+def test_a_card_that_rounds_products_measures_the_same_similarity() -> None:
+    x = torch.full((1, 1, 28, 28), 0.93)
+    y = x + 0.004 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    expected = ssim(x.double(), y.double())
+    with Tf32():
+        assert ssim(x, y).item() == pytest.approx(expected.item(), abs=1e-6)

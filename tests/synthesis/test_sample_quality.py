@@ -22,6 +22,7 @@ from lvae_torch.data.transforms import Preprocess
 from lvae_torch.errors import CfgError, DataError, NumericalError
 from lvae_torch.hparams import Settings
 from lvae_torch.synthesis import extractors as loading
+from lvae_torch.synthesis import quality
 from lvae_torch.synthesis.features import as_pixels
 from lvae_torch.synthesis.quality import frechet_distance, moments
 from lvae_torch.synthesize import synthesize
@@ -277,3 +278,51 @@ def test_what_a_killed_mode_left_goes_with_the_next(trained: Settings, monkeypat
     (used[0] / "half.npy").write_bytes(b"half")
     assert measured(trained) == before
     assert used[0].parent == results(trained) / "sample_quality" and not used[0].exists()
+
+
+def test_neighbours_are_found_without_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distances are made of products, which ``[train] tf32`` would round to 10 bits."""
+    from torch_fidelity import metric_prc
+
+    rng = np.random.default_rng(0)
+    features, reference = (rng.normal(size=(n, 5)).astype(np.float32) for n in (30, 40))
+    products, were_rounded = torch.backends.cuda.matmul, list[bool]()
+    measure = metric_prc.prc_features_to_metric
+
+    def watched(*sets: Tensor, **options: Any) -> dict[str, float]:
+        were_rounded.append(products.allow_tf32)
+        return measure(*sets, **options)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(metric_prc, "prc_features_to_metric", watched)
+    before, products.allow_tf32 = products.allow_tf32, True
+    try:
+        found = quality.precision_and_recall(features, reference, torch.device("cpu"))
+        assert were_rounded == [False] and products.allow_tf32
+    finally:
+        products.allow_tf32 = before
+
+    def share_near(points: np.ndarray, centres: np.ndarray) -> float:
+        radii = np.sort(np.linalg.norm(centres[:, None] - centres, axis=2))[:, quality.NEIGHBOURS]
+        return float((np.linalg.norm(points[:, None] - centres, axis=2) <= radii).any(axis=1).mean())
+
+    assert found == pytest.approx((share_near(features, reference), share_near(reference, features)))
+
+
+def test_features_do_not_depend_on_how_a_run_multiplies() -> None:
+    """Those of a split are kept for all runs, whatever their ``[train] tf32``."""
+    convolutions, matrices = torch.backends.cudnn, torch.backends.cuda.matmul
+    found = list[tuple[bool, bool]]()
+
+    def network(pixels: Tensor) -> Tensor:
+        found.append((convolutions.allow_tf32, matrices.allow_tf32))
+        return pixels.float().flatten(1)
+
+    before = convolutions.allow_tf32, matrices.allow_tf32
+    try:
+        for tf32 in (True, False):
+            convolutions.allow_tf32 = matrices.allow_tf32 = tf32
+            loading.Extractor(network, "tiny", "", is_inception=False)(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+            assert (convolutions.allow_tf32, matrices.allow_tf32) == (tf32, tf32)
+    finally:
+        convolutions.allow_tf32, matrices.allow_tf32 = before
+    assert found == [(True, False)] * 2

@@ -82,6 +82,16 @@ def test_the_summary_has_a_line_for_each(trained: Path, tmp_path: Path, capsys: 
         assert all(text in printed for text in needed)
 
 
+def test_the_summary_of_a_prior_tells_what_codes_come_to(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In bits per dimension of the images, whose own likelihood here has none."""
+    folder = Path(shutil.copytree(trained, tmp_path / "copy"))
+    train(settings(folder, CODES, train__steps=7))
+    spent = logged(folder, "codes")["val/nelbo"] / (3 * 8 * 12 * np.log(2))
+    assert f"{spent:.4f} bits per dimension of the images they stand for" in capsys.readouterr().out
+
+
 def test_usage_is_that_of_the_whole_split(trained: Path) -> None:
     codes = Dump.open(trained / "dumps", "codes").split("test").gather(np.arange(17)).flatten().long()
     expected = code_usage({0: torch.bincount(codes, minlength=6).double()})

@@ -10,6 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+UPPER_BITS = ~(2**13 - 1)
+"""Of a float32: sign, exponent, and the 10 bits of the mantissa that TF32 keeps."""
+
 
 def nearest(rows: Tensor, vectors: Tensor) -> Tensor:
     """For each row, (N, D), the index of the nearest of ``vectors``, (K, D): int64 (N,); the lowest at a tie."""
@@ -21,7 +24,34 @@ def distances_less_own_norm(rows: Tensor, vectors: Tensor) -> Tensor:
 
     Row norms are equal for all codes, so argmin ignores them; adding large ones would lose precision.
     """
-    return torch.addmm((vectors**2).sum(dim=1), rows, vectors.T, alpha=-2)
+    (upper, *lower), (upper_of_code, *lower_of_code) = multiplied_exactly(rows), multiplied_exactly(vectors)
+    distances = torch.addmm((vectors**2).sum(dim=1), upper, upper_of_code.T, alpha=-2)
+    for one, other in (*((upper, part) for part in lower_of_code), *((part, upper_of_code) for part in lower)):
+        distances.addmm_(one, other.T, alpha=-2)
+    return distances
+
+
+def multiplied_exactly(x: Tensor) -> tuple[Tensor, ...]:
+    """x, (N, D), as the sum of parts whose products a card does not round; x alone where nothing is rounded.
+
+    ``[train] tf32`` rounds what is multiplied to 10 bits, by which close codes cannot be told apart. The upper part has
+    these 10 bits, the lower one the rest.
+    """
+    if not products_are_rounded(x):
+        return (x,)
+    upper = (x.view(torch.int32) & UPPER_BITS).view(torch.float32)
+    return upper, x - upper
+
+
+def products_are_rounded(x: Tensor) -> bool:
+    """Whether the device of x may round what it multiplies. Where ``[train] tf32`` is off, the parts do no harm."""
+    return x.is_cuda and x.dtype == torch.float32
+
+
+def of_each_code(chosen: Tensor, rows: Tensor) -> Tensor:
+    """Sum of the rows, (N, D), that chose each code: (K, D); ``chosen`` are ``indicators``."""
+    upper, *lower = (chosen.T @ part for part in multiplied_exactly(rows))
+    return sum(lower, upper)
 
 
 class Codebook(nn.Module, ABC):
@@ -124,7 +154,7 @@ class EmaCodebook(Codebook):
     def learn(self, rows: Tensor, codes: Tensor) -> None:
         """Update the averages of the rows that chose each code, then restart unused codes."""
         chosen = indicators(codes, self.n_codes, rows.dtype)
-        counts, sums = summed_over_ranks(chosen.sum(dim=0), chosen.T @ rows)
+        counts, sums = summed_over_ranks(chosen.sum(dim=0), of_each_code(chosen, rows))
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
         total = self.counts.sum()
@@ -160,7 +190,7 @@ def k_means(rows: Tensor, n_codes: int, iterations: int = 20) -> Tensor:
     for _ in range(iterations):
         chosen = indicators(nearest(rows, centres), n_codes, rows.dtype)
         counts = chosen.sum(dim=0).unsqueeze(1)
-        centres = torch.where(counts > 0, (chosen.T @ rows) / counts.clamp(min=1), centres)
+        centres = torch.where(counts > 0, of_each_code(chosen, rows) / counts.clamp(min=1), centres)
     return centres
 
 

@@ -96,7 +96,8 @@ class FiniteScalarQuantizer(nn.Module):
 
     def codes(self, z_e: Tensor) -> Tensor:
         """The code of each position, int64 (B, 1, H, W); the first channel is the lowest digit."""
-        digits = torch.round((z_e.detach().tanh() + 1) / 2 * (self.levels - 1)).long()
+        places = torch.round((z_e.detach().tanh() + 1) / 2 * (self.levels - 1))
+        digits = places.nan_to_num().long()  # no number is no level: the loss is none either, and the step is skipped
         return (digits * self.place_values).sum(dim=1, keepdim=True)
 
     def vectors(self, codes: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import numpy as np
 import torch
@@ -11,14 +12,15 @@ from lvae_torch.data.order import spread
 from lvae_torch.data.shapes import POINT
 from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.elbo.units import Units, UnitStatistics
-from lvae_torch.models.contract import Likelihood, of_classes
+from lvae_torch.models.contract import Likelihood, Shape, of_classes
 from lvae_torch.models.sources import posterior_sample, prior_sample
 from lvae_torch.reporting.figures import draw_bars, draw_clouds, draw_curves, draw_unit_history
 from lvae_torch.reporting.history import History
 from lvae_torch.synthesis.session import Session
 from lvae_torch.synthesis.showing import save_pairs, save_point_samples, save_shown
 
-N_POINTS = 2000  # images in scatter plots
+N_POINTS = 2000  # images in scatter plots, at most
+MOST_BYTES = 2**30  # of the latents of these images, which are in memory together
 N_PICTURES = 100  # samples, and pairs of image and reconstruction
 
 
@@ -88,9 +90,15 @@ def _draw_history(session: Session) -> list[str]:
     return []
 
 
+def n_points(shapes: Sequence[Shape]) -> int:
+    """Images whose latents of these shapes, float32, are in memory together."""
+    return max(2, min(N_POINTS, MOST_BYTES // (4 * sum(map(prod, shapes)))))
+
+
 def _draw_classes(session: Session, labels: list[str]) -> list[str]:
-    indices = session.images.indices
-    chosen = indices[spread(len(indices), N_POINTS)]
+    indices, n = session.images.indices, n_points(session.latent_shapes)
+    chosen = indices[spread(len(indices), n)]
+    notes = [f"classes.png shows {n} images, whose latents take 1 GiB"] if n < min(N_POINTS, len(indices)) else []
     drawn = []
     for j, part in enumerate(session.pieces(chosen)):
         latents = session.passed(session.x_at(part, "classes", j), part, posterior_sample).latents
@@ -102,11 +110,11 @@ def _draw_classes(session: Session, labels: list[str]) -> list[str]:
     title = f"{session.identity['run']}: samples of q, two components"
     if session.labels is None:
         draw_clouds(session.out / "classes.png", clouds, None, title)
-        return ["the dump has no labels: classes.png is not coloured"]
+        return [*notes, "the dump has no labels: classes.png is not coloured"]
     for name, classes in _columns(session.labels[chosen], session.label_names):
         told = f"{title}, {name}" if name else title
         draw_clouds(session.out / f"classes{'_' * bool(name)}{name}.png", clouds, classes, told)
-    return []
+    return notes
 
 
 def _columns(labels: np.ndarray, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
