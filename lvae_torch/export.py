@@ -31,6 +31,9 @@ from lvae_torch.trained.card import model_card
 from lvae_torch.trained.hub import Address, upload
 from lvae_torch.trained.loading import find_run, open_alone
 
+LEFT_OUT = ("prior_run", "codes_to", "source", "extractor")
+"""Keys of ``[synthesis]`` that name runs, dumps and files."""
+
 
 def command(argv: Sequence[str]) -> None:
     """Write the bundle that the arguments describe."""
@@ -64,13 +67,16 @@ def export(settings: Settings, where: Path, folder: Path, license_: str = "not s
     """
     name = check_name(folder.resolve().name, "the bundle")
     run = open_alone(settings, where, "cpu")
-    # The weights already hold the batch norm statistics of evaluation. Paths and device of this machine are left out.
+    # The weights already hold the batch norm statistics of evaluation. What only this machine has is left out: paths,
+    # its device, other runs.
     portable = replace(
         settings,
         run=settings.run.model_copy(update={"name": name, "runs": "runs", "device": "auto"}),
         data=settings.data.model_copy(update={"dumps": "dataset_dumps"}),
         val=settings.val.model_copy(update={"batch_norm": "running"}),
-        synthesis=settings.synthesis.model_copy(update={"checkpoint": "last", "use_ema": True}),
+        synthesis=settings.synthesis.model_copy(
+            update={"checkpoint": "last", "use_ema": True, **dict.fromkeys(LEFT_OUT)}
+        ),
     )
     bundle = Bundle(run.model.state_dict(), run.step, run.is_averaged, run.trained_on, versions())
     place = where.resolve()  # the folder may have been given as "."

@@ -12,7 +12,7 @@ from typing import Any
 from lvae_torch.cli import add_runs, begin, main, new_parser, path_option
 
 PARSER = new_parser("show")
-PARSER.add_argument("what", help="folder of a dump, such as dataset_dumps/binarized_mnist; or a run's name or folder")
+PARSER.add_argument("what", help="a run's name or folder; or a dump's, such as dataset_dumps/binarized_mnist")
 add_runs(PARSER)
 PARSER.add_argument("--split", help="which split (default: the dump's first)")
 PARSER.add_argument("--out", type=path_option, help="PNG file to write (default: NAME_SPLIT.png beside the dump)")
@@ -24,6 +24,7 @@ import numpy as np
 from lvae_torch.data.classes import labels_told
 from lvae_torch.data.dump import DESCRIPTION, Dump
 from lvae_torch.data.order import spread
+from lvae_torch.data.section import DataSection
 from lvae_torch.data.shapes import POINT
 from lvae_torch.distributed.launcher import is_gone
 from lvae_torch.errors import CfgError, DataError
@@ -34,6 +35,7 @@ from lvae_torch.reporting.progress import duration
 from lvae_torch.runs.bundle import CARD, SETTINGS, is_bundle
 from lvae_torch.runs.folder import runs_told
 
+DUMPS = Path(DataSection.model_fields["dumps"].default)
 HEARD = 120.0  # seconds; a run writes its status every 15
 SHEET = 1200  # pixels across, more or less
 
@@ -123,6 +125,12 @@ def _of(done: int, total: int | None) -> str:
     return f"{done:,} of {total:,} ({done / total:.0%})" if total else f"{done:,}"
 
 
+def _folder_of(what: str) -> Path:
+    """The folder that is named; or, of a mere name that is no folder here, that of the dump which would have it."""
+    here = place_of(what, "the dump").resolve()
+    return here if here.exists() or not NAME.fullmatch(what) else DUMPS / what
+
+
 def _opened(folder: Path, what: str, runs: Path) -> Dump:
     """The dump in ``folder``.
 
@@ -148,7 +156,7 @@ def command(argv: Sequence[str]) -> None:
     if (status := status_of(arguments.what, arguments.runs)) is not None:
         print(table(status.resolve().parent.name, told_status(read_json(status))))
         return
-    folder = place_of(arguments.what, "the dump").resolve()
+    folder = _folder_of(arguments.what)
     dump = _opened(folder, arguments.what, arguments.runs)
     split = arguments.split or next(iter(dump.shards))
     out = arguments.out or folder.parent / f"{folder.name}_{split}.png"

@@ -121,9 +121,13 @@ def labels_told(dump: Dump, split: str) -> str:
         told = [f"{name} {count:,}" for name, count in zip(names or range(labels.shape[1]), counts, strict=True)]
         return f"{labels.shape[1]} attributes; above 0 in: {_first(told)}"
     classes, counts = np.unique(labels, return_counts=True)
-    called = ["no class" if c == NO_CLASS else names[c] if 0 <= c < len(names) else str(c) for c in classes]
-    n_classes = int((classes != NO_CLASS).sum())
-    return f"{n_classes} classes: {_first([f'{c} {n:,}' for c, n in zip(called, counts, strict=True)])}"
+    told = [f"{class_told(c, names)} {n:,}" for c, n in zip(classes.tolist(), counts, strict=True)]
+    return f"{int((classes != NO_CLASS).sum())} classes: {_first(told)}"
+
+
+def class_told(number: int, names: Sequence[str]) -> str:
+    """A class by its name, or by its number where it has none."""
+    return "no class" if number == NO_CLASS else names[number] if 0 <= number < len(names) else str(number)
 
 
 def _first(told: Sequence[str]) -> str:

@@ -45,14 +45,20 @@ class AutoregressiveFlow:
         """The draw, (B, D), from standard normal noise ``eps``, computed one entry after the other."""
         z = torch.zeros_like(eps)
         for i in range(eps.shape[1]):
-            shift, log_scale = self._shift_and_log_scale(z)
-            entry = (eps[:, i] - shift[:, i]) * (-log_scale[:, i]).exp()
-            z = torch.cat([z[:, :i], entry[:, None], z[:, i + 1 :]], dim=1)  # not in place, for autograd
+            z = self._with_entry(z, i, self._drawn_entry(z, i, eps))
         return z
 
     def rsample(self, temperature: float = 1.0) -> Tensor:
         """A draw; ``temperature`` scales its noise."""
         return self.at_noise(temperature * normal_like(self.zeros))
+
+    def filled(self, z: Tensor, keep: Tensor, temperature: float = 1.0) -> Tensor:
+        """z, (B, D), where ``keep``, a mask that broadcasts to it, is on; elsewhere draws from
+        p(z_i | z_1 .. z_{i-1}), so given what is kept before them."""
+        eps, keep = temperature * normal_like(self.zeros), keep.expand_as(z)
+        for i in range(z.shape[1]):
+            z = self._with_entry(z, i, torch.where(keep[:, i], z[:, i], self._drawn_entry(z, i, eps)))
+        return z
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z_i | z_1 .. z_{i-1}), (B, D)."""
@@ -63,6 +69,15 @@ class AutoregressiveFlow:
         """p(z_i | z_1 .. z_{i-1}), (B,), of which only the entries of z, (B, D), before i count."""
         shift, log_scale = (values[:, i] for values in self._shift_and_log_scale(z))
         return DiagonalGaussian(-shift * (-log_scale).exp(), -log_scale)
+
+    def _drawn_entry(self, z: Tensor, i: int, eps: Tensor) -> Tensor:
+        """The draw of entry i from its noise, (B,), given the entries of z before it."""
+        shift, log_scale = self._shift_and_log_scale(z)
+        return (eps[:, i] - shift[:, i]) * (-log_scale[:, i]).exp()
+
+    @staticmethod
+    def _with_entry(z: Tensor, i: int, entry: Tensor) -> Tensor:
+        return torch.cat([z[:, :i], entry[:, None], z[:, i + 1 :]], dim=1)  # not in place, for autograd
 
     def _shift_and_log_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
         shift, log_scale = widened(self.network(z)).chunk(2, dim=1)

@@ -39,6 +39,10 @@ class UniformCodes:
         """A draw; ``temperature`` has no effect on a uniform distribution."""
         return integers_like(self.like, self.n_codes)
 
+    def filled(self, z: Tensor, keep: Tensor, temperature: float = 1.0) -> Tensor:
+        """z where ``keep``, a mask that broadcasts to it, is on, and a draw elsewhere."""
+        return torch.where(keep, z, self.rsample(temperature))
+
     def log_prob(self, z: Tensor) -> Tensor:
         return torch.full(z.shape, -math.log(self.n_codes), device=z.device)
 

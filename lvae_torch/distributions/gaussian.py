@@ -96,6 +96,10 @@ class DiagonalGaussian:
         eps = normal_like(self.mean)
         return self.at_noise(eps if temperature == 1.0 else temperature * eps)
 
+    def filled(self, z: Tensor, keep: Tensor, temperature: float = 1.0) -> Tensor:
+        """z where ``keep``, a mask that broadcasts to it, is on, and a draw elsewhere."""
+        return torch.where(keep, z, self.rsample(temperature))
+
     def log_prob(self, z: Tensor) -> Tensor:
         """log N(z; mean, std^2), element-wise."""
         return -0.5 * (self.noise_of(z) ** 2 + LOG_2PI) - self.log_std

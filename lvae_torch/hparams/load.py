@@ -153,7 +153,8 @@ def _section(
     """Build a section and add what is wrong in it to ``problems``; None if a key is wrong by itself."""
     wrong = {key for section, key in entries if section == name} - values.keys()  # values that could not be read
     try:
-        return kind(**values)
+        whole = kind(**values)
+        return None if wrong else whole  # a default in place of a value that could not be read is not what was meant
     except ValidationError as error:
         details = [detail for detail in error.errors() if _key(detail) not in wrong]
     of_keys: defaultdict[str, list[str]] = defaultdict(list)

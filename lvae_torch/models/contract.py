@@ -46,6 +46,9 @@ class Prior(Protocol):
     def rsample(self, temperature: float = 1.0) -> Tensor:
         """A draw, (B, ...); ``temperature`` scales its noise."""
 
+    def filled(self, z: Tensor, keep: Tensor, temperature: float = 1.0) -> Tensor:
+        """z where ``keep``, a mask that broadcasts to it, is on; elsewhere a draw given the entries before it."""
+
     def log_prob(self, z: Tensor) -> Tensor:
         """Element-wise terms, (B, ...), whose sum over the entries of a draw is log p(z) in nats."""
 

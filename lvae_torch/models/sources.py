@@ -33,7 +33,7 @@ def prior_sample(temperatures: Sequence[float]) -> Source:
 
 def masked(keep: Sequence[Tensor]) -> Source:
     """z ~ q where the mask ``keep[i]`` (broadcastable to z_i) is on, z ~ p elsewhere; for pruned latents."""
-    return lambda i, prior, posterior: torch.where(keep[i], _given(posterior, i).rsample(), prior.rsample())
+    return lambda i, prior, posterior: prior.filled(_given(posterior, i).rsample(), keep[i])
 
 
 def given_latents(latents: Sequence[Tensor]) -> Source:
@@ -41,9 +41,10 @@ def given_latents(latents: Sequence[Tensor]) -> Source:
     return lambda i, prior, posterior: latents[i]
 
 
-def filled(latents: Sequence[Tensor], keep: Sequence[Tensor], fill: Source) -> Source:
-    """The given latents where the mask ``keep[i]`` (broadcastable to z_i) is on, ``fill`` elsewhere."""
-    return lambda i, prior, posterior: torch.where(keep[i], latents[i], fill(i, prior, posterior))
+def filled(latents: Sequence[Tensor], keep: Sequence[Tensor], temperatures: Sequence[float]) -> Source:
+    """The given latents where the mask ``keep[i]`` (broadcastable to z_i) is on, z ~ p at ``temperatures[i]``
+    elsewhere."""
+    return lambda i, prior, posterior: prior.filled(latents[i], keep[i], temperatures[i])
 
 
 def given_top(latents: Sequence[Tensor], below: Source) -> Source:

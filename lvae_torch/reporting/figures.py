@@ -19,6 +19,7 @@ Groups = Mapping[str, Sequence[float]]
 
 INK, GRID = "#333333", "#dddddd"
 MOST_INSIDE = 6  # curves whose names fit into their plot
+LONGEST_NAME = 24  # characters of a class's name
 LEAST_KL = 1e-4  # nats, the bottom of the colour scale
 
 
@@ -119,8 +120,15 @@ def draw_unit_history(path: Path, layers: Mapping[str, Curve], x_label: str, tit
         drawing.suptitle(title)
 
 
-def draw_clouds(path: Path, clouds: Mapping[str, np.ndarray], classes: np.ndarray | None, title: str) -> None:
-    """Draw points of the plane (n, 2), one panel per cloud, coloured by class if classes are known."""
+def draw_clouds(
+    path: Path, clouds: Mapping[str, np.ndarray], classes: np.ndarray | None, title: str, names: Sequence[str] = ()
+) -> None:
+    """Draw points of the plane (n, 2), one panel per cloud, coloured by class if classes are known.
+
+    Args:
+        classes: the class of each point, (n,), counted from 0.
+        names: of the classes, in order; they are told where there are at most 10.
+    """
     few = classes is not None and classes.max() < 10
     colours: dict[str, Any] = {"color": INK}
     if classes is not None:
@@ -134,7 +142,9 @@ def draw_clouds(path: Path, clouds: Mapping[str, np.ndarray], classes: np.ndarra
             axes.set_xticks([])
             axes.set_yticks([])
         if few and classes is not None:
-            drawing.colorbar(shown, ax=list(panels), label="class", ticks=range(int(classes.max()) + 1), fraction=0.03)
+            bar = drawing.colorbar(shown, ax=list(panels), label="class", fraction=0.03)
+            bar.set_ticks(list(range(len(names))), labels=[name[:LONGEST_NAME] for name in names], minor=False)
+            bar.ax.set_ylim(-0.5, classes.max() + 0.5)
         drawing.suptitle(title)
 
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from lvae_torch.data.classes import ClassNames, with_labels
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import open_dump
@@ -32,6 +34,7 @@ from lvae_torch.runs.folder import RunFolder, runs_told
 from lvae_torch.runs.state_file import read_safely
 from lvae_torch.synthesis.codes import CodePrior, check_prior
 from lvae_torch.synthesis.identity import check_belongs
+from lvae_torch.trained.checking import checked_levels, checked_shape
 from lvae_torch.trained.hub import SCHEME, Address, fetched
 from lvae_torch.trained.run import TrainedRun
 from lvae_torch.training.wrapping import place
@@ -40,12 +43,12 @@ from lvae_torch.training.wrapping import place
 def load_run(
     run: str | Path,
     *,
-    device: Device = "auto",
+    device: Device | torch.device = "auto",
     checkpoint: Literal["last", "best", "good"] | int = "last",
     weights: Literal["averaged", "raw"] = "averaged",
     runs: str | Path = "runs",
     prior: str | None = None,
-    settings: Sequence[str] = (),
+    settings: str | Sequence[str] = (),
 ) -> TrainedRun:
     """Load a trained run for use.
 
@@ -57,7 +60,8 @@ def load_run(
         weights: the averaged ones, where the run has them, or those that training left.
         runs: the folder of all runs, where a name is given.
         prior: of a VQ-VAE, the run that models its codes, such as a PixelCNN's; samples then come from it.
-        settings: others than the run's, as ``--set`` of the commands takes them: ``["data.dumps=elsewhere"]``.
+        settings: one or several, other than the run's, as ``--set`` of the commands takes them:
+            ``["data.dumps=elsewhere"]``.
     Raises:
         CfgError: if the run does not exist.
         DataError: if the checkpoint does not exist, or a file is damaged.
@@ -68,8 +72,9 @@ def load_run(
     asked = [f"run.device={str(device)!r}", f"synthesis.checkpoint={str(checkpoint)!r}"]
     asked += [f"synthesis.use_ema={weights == 'averaged'}"]
     asked += [f"synthesis.prior_run={prior!r}"] if prior else []
-    found, where = find_run(run, [*asked, *settings], runs)
-    processes = Processes(0, 1, choose_device(device))
+    asked += [settings] if isinstance(settings, str) else settings
+    found, where = find_run(run, asked, runs)
+    processes = Processes(0, 1, choose_device(found.run.device))
     return with_prior(open_run(found, where, processes), processes)
 
 
@@ -116,9 +121,10 @@ def build_model(
         section: keys that share a name with an argument, such as ``{"levels": [8, 4, 4]}`` of a VQ-VAE.
     Raises:
         CfgError: listing all problems.
+        ValueError: if there can be no images of such a shape and such levels.
     """
-    channels, height, width = image_shape
-    return model_section(family, {**keys, **(section or {})}).build((channels, height, width), levels, classes)
+    shape, n_levels = checked_shape(image_shape), checked_levels(levels)
+    return model_section(family, {**keys, **(section or {})}).build(shape, n_levels, classes)
 
 
 def find_run(run: str | Path, overrides: Sequence[str] = (), runs: str | Path = "runs") -> tuple[Settings, Path]:

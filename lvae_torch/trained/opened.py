@@ -22,8 +22,8 @@ from lvae_torch.errors import DataError
 from lvae_torch.hparams import Settings
 from lvae_torch.models.contract import Model, Shape, Source, of_classes
 from lvae_torch.runs.checkpoint import TrainedOn
-from lvae_torch.synthesis.codes import CodePrior
-from lvae_torch.trained.checking import check_latents, check_levels, checked_images
+from lvae_torch.synthesis.codes import CodePrior, code_grid
+from lvae_torch.trained.checking import check_codes, check_latents, check_levels, checked_images
 from lvae_torch.trained.labels import Labels, checked_labels
 from lvae_torch.trained.pictures import Fit
 
@@ -175,9 +175,22 @@ class Opened:
         return x
 
     def _checked_latents(self, latents: Sequence[Tensor], n_layers: int | None = None) -> list[Tensor]:
-        """The latents of the top ``n_layers``, or of all, on the device."""
+        """The latents of the top ``n_layers``, or of all, on the device: floats, or codes as int64."""
+        if self._n_codes is None:
+            return self._checked_noise(latents, n_layers)
         check_latents(latents, self.name, self.latent_shapes, n_layers)
-        return [z.to(self.device, torch.get_default_dtype() if z.is_floating_point() else z.dtype) for z in latents]
+        check_codes(latents, self.name, self._n_codes)
+        return [z.to(self.device, torch.int64) for z in latents]
+
+    def _checked_noise(self, noise: Sequence[Tensor], n_layers: int | None = None) -> list[Tensor]:
+        """Floats in the shapes of the latents, on the device."""
+        check_latents(noise, self.name, self.latent_shapes, n_layers)
+        return [eps.to(self.device, torch.get_default_dtype()) for eps in noise]
+
+    @cached_property
+    def _n_codes(self) -> int | None:
+        """How many codes there are; None if the latents are none."""
+        return grid[1] if (grid := code_grid(self.model)) else None
 
     def _parts(self, x: Tensor, labels: Labels | None) -> list[tuple[Tensor, Tensor | None]]:
         """Images and their classes, (b,), as many as one pass takes."""

@@ -26,7 +26,7 @@ from lvae_torch.models.sources import (
     prior_sample,
 )
 from lvae_torch.synthesis.section import Temperature
-from lvae_torch.trained.checking import check_count, checked_temperatures
+from lvae_torch.trained.checking import check_count, check_floats, checked_temperatures
 from lvae_torch.trained.labels import Labels
 from lvae_torch.trained.opened import Opened
 from lvae_torch.trained.outputs import Elbo, Picture, joined, joined_posterior, shown
@@ -125,7 +125,7 @@ class TrainedRun(Opened):
         check_count(n, "n", 1)
         check_count(first, "first", 0)
         temperatures = checked_temperatures(temperature, len(self.latent_shapes))
-        top = self._checked_latents(given, len(given)) if given else []
+        top = self._checked_latents(given, len(given)) if given is not None and len(given) else []
         if top and len(top[0]) not in (1, n):
             raise ValueError(f"{len(top[0])} latents of each layer are given for a sample of {n}; give 1 or {n}.")
         top = [z.expand(n, *z.shape[1:]) for z in top]
@@ -147,7 +147,7 @@ class TrainedRun(Opened):
     @torch.no_grad()
     def at_noise(self, noise: Sequence[Tensor], labels: Labels | None = None) -> list[Tensor]:
         """The prior's draws of standard normal noise: in each layer mean + std * noise, given the layers above."""
-        given = self._checked_latents(noise)
+        given = self._checked_noise(noise)
         source = self._of(given_noise(given), labels, len(given[0]))
         return [latent.z for latent in self.model(None, source, len(given[0])).latents]
 
@@ -180,6 +180,7 @@ class TrainedRun(Opened):
 
     def to_levels(self, x: Tensor) -> Tensor:
         """Images with every value at the nearest pixel level, as likelihoods need them, (B, C, H, W)."""
+        check_floats(x)
         steps = self.trained_on.n_levels - 1
         return (x.clamp(0, 1) * steps).round() / steps if steps > 0 else x
 
@@ -188,6 +189,7 @@ class TrainedRun(Opened):
         self, x: Tensor, samples: int = 100, seed: int | None = None, labels: Labels | None = None
     ) -> Tensor:
         """Importance-weighted lower bound on log p(x) with ``samples`` samples, nats, (B,), float64."""
+        check_count(samples, "samples", 1)
         chunk = self.settings.synthesis.chunk_or_batch
         parts = self._parts(self._on_levels(x), labels)
         with self._noise(seed):

@@ -9,6 +9,7 @@ import pytest
 
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.writing import DumpWriter
+from lvae_torch.errors import DataError
 from lvae_torch.show import command as show
 from lvae_torch.show import contact_sheet, scatter
 
@@ -47,6 +48,19 @@ def test_show_writes_a_png(dumps: Path, capsys: pytest.CaptureFixture[str]) -> N
     with Image.open(dumps / "sheet.png") as picture:
         assert picture.size[0] > 200
     assert "train 25, test 4" in capsys.readouterr().out
+
+
+def test_the_name_of_a_dump_is_enough(
+    dumps: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As that of a run is; it lies where ``[data] dumps`` says by default."""
+    monkeypatch.chdir(dumps)
+    (dumps / "dataset_dumps").mkdir()
+    (dumps / "x").rename(dumps / "dataset_dumps" / "x")
+    show(["x"])
+    assert (dumps / "dataset_dumps" / "x_train.png").is_file()
+    with pytest.raises(DataError, match=r"y: there is no such run .*--name y --dumps dataset_dumps"):
+        show(["y"])
 
 
 def test_show_names_what_is_missing(dumps: Path, repository: Path) -> None:

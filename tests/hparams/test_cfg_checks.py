@@ -105,6 +105,12 @@ def test_a_wrong_key_does_not_hide_what_is_wrong_between_the_others(tmp_path: Pa
     assert "accumulate" not in with_wrong_batch, "what concerns the wrong key cannot be known"
 
 
+def test_the_default_of_a_key_that_cannot_be_read_is_not_held_against_the_rest(tmp_path: Path) -> None:
+    text = small.CFG.replace("dataset = small", "dataset = mnist\nbinarize = 'dynamic")
+    told = refused(tmp_path, text)
+    assert "1 problem" in told and "[data] binarize" in told, "whether bernoulli suits the pixels cannot be known"
+
+
 def test_unknown_names_of_every_table_are_refused_with_a_guess(tmp_path: Path) -> None:
     text = small.CFG.replace("[optimizer]", "[optimizer]\nname = adamaxx\nschedule = cosin").replace(
         "n_filters = 4", "n_filters = 4\nlikelihood = bernouli"

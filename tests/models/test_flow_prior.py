@@ -16,6 +16,7 @@ from lvae_torch.distributions import AutoregressiveFlow, DiagonalGaussian
 from lvae_torch.errors import DataError
 from lvae_torch.interop.weights import copy_weights
 from lvae_torch.models.contract import Latent
+from lvae_torch.models.sources import masked
 from lvae_torch.models.vae.flow_prior import FlowPrior
 from lvae_torch.models.vae.made import MADE, cyclic_degrees
 
@@ -158,6 +159,27 @@ def test_the_kl_is_the_log_ratio_at_the_draw_and_right_on_average() -> None:
     assert torch.equal(found, latent.log_ratio)
     assert_close(latent.kl_of_units.sum(dim=1), found)
     assert abs(found.mean().item() - expected) < 5 * found.std().item() / math.sqrt(len(found))
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_entries_that_are_not_kept_are_drawn_given_those_that_are(kept: int) -> None:
+    """So that with the KL of the kept entries alone a pruned bound is one: its weights have the right mean."""
+    n = 20_000
+    p = flow(2, n_draws=n)
+    q = DiagonalGaussian(torch.tensor([[0.4, -1.0]]).double().expand(n, 2), torch.full((n, 2), 0.3).double())
+    axis = torch.linspace(-14, 14, 401, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+
+    def seen(z: Tensor) -> Tensor:  # in place of p(x | z): it ties the entries together
+        return (-((z[:, 0] - z[:, 1]) ** 2)).exp()
+
+    with torch.no_grad():
+        expected = (p.log_prob(grid).sum(dim=1).exp() * seen(grid)).sum() * (axis[1] - axis[0]) ** 2
+        torch.manual_seed(0)
+        z = masked([torch.tensor([kept == 0, kept == 1])])(0, p, q)
+        weights = seen(z) * (p.log_prob(z) - q.log_prob(z))[:, kept].exp()
+    error = weights.std() / math.sqrt(n)
+    assert error < 0.05 * expected and (weights.mean() - expected).abs() < 5 * error
 
 
 def test_gradients_flow_through_draws() -> None:

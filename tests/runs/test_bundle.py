@@ -53,6 +53,14 @@ def test_a_bundle_is_three_files_and_stands_for_its_run(folder: Path) -> None:
     assert str(folder) not in text, "no path of this machine"
 
 
+def test_a_bundle_asks_for_nothing_that_only_its_maker_has(folder: Path, tmp_path: Path) -> None:
+    asked = {"prior_run": "codes", "codes_to": "codes", "source": "/home/me/z", "extractor": "/home/me/net.pth"}
+    options = [option for key, value in asked.items() for option in ("--set", f"synthesis.{key}={value}")]
+    export.command([str(folder / "runs" / "small"), str(tmp_path / "alone"), *options])
+    run = lvae_torch.load_run(tmp_path / "alone")
+    assert all(getattr(run.settings.synthesis, key) is None for key in asked)
+
+
 def test_the_card_tells_what_was_measured(folder: Path) -> None:
     card = (folder / "shared_one" / "README.md").read_text()
     results = {

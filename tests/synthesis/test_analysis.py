@@ -17,7 +17,7 @@ from lvae_torch.files import read_json
 from lvae_torch.models.contract import Model
 from lvae_torch.reporting.figures import draw_bars, draw_clouds, draw_curves, draw_unit_history
 from lvae_torch.synthesis.modes import analysis
-from lvae_torch.synthesis.modes.analysis import two_principal_components
+from lvae_torch.synthesis.modes.analysis import classes_by_column, two_principal_components
 from lvae_torch.synthesis.session import Session
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
@@ -134,6 +134,28 @@ def test_figures_take_what_runs_give(tmp_path: Path) -> None:
     draw_unit_history(tmp_path / "c.png", {"z_1": (one, np.zeros((1, 4)))}, "epochs", "c")
     draw_clouds(tmp_path / "d.png", {"z_1": np.zeros((3, 2))}, np.array([0, 49, 3]), "d")
     assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in "abcd")
+
+
+def test_classes_have_their_own_names() -> None:
+    """Also where some do not occur, as in few images of a sorted split, or an image has none."""
+    labels = np.array([7, 3, -1, 7])
+    ((_, classes, told),) = classes_by_column(labels, [])
+    assert [told[k] for k in classes] == ["7", "3", "no class", "7"]
+    ((_, classes, told),) = classes_by_column(labels[:2], [f"a{k}" for k in range(5)])
+    assert [told[k] for k in classes] == ["7", "a3"]
+    columns = list(classes_by_column(np.array([[1, 5], [-1, 5]]), ["is on", "size"]))
+    assert [(name, told) for name, _, told in columns] == [("is_on", ["-1", "1"]), ("size", ["5"])]
+
+
+def test_the_colours_are_those_of_the_classes(tmp_path: Path) -> None:
+    """The bar beside the clouds has one for each, and no others."""
+    draw_clouds(tmp_path / "d.png", {"z_1": np.zeros((3, 2))}, np.array([0, 1, 0]), "d", ["7", "no class"])
+    with Image.open(tmp_path / "d.png") as picture:
+        bar = np.asarray(picture.convert("RGB"))[:, picture.width // 2 :].reshape(-1, 3)
+    blue, orange, green = (
+        (bar == colour).all(axis=1).sum() for colour in ((31, 119, 180), (255, 127, 14), (44, 160, 44))
+    )
+    assert abs(blue - orange) < 0.2 * blue and blue > 500 and green == 0
 
 
 def test_a_bar_of_next_to_nothing_has_its_label_above_the_axis(tmp_path: Path) -> None:

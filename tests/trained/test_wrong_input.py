@@ -1,6 +1,7 @@
 """What the Python door does with input of other kinds: takes it, or says with TypeError or ValueError what to give."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def run(folder: Path) -> TrainedRun:
 
 
 Z = [torch.zeros(2, 3, 1, 1), torch.zeros(2, 2, 2, 2)]
+X = torch.zeros(2, 1, 8, 8)
 ARRAYS = [z.numpy() for z in Z]
 TENSORS = r"latent 0 is ndarray; give torch tensors, such as torch\.from_numpy"
 WRONG: dict[str, tuple[Callable[[TrainedRun], Any], type[Exception], str]] = {
@@ -54,6 +56,16 @@ WRONG: dict[str, tuple[Callable[[TrainedRun], Any], type[Exception], str]] = {
     "one below 0": (lambda run: run.sample(2, temperature=[1.0, -1.0]), ValueError, "temperature = .* 0 or more"),
     "temperature nan": (lambda run: run.sample(2, temperature=float("nan")), ValueError, "temperature = nan"),
     "end below 0": (lambda run: run.draw(2, temperature=("linear", 1.0, -1.0)), ValueError, "temperature = .* 0 or mo"),
+    "decode nothing": (lambda run: run.decode(None), TypeError, "latents are NoneType; give a list of torch tensors"),
+    "decode one tensor": (lambda run: run.decode(Z[0]), TypeError, "latents are Tensor; give a list of torch tensors"),
+    "below one tensor": (lambda run: run.sample(2, given=Z[0]), TypeError, "latents are Tensor; give a list"),
+    "decode nan": (lambda run: run.decode([Z[0], Z[1] / 0]), ValueError, "latent 1 has values that are not finite"),
+    "noise is nan": (lambda run: run.at_noise([Z[0] / 0, Z[1]]), ValueError, "latent 0 has values that are not fini"),
+    "decode complex": (lambda run: run.decode([z + 0j for z in Z]), TypeError, r"latent 0 is torch.complex64; give re"),
+    "samples of a half": (lambda run: run.log_likelihood(X, samples=2.5), TypeError, "samples is 2.5; .*whole number"),
+    "no samples": (lambda run: run.log_likelihood(X, samples=0), ValueError, "samples is 0; give 1 or more"),
+    "levels of bytes": (lambda run: run.to_levels(X.byte()), TypeError, "images are torch.uint8; .* pixels / 255"),
+    "levels of an array": (lambda run: run.to_levels(X.numpy()), TypeError, "images are ndarray; .* pixels / 255"),
     "temperature text": (lambda run: run.sample(2, temperature=["a", "b"]), ValueError, "temperature = .*number"),
 }  # fmt: skip
 
@@ -69,8 +81,35 @@ def test_numbers_of_numpy_are_numbers(run: TrainedRun) -> None:
     assert torch.equal(run.sample(np.int64(3), seed=1, first=np.int32(2)), run.sample(3, seed=1, first=2))
     one = run.sample(3, seed=1, given=[Z[0][:1]])
     assert torch.equal(one, run.sample(3, seed=1, given=[torch.zeros(3, 3, 1, 1)]))
-    half = run.decode([z.double() for z in Z])
-    assert half.dtype == torch.float32 and torch.equal(half, run.decode(Z)), "as images are"
+    for other in (torch.float64, torch.int64):
+        decoded = run.decode([z.to(other) for z in Z])
+        assert decoded.dtype == torch.float32 and torch.equal(decoded, run.decode(Z)), "as images are"
+    array = np.array([0.5, 0.7])
+    assert torch.equal(run.sample(3, temperature=array, seed=1), run.sample(3, temperature=[0.5, 0.7], seed=1))
+    assert torch.equal(run.sample(3, temperature=torch.tensor(0.5), seed=1), run.sample(3, temperature=0.5, seed=1))
+
+
+@pytest.mark.parametrize("family", ["vae", "vlae", "ladder"])
+def test_whole_numbers_are_latents_of_every_family(run: TrainedRun, family: str) -> None:
+    of_family = replace(run, model=small.SMALL[family]().eval())
+    z = [torch.tensor([[1, -2, 0, 3][: shape[0]]]) for shape in of_family.latent_shapes]
+    assert torch.equal(of_family.decode(z), of_family.decode([layer.float() for layer in z]))
+    assert torch.equal(of_family.at_noise(z)[0], of_family.at_noise([layer.float() for layer in z])[0])
+
+
+@pytest.mark.parametrize("section", [{}, {"levels": (5,)}])
+def test_codes_are_those_of_the_model(run: TrainedRun, section: dict[str, Any]) -> None:
+    """Also of rounded levels, which have no table that a wrong code would be outside of."""
+    of_codes = replace(run, model=small.vqvae(**section).eval())
+    z = torch.tensor([0, 1, 2, 4]).view(1, 1, 2, 2)
+    for other in (torch.int32, torch.uint8, torch.float32):
+        assert torch.equal(of_codes.decode([z.to(other)]), of_codes.decode([z]))
+    for wrong in (z + 0.5, z - 1, z + 1):
+        with pytest.raises(
+            ValueError, match="latent 0 has other values than 2d_run's codes, whole numbers from 0 to 4"
+        ):
+            of_codes.decode([wrong])
+    assert torch.equal(of_codes.at_noise([z - 10])[0], torch.zeros_like(z)), "noise is any number"
 
 
 LABELS = [np.int64(1), [np.int64(1), np.int32(1)], np.array([1, 1]), torch.tensor([1, 1]), "b"]
@@ -89,6 +128,28 @@ def test_labels_are_numbers_of_any_kind(labels: Any) -> None:
 def test_weights_are_averaged_or_raw(folder: Path) -> None:
     with pytest.raises(ValueError, match="weights is 'ema'; use averaged or raw"):
         lvae_torch.load_run("2d_run", runs=folder / "runs", weights="ema")  # type: ignore[arg-type]
+
+
+def test_a_device_of_torch_is_a_device(folder: Path) -> None:
+    on = lvae_torch.load_run(
+        "2d_run", runs=folder / "runs", device=torch.device("cpu"), settings="synthesis.batch_size=3"
+    )
+    assert on.device == torch.device("cpu") and on.settings.synthesis.batch_size == 3, "one setting is one of several"
+
+
+@pytest.mark.parametrize(("shape", "levels", "message"), [
+    ((1, 8), 2, r"image_shape is \(1, 8\); give three whole numbers above 0, \(C, H, W\)"),
+    ((1, 8, 8.0), 2, r"image_shape is \(1, 8, 8\.0\); give three"),
+    ((1, 0, 8), 2, r"image_shape is \(1, 0, 8\); give three"),
+    (8, 2, r"image_shape is 8; give three"),
+    ((1, 8, 8), 1, "levels is 1; give the values that a pixel can have, 2 or more, or 0"),
+    ((1, 8, 8), -2, "levels is -2; give"),
+    ((1, 8, 8), 2.0, "levels is 2.0; give"),
+])  # fmt: skip
+def test_new_models_are_of_images(shape: Any, levels: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        lvae_torch.build_model("ladder", shape, levels)
+    assert lvae_torch.build_model("ladder", np.array([1, 8, 8]), levels=np.int64(2))  # type: ignore[arg-type]
 
 
 def test_names_that_begin_with_a_digit_are_names(folder: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvae_torch.data.classes import class_told
 from lvae_torch.data.order import spread
 from lvae_torch.data.shapes import POINT
 from lvae_torch.distributed.seeding import seed_everything
@@ -111,20 +112,23 @@ def _draw_classes(session: Session, labels: list[str]) -> list[str]:
     if session.labels is None:
         draw_clouds(session.out / "classes.png", clouds, None, title)
         return [*notes, "the dump has no labels: classes.png is not coloured"]
-    for name, classes in _columns(session.labels[chosen], session.label_names):
+    for name, classes, called in classes_by_column(session.labels[chosen], session.label_names):
         told = f"{title}, {name}" if name else title
-        draw_clouds(session.out / f"classes{'_' * bool(name)}{name}.png", clouds, classes, told)
+        draw_clouds(session.out / f"classes{'_' * bool(name)}{name}.png", clouds, classes, told, called)
     return notes
 
 
-def _columns(labels: np.ndarray, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Classes counted from 0, (n,): of all images, or of each column of labels, with a name that a file may have."""
+def classes_by_column(labels: np.ndarray, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray, list[str]]]:
+    """Those that occur, counted from 0, (n,), and what each is called: of all images, or of each column of labels, with
+    a name that a file may have."""
     if labels.ndim == 1:
-        yield "", np.unique(labels, return_inverse=True)[1]
+        found, classes = np.unique(labels, return_inverse=True)
+        yield "", classes, [class_told(number, names) for number in found.tolist()]
         return
     for k, column in enumerate(labels.T):
         name = re.sub(r"[^A-Za-z0-9_-]", "_", names[k]) if k < len(names) else str(k)
-        yield name, np.unique(column, return_inverse=True)[1]
+        found, classes = np.unique(column, return_inverse=True)
+        yield name, classes, list(map(str, found.tolist()))
 
 
 def two_principal_components(z: Tensor) -> np.ndarray:

@@ -13,7 +13,7 @@ from lvae_torch.distributed.seeding import seed_everything
 from lvae_torch.errors import CfgError, DataError
 from lvae_torch.files import check_name, read_json
 from lvae_torch.models.contract import Shape, of_classes
-from lvae_torch.models.sources import filled, given_latents, prior_sample
+from lvae_torch.models.sources import filled, given_latents
 from lvae_torch.synthesis.codes import code_grid
 from lvae_torch.synthesis.modes.encoding import INDEX, LABELS, NAMES
 from lvae_torch.synthesis.parts import Arrays, read_part
@@ -130,7 +130,7 @@ def _decode(session: Session, encoded: Encoded, name: str, temperatures: tuple[f
         numbers = indices[first : first + options.batch_size].tolist()
         z = [layer[first : first + options.batch_size].to(device) for layer in latents]
         seed_everything("decoding", options.seed, numbers[0])
-        source = given_latents(z) if encoded.kept.everything else filled(z, keep, prior_sample(temperatures))
+        source = given_latents(z) if encoded.kept.everything else filled(z, keep, temperatures)
         told = None if labels is None else labels[first : first + options.batch_size]
         out = session.model(None, of_classes(source, told), n=len(numbers))
         picture = session.picture_of(out.likelihood, numbers[0])
