@@ -15,7 +15,6 @@ from lvae_torch.synthesis.parts import read_part
 from lvae_torch.synthesize import synthesize
 
 N_TRAIN, N_TEST, BATCH = 36, 100, 8
-
 VERY_DEEP = """scales = [1, 2, 8]
 bottom_up = [[1, 1], [1], [1]]
 top_down = [[1], [2], [1, 1]]
@@ -24,13 +23,11 @@ kernels = [3, 3, 1]
 z_channels = [3, 2, 4]
 likelihood = bernoulli
 """
-
 MODELS = {
     "spatial_lvae": "z_channels = [2, 3]\ndownsample = [1, 1]\nn_filters = 4\nblocks_per_layer = 1\n",
     "ladder": "z_dims = [4, 3]\nwidths = [8, 6]\n",
     "efficient_vdvae": VERY_DEEP,
 }
-
 CFGS = {
     family: re.sub(r"\[model\].*?\[loss\]", f"[model]\nfamily = {family}\n{section}[loss]", small.CFG, flags=re.DOTALL)
     for family, section in MODELS.items()
