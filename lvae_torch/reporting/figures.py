@@ -143,7 +143,7 @@ def draw_clouds(
             axes.set_yticks([])
         if few and classes is not None:
             bar = drawing.colorbar(shown, ax=list(panels), label="class", fraction=0.03)
-            bar.set_ticks(list(range(len(names))), labels=[name[:LONGEST_NAME] for name in names], minor=False)
+            bar.set_ticks(list(range(len(names))), labels=[name[:LONGEST_NAME] for name in names])
             bar.ax.set_ylim(-0.5, classes.max() + 0.5)
         drawing.suptitle(title)
 

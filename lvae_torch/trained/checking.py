@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -29,14 +30,14 @@ def checked_images(x: Tensor, name: str, image_shape: ImageShape, n_levels: int)
     return x
 
 
-def checked_shape(image_shape: Iterable[object]) -> ImageShape:
+def checked_shape(image_shape: object) -> ImageShape:
     """(C, H, W).
 
     Raises:
         ValueError: if it is not three whole numbers above 0.
     """
     given = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
-    match [int(side) for side in given if isinstance(side, Integral) and side > 0]:
+    match [int(side) for side in given if isinstance(side, Integral) and int(side) > 0]:
         case [channels, height, width] if len(given) == 3:
             return channels, height, width
     raise ValueError(f"image_shape is {image_shape!r}; give three whole numbers above 0, (C, H, W).")
@@ -131,10 +132,9 @@ def checked_temperatures(temperature: Temperature | Tensor | np.ndarray, n_layer
     Raises:
         ValueError: if they are not numbers of 0 or more, or not as many as layers.
     """
-    if isinstance(temperature, Tensor | np.ndarray):
-        temperature = temperature.tolist()
-    given = tuple(temperature) if isinstance(temperature, list | tuple) else (temperature,)
+    plain: Any = temperature.tolist() if isinstance(temperature, Tensor | np.ndarray) else temperature
+    given = tuple(plain) if isinstance(plain, list | tuple) else (plain,)
     numbers = given[1:] if given[0:1] == ("linear",) else given
     if not all(isinstance(t, Real) and 0 <= float(t) < math.inf for t in numbers):
         raise ValueError(f"temperature = {temperature!r}; each must be a number, 0 or more.")
-    return per_layer(float(temperature) if isinstance(temperature, Real) else temperature, n_layers)
+    return per_layer(float(plain) if isinstance(plain, Real) else plain, n_layers)

@@ -15,7 +15,7 @@ from lvae_torch.distributed.place import Device, choose_device
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.evaluation import take_statistics
 from lvae_torch.errors import CfgError, DataError
-from lvae_torch.files import NAME, place_of
+from lvae_torch.files import NAME, check_name, place_of
 from lvae_torch.hparams import (
     Settings,
     check_same_model,
@@ -173,7 +173,9 @@ def _of_bundle(folder: Path, name: str, overrides: Sequence[str], runs: str | Pa
 
 def _at(folder: Path) -> list[str]:
     """The overrides that make results go to where the run lies."""
-    return [f"run.runs={str(folder.resolve().parent)!r}", f"run.name={folder.resolve().name!r}"]
+    folder = folder.resolve()
+    name = check_name(folder.name, f"{folder}: its name, which is the run's,")
+    return [f"run.runs={str(folder.parent)!r}", f"run.name={name!r}"]
 
 
 def _of_file(path: Path, overrides: Sequence[str], runs: str | Path) -> tuple[Settings, Path]:

@@ -1,5 +1,6 @@
 """What the Python door does with input of other kinds: takes it, or says with TypeError or ValueError what to give."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +162,12 @@ def test_names_that_begin_with_a_digit_are_names(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"checkpoint"):
         lvae_torch.load_run("2d_run", runs=folder / "runs", checkpoint="2nd")  # type: ignore[arg-type]
     assert lvae_torch.load_run("2d_run", runs=folder / "runs", checkpoint=np.int64(2)).step == 2  # type: ignore[arg-type]
+
+
+def test_a_folder_that_no_run_may_be_called_is_told(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "runs" / "2d_run", tmp_path / "my run")
+    with pytest.raises(CfgError, match=r"my run: its name, which is the run's, is 'my run'; use 1 to 128 letters"):
+        lvae_torch.load_run(tmp_path / "my run")
 
 
 @pytest.mark.parametrize(("n_levels", "wanted"), [

@@ -73,6 +73,8 @@ def profiled(run: Callable[[], object]) -> int:
 @pytest.mark.parametrize("family", list(MAKERS))
 def test_estimates_are_what_is_measured(family: str, scale: int, precision: str, channels_last: bool) -> None:
     """Training, evaluation and synthesis, within 15 %; drawing with narrow layers that a kernel turns, within 30 %."""
+    if precision == "bfloat16" and half_of_cpu() == "none":
+        pytest.skip("the kernels of a CPU without instructions for bfloat16 hold copies in float32")
     model = MAKERS[family](scale)
     section = TrainSection(ema_decay=0.0, precision=precision, channels_last=channels_last)
     place(section, model, CPU)
