@@ -154,6 +154,8 @@ def command(argv: Sequence[str]) -> None:
     """Show the dump or the run that the arguments name."""
     arguments = PARSER.parse_args(argv)
     if (status := status_of(arguments.what, arguments.runs)) is not None:
+        if arguments.split or arguments.out:
+            raise CfgError(f"{arguments.what} is a run; --split and --out are for dumps. Its pictures: lvae report.")
         print(table(status.resolve().parent.name, told_status(read_json(status))))
         return
     folder = _folder_of(arguments.what)

@@ -17,7 +17,7 @@ add_runs(PARSER)
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported
 
-from lvae_torch.data.classes import with_labels
+from lvae_torch.data.classes import labels_identity, with_labels
 from lvae_torch.data.dump import Dump
 from lvae_torch.data.images import Images
 from lvae_torch.data.run_data import open_dump
@@ -205,6 +205,7 @@ def _identity(run: TrainedRun, mode: str) -> dict[str, Any]:
 def _identity_of_images(settings: Settings, dump: Dump, split: str, images: Images) -> dict[str, Any]:
     p = images.preprocess
     other = {"source_files": "not upstream's"} if dump.provenance.get("other_files") else {}
+    told = {} if images.split.labels is None else {"labels": labels_identity(dump, split)}
     return {
         "dataset": dump.dataset,
         "split": split,
@@ -212,6 +213,7 @@ def _identity_of_images(settings: Settings, dump: Dump, split: str, images: Imag
         "content": dump.content_hash[:12],
         "preprocessing": f"binarize {p.binarize}, n_bits {p.n_bits}, dequantize {p.dequantize}",
         "batch_norm": settings.val.batch_norm,
+        **told,
         **other,
     }
 

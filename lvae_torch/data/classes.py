@@ -40,11 +40,19 @@ class ClassNames:
             )
         names = (*named, *map(str, range(len(named), count)))
         _check_range(dump, split, labels, len(named) or count)
-        digests = "".join(shard.labels_sha256 for shard in dump.shards[split])
-        return cls(names, hashlib.sha256(digests.encode()).hexdigest())
+        return cls(names, _hash_of([shard.labels_sha256 for shard in dump.shards[split]]))
 
 
 NO_CLASSES = ClassNames()
+
+
+def labels_identity(dump: Dump, split: str) -> str:
+    """A short hash of the labels of a split and of what its classes are called."""
+    return _hash_of([*(shard.labels_sha256 for shard in dump.shards[split]), *dump.label_names])[:12]
+
+
+def _hash_of(texts: Sequence[str]) -> str:
+    return hashlib.sha256("".join(texts).encode()).hexdigest()
 
 
 def with_labels(split: ImageSplit, dump: Dump, classes: Sequence[str], at: Sequence[int] | None = None) -> ImageSplit:

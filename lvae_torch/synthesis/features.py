@@ -12,7 +12,7 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
-from lvae_torch.errors import CfgError
+from lvae_torch.errors import CfgError, NumericalError
 from lvae_torch.files import make_folder
 from lvae_torch.reporting.progress import Progress
 from lvae_torch.synthesis.extractors import Extractor, check_finite
@@ -63,13 +63,16 @@ class Collection:
         own.barrier()
 
     def _compute(self, j: int, extractor: Extractor, progress: Progress | None, world: int) -> None:
-        found, end = [], min(self.n, (j + 1) * self.per_part)
+        found, were_finite, end = [], [], min(self.n, (j + 1) * self.per_part)
         for first in range(j * self.per_part, end, self.batch_size):
             x = self.draw(first, min(self.batch_size, end - first))
             found.append(extractor(as_pixels(x)))  # on the device: nothing waits until the part is whole
+            were_finite.append(x.isfinite().all())
             if progress is not None:
                 done = min(self.n, j * self.per_part + world * (first - j * self.per_part + len(x)))
                 progress(f"features of {self.what}", done, self.n)
+        if not torch.stack(were_finite).all():
+            raise NumericalError(f"{self.what}: pixels are not finite; the model's numbers are broken.")
         features, logits = (torch.cat(values).cpu().numpy() for values in zip(*found, strict=True))
         check_finite(features, extractor.name)
         self.parts.write(j, {"features": features, "logits": logits})

@@ -186,7 +186,7 @@ def halves(y: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     ("family", "where", "steps"),
-    [("spatial_lvae", "top", 120), pytest.param("efficient_vdvae", "every_layer", 80, marks=pytest.mark.slow)],
+    [("spatial_lvae", "top", 120), pytest.param("efficient_vdvae", "every_layer", 240, marks=pytest.mark.slow)],
 )
 def test_where_the_class_determines_the_image_samples_are_that_image(family: str, where: str, steps: int) -> None:
     """And latents need say nothing: no unconditional model of three images, equally often, can be below log 3 nats."""

@@ -155,6 +155,13 @@ def test_show_tells_of_a_run_that_lives(tmp_path: Path, capsys: pytest.CaptureFi
         assert rows["rate"] == "512 images/s" and rows["last evaluation"] == "step 1,000  nelbo 93.25"
 
 
+@pytest.mark.parametrize("option", ["--split=test", "--out=sheet.png"])
+def test_what_shows_a_dump_does_not_suit_a_run(tmp_path: Path, option: str) -> None:
+    status_file(tmp_path / "m")
+    with pytest.raises(CfgError, match=r"m is a run; --split and --out are for dumps"):
+        show([str(tmp_path / "m"), option])
+
+
 def test_show_tells_all_digits_of_the_last_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status_file(tmp_path / "m", last_evaluation={"step": 1_234_567, "nelbo": 12345.678, "bpd": 3.14159})
     show([str(tmp_path / "m")])

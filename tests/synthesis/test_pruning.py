@@ -18,10 +18,11 @@ from safetensors.numpy import load_file
 from lvae_torch.data.dump import Layout
 from lvae_torch.data.writing import DumpWriter
 from lvae_torch.distributed.seeding import seed_everything
-from lvae_torch.errors import DataError
+from lvae_torch.errors import DataError, NumericalError
 from lvae_torch.files import read_json
 from lvae_torch.models.sources import masked, posterior_sample
 from lvae_torch.reporting.grids import to_uint8
+from lvae_torch.synthesis.modes.encoding import _numpy
 from lvae_torch.synthesis.parts import read_part
 from lvae_torch.synthesis.variates import Kept
 from lvae_torch.train import train
@@ -199,6 +200,16 @@ def test_half_precision_halves_the_files(run: Run) -> None:
     half = load_file(run.out("encoding") / "part_00000.safetensors")
     assert {array.dtype.name for name, array in half.items() if name != "indices"} == {"float16"}
     np.testing.assert_allclose(half["z.0"], whole["z.0"], rtol=2**-10, atol=2**-14)
+
+
+def test_numbers_too_large_for_half_precision_are_told() -> None:
+    """They would become infinite; what is not finite before stays as it is."""
+    values = torch.tensor([65_504.0, torch.inf, torch.nan])
+    np.testing.assert_array_equal(_numpy(values, "float16"), values.numpy())
+    with pytest.raises(
+        NumericalError, match=r"shard_dtype = float16 holds numbers up to 65,504; the latents reach 65,6"
+    ):
+        _numpy(values + 96, "float16")
 
 
 def test_encodings_of_another_run_are_refused(run: Run) -> None:

@@ -21,6 +21,7 @@ from lvae_torch.data.dump import Dump
 from lvae_torch.errors import CfgError, DataError, NumericalError
 from lvae_torch.hparams import Settings
 from lvae_torch.synthesis import extractors as loading
+from lvae_torch.synthesis.modes import sample_quality
 from lvae_torch.synthesize import synthesize
 from lvae_torch.train import train
 
@@ -228,6 +229,13 @@ def test_extractors_that_do_not_fit_are_told(
 ) -> None:
     with pytest.raises(error, match=told):
         measured(trained, extractor=str(extractors.script(tmp_path / "other.pt", network)))
+
+
+def test_a_model_that_draws_no_numbers_has_no_quality(trained: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN would be black, and black pictures have a distance like others."""
+    monkeypatch.setattr(sample_quality, "drawn", lambda *_: torch.full((7, 1, 8, 8), torch.nan))
+    with pytest.raises(NumericalError, match="samples: pixels are not finite"):
+        measured(trained, seed=9)
 
 
 def test_a_file_of_another_kind_is_refused(trained: Settings, tmp_path: Path) -> None:

@@ -206,6 +206,21 @@ def test_a_bundle_keeps_the_classes(folder: Path, run: TrainedRun) -> None:
     assert again.sample(2, labels=["left", "top"]).shape == (2, 1, 8, 8)
 
 
+def test_results_of_other_labels_are_not_taken_over(folder: Path) -> None:
+    """The same images and labels, whose classes have other names: other classes of the model."""
+
+    def bounds() -> np.ndarray:
+        synthesize(settings(folder), ["likelihood"])
+        return read_part(folder / "runs" / "small" / "synthesis" / "likelihood" / "part_00000.npz")["log_p"]
+
+    before = bounds()
+    shutil.rmtree(folder / "dumps" / "small")
+    write_dump(folder / "dumps", names=NAMES[::-1])
+    after = bounds()
+    shutil.rmtree(folder / "runs" / "small" / "synthesis")
+    assert np.array_equal(after, bounds()) and not np.array_equal(after, before)
+
+
 @both
 def test_fine_tuning_begins_as_the_unconditional_run(folder: Path, name: str, capsys: Any) -> None:
     plain, told = {"run__name": "plain", "model__class_embedding": "none"}, {"run__name": "tuned", "train__steps": 1}

@@ -11,6 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from lvae_torch.data.labelled import Labelled
+from lvae_torch.distributed.cpu import half_of_cpu
 from lvae_torch.distributed.processes import Processes
 from lvae_torch.elbo.bounds import elbo_terms
 from lvae_torch.elbo.evaluation import evaluate

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lvae_torch.distributions import DiagonalGaussian
-from lvae_torch.errors import DataError
+from lvae_torch.errors import DataError, NumericalError
 from lvae_torch.files import write_json, write_text
 from lvae_torch.models.contract import Latent, Source
 from lvae_torch.synthesis.code_dump import check_code_dump, write_code_dump
@@ -103,9 +103,20 @@ def _arrays(latents: tuple[Latent, ...], kept: Kept, dtype: str) -> dict[str, np
 
 
 def _numpy(values: Tensor, dtype: str) -> np.ndarray:
-    """Convert floats to ``dtype``, and codes to int32."""
+    """Convert floats to ``dtype``, and codes to int32.
+
+    Raises:
+        NumericalError: if one is too large for ``dtype``.
+    """
     array = (values.float() if values.is_floating_point() else values.int()).contiguous().cpu().numpy()
-    return array.astype(dtype) if values.is_floating_point() else array
+    if not values.is_floating_point():
+        return array
+    if (largest := np.abs(array[np.isfinite(array)]).max(initial=0.0)) > np.finfo(dtype).max:
+        raise NumericalError(
+            f"[synthesis] shard_dtype = {dtype} holds numbers up to {np.finfo(dtype).max:,.0f}; the latents reach "
+            f"{largest:,.0f}. Set shard_dtype = float32."
+        )
+    return array.astype(dtype)
 
 
 def _bytes_per_image(session: Session, kept: Kept) -> int:
