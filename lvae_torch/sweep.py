@@ -113,10 +113,15 @@ def result_of(job: Job) -> Result:
 
 
 def together(earlier: Sequence[Result], here: Sequence[Result]) -> list[Result]:
-    """The runs of a table and those that are here, each once; what is here counts, if it has been evaluated."""
+    """The runs of a table and those that are here, each once; what is here counts, if it has been evaluated.
+
+    Runs of one name, with other seeds, follow one another.
+    """
     here = [result for result in here if result.evaluation or not any(map(result.is_same_run, earlier))]
     kept = [next(filter(old.is_same_run, here), old) for old in earlier]
-    return [*kept, *(result for result in here if not any(map(result.is_same_run, earlier)))]
+    results = [*kept, *(result for result in here if not any(map(result.is_same_run, earlier)))]
+    names = [result.name for result in results]
+    return sorted(results, key=lambda result: names.index(result.name))
 
 
 def plan(cfgs: Sequence[Path], overrides: Sequence[str], modes: Sequence[str], seeds: Sequence[int] = ()) -> list[Job]:

@@ -76,8 +76,8 @@ def test_runs_of_several_seeds_are_drawn_apart(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_table_without_seeds_tells_of_the_same_runs(tmp_path: Path) -> None:
-    deep, *_ = results()
+    deep, shallow, _ = results()
     newer = replace(deep, evaluation=deep.evaluation | {"nelbo": 80.0})
     other = replace(newer, settings={"seed of the run": 4})
     assert together([replace(deep, settings={})], [newer]) == [newer]
-    assert together([deep], [other]) == [deep, other]
+    assert together([deep, shallow], [other]) == [deep, other, shallow]
