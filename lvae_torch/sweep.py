@@ -151,9 +151,11 @@ def plan(cfgs: Sequence[Path], overrides: Sequence[str], modes: Sequence[str], s
 
 
 def _of_seeds(cfg: Path, overrides: Sequence[str], seeds: Sequence[int]) -> list[list[str]]:
-    """What each seed changes in a cfg: nothing where it is the cfg's own."""
+    """What each seed changes in a cfg: nothing where it is the cfg's own, or none is named."""
+    if not seeds:
+        return [[]]
     run = load_in_place(cfg, overrides).run
-    places = {seed: str(Path(run.runs) / f"seed_{seed}") for seed in seeds or [run.seed]}
+    places = {seed: str(Path(run.runs) / f"seed_{seed}") for seed in seeds}
     return [[] if seed == run.seed else [f"run.seed={seed}", f"run.runs={place!r}"] for seed, place in places.items()]
 
 
