@@ -116,8 +116,11 @@ def unpacked_tar(path: Path, place: Place) -> Path:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """What a compressed tar unpacks to, a part at a time."""
-    size, most = 0, most_unpacked(path)
+    """What a compressed tar unpacks to, a part at a time.
+
+    What does not begin as a tar is read to its end all the same: damage can look so, and its checksum comes last.
+    """
+    size, most, is_tar = 0, most_unpacked(path), True
     opened: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
     with open(path, "rb") as file:
         opener = opened[file.read(2)]
@@ -126,6 +129,9 @@ def _chunks(path: Path) -> Iterator[bytes]:
             size += len(chunk)
             if size > most:
                 raise DataError(f"{path}: unpacks to more than {most:,} bytes. Unpack it yourself, if you trust it.")
-            if size == len(chunk) and chunk[257:262] != b"ustar" and not tarfile.is_tarfile(path):
-                raise DataError(f"{path}: packed, but no tar inside. Unpack it, and give what comes out as --source.")
-            yield chunk
+            if size == len(chunk):
+                is_tar = chunk[257:262] == b"ustar" or tarfile.is_tarfile(path)
+            if is_tar:
+                yield chunk
+    if not is_tar:
+        raise DataError(f"{path}: packed, but no tar inside. Unpack it, and give what comes out as --source.")

@@ -134,3 +134,14 @@ def test_damage_is_told_where_something_is_unpacked(tmp_path: Path, kind: str) -
     source.write_bytes(data[:half] + bytes(64) + data[half + 64 :])
     with pytest.raises(DataError, match=r"mine.*damaged"):
         make(source, tmp_path)
+
+
+def test_damage_that_hides_the_tar_is_told_as_damage(tmp_path: Path) -> None:
+    """One bit moves the start of the text in a bzip2 block, whose checksum is read a megabyte later."""
+    files = {**some(["1.png"]), "ones.bin": b"\xff" * 2**22}
+    source = Path(shutil.make_archive(str(tmp_path / "mine"), "bztar", write_folder(tmp_path / "mine", files)))
+    data = bytearray(source.read_bytes())
+    data[16] ^= 1
+    source.write_bytes(data)
+    with pytest.raises(DataError, match=r"mine.*damaged"):
+        make(source, tmp_path)
