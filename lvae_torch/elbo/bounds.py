@@ -189,3 +189,8 @@ def bits_per_dim(nats: Value, n_dims: int) -> Value:
 def bits_entry(name: str, nats: float, n_dims: int | None) -> dict[str, float]:
     """A report's entry ``name`` in bits per dimension; empty if ``Model.n_dims`` is None."""
     return {} if n_dims is None else {name: bits_per_dim(nats, n_dims)}
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Standard error of the mean of ``values``, (n,); NaN for one alone, which tells no spread."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else math.nan

@@ -32,6 +32,10 @@ def test_reconstruction_reads_every_image_once(folder: Path) -> None:
     assert metrics["n_images"] == N_TEST
     assert metrics["nelbo"] == pytest.approx(metrics["nll"] + sum(metrics["kl_per_layer"]))
     assert metrics["bits_per_dim"] == pytest.approx(metrics["nelbo"] / (64 * np.log(2)))
+    parts = [read_part(path) for path in sorted(out(folder, "reconstruction").glob("part_*.npz"))]
+    of_each = np.concatenate([part["nll"] + part["kl"].sum(axis=1) for part in parts])
+    assert metrics["nelbo"] == pytest.approx(of_each.mean())
+    assert metrics["standard_error"] == pytest.approx(np.sqrt(np.var(of_each) / (N_TEST - 1)))
     assert -1 <= metrics["ssim"] <= 1
     assert {metrics[k] for k in ("run", "dataset", "split", "weights")} == {"small", "test", "ema"}
     assert len(list((out(folder, "reconstruction") / "singles").glob("*.png"))) == N_TEST

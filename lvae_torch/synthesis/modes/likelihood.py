@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import torch
 
-from lvae_torch.elbo.bounds import bits_entry, iw_bound, n_passes, weighted_pass
+from lvae_torch.elbo.bounds import bits_entry, iw_bound, n_passes, standard_error, weighted_pass
 from lvae_torch.reporting.progress import Progress
 from lvae_torch.synthesis.session import Session
 
@@ -35,12 +35,11 @@ def run(session: Session) -> dict[str, object]:
     if not session.processes.is_main:
         return {}
     nats = -np.concatenate([parts.read(j)["log_p"] for j in range(count)])
-    error = float(nats.std(ddof=1) / np.sqrt(len(nats))) if len(nats) > 1 else None
     return {
         "n_images": len(nats),
         "iw_samples": options.iw_samples,
         "chunk": options.chunk,
         "nll_bound": float(nats.mean()),
-        "standard_error": error,
+        "standard_error": standard_error(nats),
         **bits_entry("bits_per_dim", float(nats.mean()), session.n_dims),
     }

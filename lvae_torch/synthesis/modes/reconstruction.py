@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lvae_torch.data.order import spread
 from lvae_torch.data.shapes import POINT
-from lvae_torch.elbo.bounds import bits_entry
+from lvae_torch.elbo.bounds import bits_entry, standard_error
 from lvae_torch.elbo.passes import published_nll
 from lvae_torch.models.contract import Source
 from lvae_torch.synthesis.parts import Arrays, Parts
@@ -83,9 +83,8 @@ def _means(parts: Parts, count: int) -> dict[str, np.ndarray]:
     read = [parts.read(b) for b in range(count)]
     values = {name: np.concatenate([part[name] for part in read]) for name in read[0] if name != "indices"}
     nelbo, n = values["nll"] + values["kl"].sum(axis=1), len(values["nll"])
-    error = nelbo.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
     means = {name: value.mean(axis=0) for name, value in values.items()}
-    return {**means, "n_images": np.array(n), "standard_error": np.array(error)}
+    return {**means, "n_images": np.array(n), "standard_error": np.array(standard_error(nelbo))}
 
 
 def _summary(session: Session, means: dict[str, np.ndarray]) -> dict[str, object]:
