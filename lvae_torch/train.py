@@ -226,7 +226,8 @@ def assemble(
     origin: int = 0,
 ) -> Run:
     """A run at step 0 of an initialised model, whose schedules count from ``origin``."""
-    flat, is_trained = FlatParameters(bare), settings.train.initial_run is not None
+    flat = FlatParameters(bare)
+    is_trained = settings.train.initial_run is not None and not settings.train.initial_partial  # none is new
     frozen = [weight.data for weight in bare.parameters() if not weight.requires_grad]
     processes.broadcast_([flat.vector.data, *flat.buffers, *frozen])  # hosts may differ in the last bit
     step = TrainStep(

@@ -84,6 +84,25 @@ def test_another_image_size_and_depth_begin_with_what_fits(tmp_path: Path, capsy
         small.settings(tmp_path, train__initial_partial=True)
 
 
+def test_the_average_soon_forgets_new_layers_and_keeps_taken_runs(tmp_path: Path) -> None:
+    """Of a run that is partly new it moves at once, as of a new one; of one taken whole by 1 - decay a step."""
+    small.write_dump(tmp_path / "dumps")
+    train(small.settings(tmp_path, train__steps=1))
+    deeper = {"model__z_channels": [2, 3, 4], "model__downsample": [1, 1, 0], "train__initial_partial": True}
+
+    def moved(name: str, **more: Any) -> float:
+        for run, rate in ((f"{name}_begun", 1e-12), (name, 1e-2)):
+            told = {"run__name": run, "optimizer__learning_rate": rate, "train__steps": 2, **more}
+            train(small.settings(tmp_path, train__initial_run="small", train__ema_decay=0.99, **told))
+        begun, after = checkpoint(tmp_path, f"{name}_begun")["model"], checkpoint(tmp_path, name)
+        way = after["model"]["rungs.0.posterior.weight"] - begun["rungs.0.posterior.weight"]
+        average = after["ema"]["rungs.0.posterior.weight"] - begun["rungs.0.posterior.weight"]
+        return float(average.norm() / way.norm())
+
+    assert moved("deeper", **deeper) > 0.5
+    assert moved("whole") < 0.03
+
+
 def test_frozen_weights_stay_and_the_others_move(tmp_path: Path) -> None:
     small.write_dump(tmp_path / "dumps")
     kinds = {"train__freeze": ["stem.*", "*.prior.*"], "train__steps": 3}
