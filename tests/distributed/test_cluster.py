@@ -108,9 +108,12 @@ def test_ssh_starts_all_hosts_and_stops_them(repository: Path, checkout: Path, e
 
 
 def meeting(repository: Path, checkout: Path, *arguments: str) -> str:
-    """Where and under which name the hosts of a run meet."""
+    """Where and under which name the hosts of a run meet.
+
+    The place is one of a thousand, drawn by the folder too: a name that is the same for every temporary folder.
+    """
     stub(checkout / ".venv" / "bin", "torchrun", 'echo "$0" "$@"')
-    process = ssh(repository, checkout, *arguments)
+    process = ssh(repository, checkout, "--dir", ".", *arguments)
     assert (process.communicate(timeout=30)[1], process.returncode) == (b"", 0)
     said = [(checkout / f"{host}.log").read_text() for host in ("b1", "b2")]
     found = [re.findall(r"--rdzv-(?:endpoint|id)=(\S+)", text) for text in said]
@@ -130,7 +133,8 @@ def test_another_run_on_the_same_hosts_meets_elsewhere(repository: Path, checkou
 def test_a_host_that_fails_ends_a_run_that_needs_all(repository: Path, checkout: Path, nodes: tuple[str, ...]) -> None:
     first = shlex.quote(str(checkout.parent / "first"))
     fail = f"mkdir {first} 2>/dev/null && {{ until [[ -e {first}/other ]]; do sleep 0.05; done; exit 3; }}"
-    train = "trap 'echo saved; exit 1' TERM; touch " + first + "/other; for i in $(seq 40); do sleep 0.05; done"
+    train = "trap 'echo saved; exit 1' TERM; touch " + first + "/other; "
+    train += f"for i in $(seq {40 if nodes else 1000}); do sleep 0.05; done"  # who is to be stopped is there long enough
     stub(checkout / ".venv" / "bin", "torchrun", f"{fail}; {train}")
     process = ssh(repository, checkout, *nodes, "b1", "b2", "--", "a.cfg")
     errors = process.communicate(timeout=60)[1].decode()
