@@ -148,7 +148,7 @@ def per_sub_pixel(likelihood: DiscretizedLogistic, x: Tensor) -> list[float]:
 
 
 def test_native_mixture_is_the_reference_but_for_small_masses() -> None:
-    params, x = torch.randn(50, 100, 4, 4, dtype=torch.float64), torch.randint(256, (50, 3, 4, 4)).double() / 255
+    params, x = 0.3 * torch.randn(50, 100, 4, 4, dtype=torch.float64), torch.randint(256, (50, 3, 4, 4)).double() / 255
     params[:, [*range(20, 30), *range(50, 60), *range(80, 90)]] -= 1  # log scales near -1: no mass below 1e-5
     native, reference = (LogisticMixture.from_params(params, 3, 10, reference=r).log_prob(x) for r in (False, True))
-    torch.testing.assert_close(native, reference, rtol=1e-6, atol=0)
+    torch.testing.assert_close(native, reference, rtol=1e-7, atol=0)
