@@ -30,7 +30,9 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def environment(checkout: Path, **variables: str) -> dict[str, str]:
-    return os.environ | {"PATH": f"{checkout.parent / 'bin'}:{os.environ['PATH']}"} | variables
+    """Where stand-ins are found, and temporary files go with the test's own: a script that is killed leaves some."""
+    places = {"PATH": f"{checkout.parent / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(checkout.parent)}
+    return os.environ | places | variables
 
 
 def wait_for(path: Path, text: str) -> None:
@@ -99,6 +101,7 @@ def test_ssh_starts_all_hosts_and_stops_them(repository: Path, checkout: Path, e
         wait_for(checkout / f"{host}.log", "-m lvae_torch.train a.cfg --set run.name=it's (a)")
     process.send_signal(end)
     assert process.wait(timeout=30) == (-9 if end == signal.SIGKILL else 1)
+    assert len([*checkout.parent.glob("tmp.*")]) == (end == signal.SIGKILL), "else it tidies up"
     for host in ("me@b1", "b2"):
         wait_for(checkout / f"{host}.log", "saved")
         said = (checkout / f"{host}.log").read_text()

@@ -119,7 +119,7 @@ def two_ranks(repository: Path, before: str, after: str) -> tuple[list[subproces
             )
             for rank in "01"
         ]
-        return both, [process.communicate(timeout=120)[1] for process in both]
+        return both, [process.communicate(timeout=250)[1] for process in both]
 
 
 def test_a_rank_that_dies_is_named_by_the_other(repository: Path) -> None:

@@ -28,7 +28,7 @@ def end_of(module: str, folder: Path, per_rank: Sequence[dict[str, Any]], *argum
             command = [sys.executable, "-m", module, str(folder / "small.cfg"), *sets, *arguments]
             environment = os.environ | place | meeting | {"PYTHONPATH": str(REPOSITORY)}
             ranks.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-        said = [process.communicate(timeout=120)[1] for process in ranks]
+        said = [process.communicate(timeout=250)[1] for process in ranks]
     assert [process.returncode for process in ranks] == [2] * len(ranks), said
     return said
 
