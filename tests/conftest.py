@@ -32,6 +32,12 @@ def _no_process_is_left() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _draws_are_the_same_in_any_order() -> None:
+    """What a test draws without a seed of its own would else depend on the tests before it in this process."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of this checkout."""

@@ -18,6 +18,8 @@ from lvae_torch.errors import LostRank, say
 
 GRACE = 5.0
 """Seconds that a rank waits, after losing another one, for the remaining ranks to report."""
+ANSWER = 5.0
+"""Seconds that the store has, beside that, for all answers."""
 NETWORK = "all are alive, so the network between them failed"
 NOTICE = 10.0
 """Seconds after which rank 0 tells for whom it waits."""
@@ -169,7 +171,7 @@ class RollCall:
         # In a thread, because with a cut link the store answers only after TCP's long timeout.
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
-        asking.join(2 * GRACE)
+        asking.join(GRACE + ANSWER)
         nobody = "nor does the node of rank 0 answer: it has ended, or this one is cut off from it"
         return self._lost(found[0] if found else nobody) if is_loss else None
 

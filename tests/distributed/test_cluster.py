@@ -30,7 +30,9 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def environment(checkout: Path, **variables: str) -> dict[str, str]:
-    return os.environ | {"PATH": f"{checkout.parent / 'bin'}:{os.environ['PATH']}"} | variables
+    """Where stand-ins are found, and temporary files go with the test's own: a script that is killed leaves some."""
+    places = {"PATH": f"{checkout.parent / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(checkout.parent)}
+    return os.environ | places | variables
 
 
 def wait_for(path: Path, text: str) -> None:
@@ -99,6 +101,7 @@ def test_ssh_starts_all_hosts_and_stops_them(repository: Path, checkout: Path, e
         wait_for(checkout / f"{host}.log", "-m lvae_torch.train a.cfg --set run.name=it's (a)")
     process.send_signal(end)
     assert process.wait(timeout=30) == (-9 if end == signal.SIGKILL else 1)
+    assert len([*checkout.parent.glob("tmp.*")]) == (end == signal.SIGKILL), "else it tidies up"
     for host in ("me@b1", "b2"):
         wait_for(checkout / f"{host}.log", "saved")
         said = (checkout / f"{host}.log").read_text()
@@ -108,9 +111,12 @@ def test_ssh_starts_all_hosts_and_stops_them(repository: Path, checkout: Path, e
 
 
 def meeting(repository: Path, checkout: Path, *arguments: str) -> str:
-    """Where and under which name the hosts of a run meet."""
+    """Where and under which name the hosts of a run meet.
+
+    The place is one of a thousand, drawn by the folder too: a name that is the same for every temporary folder.
+    """
     stub(checkout / ".venv" / "bin", "torchrun", 'echo "$0" "$@"')
-    process = ssh(repository, checkout, *arguments)
+    process = ssh(repository, checkout, "--dir", ".", *arguments)
     assert (process.communicate(timeout=30)[1], process.returncode) == (b"", 0)
     said = [(checkout / f"{host}.log").read_text() for host in ("b1", "b2")]
     found = [re.findall(r"--rdzv-(?:endpoint|id)=(\S+)", text) for text in said]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
+from ports import kept_port
 
 from lvae_torch.distributed import pulse, roll_call
 from lvae_torch.distributed.roll_call import RollCall
@@ -66,6 +67,20 @@ def test_ranks_that_lost_one_too_are_not_blamed(ranks: list[RollCall]) -> None:
     assert "network between them failed" in str(ranks[2].find_lost(GLOO)), "all have spoken by now"
 
 
+def test_a_store_that_answers_slowly_is_waited_for(ranks: list[RollCall], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that is busy: the time that the ranks have to report is none of the store's."""
+    sign_in(ranks)
+    look = ranks[0]._has_left
+
+    def slow(rank: int) -> bool:
+        time.sleep(0.25)
+        return look(rank)
+
+    monkeypatch.setattr(ranks[0], "_has_left", slow)
+    lost = str(ranks[0].find_lost(GLOO))
+    assert "rank 1 (" in lost and "rank 2 (" in lost and "is silent" in lost
+
+
 def test_one_that_begins_anew_forgets_how_it_ended(ranks: list[RollCall]) -> None:
     sign_in(ranks)
     ranks[1].find_lost(ValueError("of old"))
@@ -95,17 +110,16 @@ def two_ranks(repository: Path, before: str, after: str) -> tuple[list[subproces
         f"        {after}\n"
         "main(command, [])\n"
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(repository)}
-    place |= {"GLOO_SOCKET_IFNAME": "lo"}
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", script], env={**os.environ, **place, "RANK": rank}, stderr=-1, text=True
-        )
-        for rank in "01"
-    ]
-    return both, [process.communicate(timeout=120)[1] for process in both]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(repository), "GLOO_SOCKET_IFNAME": "lo"}
+    with kept_port() as port:
+        place["MASTER_PORT"] = str(port)
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-c", script], env={**os.environ, **place, "RANK": rank}, stderr=-1, text=True
+            )
+            for rank in "01"
+        ]
+        return both, [process.communicate(timeout=250)[1] for process in both]
 
 
 def test_a_rank_that_dies_is_named_by_the_other(repository: Path) -> None:

@@ -1,6 +1,5 @@
 """Codebooks: first codes, restarts, and shares of ranks."""
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -68,9 +67,9 @@ def test_without_restarts_nothing_is_counted() -> None:
     assert all(torch.equal(before[name], value) for name, value in codebook.state_dict().items())
 
 
-def learn_shares(rank: int, port: int, results: Path) -> None:
+def learn_shares(rank: int, results: Path) -> None:
     """One of two ranks, which learns from every other row."""
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{results / 'store'}", rank=rank, world_size=2)
     try:
         states = {str(after): trained_codebook(rank, 2, after).state_dict() for after in (0, 2)}
         torch.save(states, results / f"{rank}.pt")
@@ -93,10 +92,7 @@ def trained_codebook(rank: int, world: int, restart_after: int) -> EmaCodebook:
 
 def test_ranks_share_one_codebook_that_of_one_rank(tmp_path: Path) -> None:
     """To rounding that of the joined batch; to the bit that of the other rank, also where codes begin anew."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn(learn_shares, (port, tmp_path), nprocs=2)
+    spawn(learn_shares, (tmp_path,), nprocs=2)
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     alone = trained_codebook(0, 1, restart_after=0).state_dict()
     for name, value in one["0"].items():

@@ -7,11 +7,17 @@ import time
 
 import leftovers
 import pytest
+import torch
 
 IGNORED = (
     "import signal; print([n.name for n in (signal.SIGHUP, signal.SIGINT) if signal.getsignal(n) == signal.SIG_IGN])"
 )
 PARENT = "import subprocess, sys; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
+
+
+@pytest.mark.parametrize("_turn", [1, 2])
+def test_what_a_test_draws_is_the_same_whatever_ran_before(_turn: int) -> None:
+    assert torch.equal(torch.randn(3), torch.randn(3, generator=torch.Generator().manual_seed(0)))
 
 
 def test_a_child_hears_signals_that_these_tests_ignore() -> None:

@@ -94,7 +94,7 @@ def test_a_slow_one_slows_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     for step in range(100):
         reporter.scalars(step, {})
     reporter.close()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 25, "it waited for the one that hangs for 30 seconds"
     told = capsys.readouterr().err
     assert told.count("is too slow") == 1 and "does not answer" in told
     over.set()

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -84,14 +83,21 @@ HOLD_AS_ANOTHER_HOST = HOLD_THE_LOCK.replace("import sys, time", "import socket,
 
 
 def test_the_lock_of_a_host_that_may_have_crashed_is_waited_for(
-    tmp_path: Path, repository: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, repository: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shared file system lets go of a dead host's lock only after a while."""
-    folder = RunFolder(tmp_path, "mnist")
+    folder, looks = RunFolder(tmp_path, "mnist"), []
     with owner(tmp_path, repository, HOLD_AS_ANOTHER_HOST) as process:
-        threading.Timer(1.0, process.kill).start()
+
+        def pause(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) == 2:
+                process.kill()
+                process.wait()
+
+        monkeypatch.setattr("lvae_torch.runs.locks.time.sleep", pause)
         with folder.lock():
-            assert process.poll() is not None
+            assert process.poll() is not None and len(looks) == 2
     assert f"process {process.pid} on node7; waiting up to 180 s" in capfd.readouterr().err
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import small
+from ports import kept_port
 
 from lvae_torch.train import train
 
@@ -18,17 +19,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def end_of(module: str, folder: Path, per_rank: Sequence[dict[str, Any]], *arguments: str) -> list[str]:
     """What each rank says at last; all must end with status 2. Each is told its own settings."""
     (folder / "small.cfg").write_text(small.CFG)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
     ranks = []
-    for rank, overrides in enumerate(per_rank):
-        sets = [part for item in small.override_list(folder, overrides) for part in ("--set", item)]
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(len(per_rank))}
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", module, str(folder / "small.cfg"), *sets, *arguments]
-        environment = os.environ | place | meeting | {"PYTHONPATH": str(REPOSITORY)}
-        ranks.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    said = [process.communicate(timeout=120)[1] for process in ranks]
+    with kept_port() as port:
+        for rank, overrides in enumerate(per_rank):
+            sets = [part for item in small.override_list(folder, overrides) for part in ("--set", item)]
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(len(per_rank))}
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+            command = [sys.executable, "-m", module, str(folder / "small.cfg"), *sets, *arguments]
+            environment = os.environ | place | meeting | {"PYTHONPATH": str(REPOSITORY)}
+            ranks.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        said = [process.communicate(timeout=250)[1] for process in ranks]
     assert [process.returncode for process in ranks] == [2] * len(ranks), said
     return said
 

@@ -27,10 +27,12 @@ from lvae_torch.cli import main
 from lvae_torch.distributed import signals
 signals.GRACE = {grace}
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have set it aside
+begun = threading.Event()
 def command(argv):
     {before}
     try:
         print("ready", flush=True)
+        begun.set()
         time.sleep(60)
     finally:
         print("tidied", flush=True)
@@ -68,7 +70,8 @@ def test_an_interrupt_that_a_script_set_aside_stays_so() -> None:
 
 def test_a_signal_that_another_thread_gets_ends_the_wait(repository: Path) -> None:
     """The main thread sleeps on: Python's own handler waits for it, and without a second signal for ever."""
-    before = "threading.Timer(0.5, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)).start()"
+    kill = "(begun.wait(), time.sleep(0.5), signal.pthread_kill(threading.get_ident(), signal.SIGTERM))"
+    before = f"threading.Thread(target=lambda: {kill}).start()"
     command = [sys.executable, "-c", COMMAND.format(before=before, grace=60)]
     ended = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=50)
     assert (ended.returncode, ended.stdout) == (75, "ready\ntidied\n"), ended.stderr
