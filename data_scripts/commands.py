@@ -12,6 +12,8 @@ from lvae_torch.cli import path_option
 from lvae_torch.data.classes import labels_told
 from lvae_torch.data.dump import Dump
 
+OF_DUMPS = "folder of all dumps (default: dataset_dumps)"
+
 
 def parser() -> argparse.ArgumentParser:
     """What can be asked: a dataset with its options, the list, or a check."""
@@ -23,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--list", action="store_true", help="show all datasets and stop")
     arguments.add_argument("--catalogue", action="store_true", help="print what dumps look like, as JSON, and stop")
     arguments.add_argument("--verify", metavar="NAME", help="compare every byte of a dump with its checksums and stop")
-    arguments.add_argument("--dumps", type=path_option, default=Path("dataset_dumps"), help="folder of all dumps")
+    arguments.add_argument("--dumps", type=path_option, default=Path("dataset_dumps"), help=OF_DUMPS)
     datasets = arguments.add_subparsers(dest="dataset", metavar="DATASET")
     for name, recipe in RECIPES.items():
         _add(datasets.add_parser(name, help=recipe.summary, description=recipe.summary), recipe)
@@ -36,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add(options: argparse.ArgumentParser, recipe: Recipe) -> None:
     # No default for --dumps: it would replace what was given before the dataset.
-    options.add_argument("--dumps", type=path_option, default=argparse.SUPPRESS, help="folder of all dumps")
+    options.add_argument("--dumps", type=path_option, default=argparse.SUPPRESS, help=OF_DUMPS)
     options.add_argument("--mirror", help="URL or folder with the source files, instead of upstream")
     options.add_argument("--source", help="folder that you have put source files into (images: or an archive)")
     options.add_argument("--keep-raw", action="store_true", help="keep downloads (in .raw) when the dump is whole")

@@ -233,8 +233,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 RECIPE = Recipe(
     name="images",
-    images="yours",
-    pixels="any",
+    images="your own",
+    pixels="of any size",
     download="none",
     dump="H x W x 3 bytes an image",
     licence="yours",

@@ -46,8 +46,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 RECIPE = Recipe(
     name="toy2d",
     looks={f"toy2d_{which}": ((2, 1, 1), 0) for which in SETS},
-    images="10,000 + 2,500 + 2,500 points",
-    pixels="2 numbers",
+    images="10,000 + 2,500 + 2,500",
+    pixels="of 2 numbers (points)",
     download="none",
     dump="0.1 MB",
     licence="made here",

@@ -89,7 +89,8 @@ def path_option(text: str) -> Path:
 
 def add_runs(arguments: argparse.ArgumentParser) -> None:
     """Add ``--runs``, for commands to which a run may be named."""
-    arguments.add_argument("--runs", type=path_option, default="runs", help="folder of all runs, where a name is given")
+    told = "folder in which a run's name is looked for (default: runs)"
+    arguments.add_argument("--runs", type=path_option, default="runs", help=told)
 
 
 def begin(arguments: argparse.ArgumentParser) -> None:

@@ -12,7 +12,8 @@ from lvae_torch.cli import add_runs, begin, main, parser
 from lvae_torch.synthesis.modes import MODES, Mode, runner
 
 PARSER = parser("synthesize", "run", "a run's name or folder, a bundle, a checkpoint, or a run's .cfg file")
-PARSER.add_argument("--mode", choices=list(MODES), action="append", help="instead of the cfg's; may be repeated")
+TOLD = "what to do with the run, if not what its cfg says; may be repeated"
+PARSER.add_argument("--mode", choices=list(MODES), action="append", help=TOLD)
 add_runs(PARSER)
 if __name__ == "__main__":
     begin(PARSER)  # before PyTorch is imported

@@ -1,6 +1,7 @@
 """Reads cfg files: sections of ``key = value``, comment lines with ``#`` or ``;``, and an optional base file."""
 
 import configparser
+import difflib
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -41,7 +42,7 @@ def read_file(path: Path, chain: Sequence[Path] = ()) -> Entries:
         text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         needed = f" (base of {chain[-1]})" if chain else ""
-        raise CfgError(f"{path}{needed}: cannot be read ({error}).") from error
+        raise CfgError(f"{path}{needed}: {_why_unread(path, error)}") from error
     check_seal(text, str(path))
     entries = parse(text, str(path))
     base = entries.pop(("base", "file"), None)
@@ -54,6 +55,18 @@ def read_file(path: Path, chain: Sequence[Path] = ()) -> Entries:
     except ValueError as error:
         raise CfgError(f"{path}: [base] file: {error}.") from error
     return read_file(path.parent / named, [*chain, path]) | entries
+
+
+def _why_unread(path: Path, error: Exception) -> str:
+    """Why a cfg cannot be read, and which one may have been meant."""
+    if isinstance(error, IsADirectoryError):
+        inside = ", ".join(map(str, sorted(path.glob("*.cfg"))[:3]))
+        return f"a folder, where a .cfg file is needed. {f'In it: {inside}' if inside else 'It has none.'}"
+    if isinstance(error, FileNotFoundError):
+        close = difflib.get_close_matches(path.name, [beside.name for beside in path.parent.glob("*.cfg")], n=1)
+        guess = f" Did you mean {path.with_name(close[0])}?" if close else ""
+        return f"cannot be read, for it is not there.{guess}"
+    return f"cannot be read ({error})."
 
 
 def expectation_of(path: Path) -> Entries:
@@ -87,6 +100,11 @@ def parse(text: str, name: str) -> Entries:
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
         parser.read_string(text, source=name)
+    except configparser.MissingSectionHeaderError as error:
+        raise CfgError(
+            f"{name}:{error.lineno}: {error.line.strip()[:80]!r} stands before the first section, such as [run]. "
+            "Give it one, or take it out."
+        ) from error
     except configparser.Error as error:
         raise CfgError(str(error).replace("\n", " ")) from error
     if parser.defaults():

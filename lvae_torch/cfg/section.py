@@ -96,7 +96,7 @@ class one_of:  # noqa: N801  # it is used as a function
     def __call__(self, name: str) -> str:
         if name not in self.names:
             close = difflib.get_close_matches(name, self.names, n=1)
-            guess = f"; did you mean {close[0]!r}?" if close else ""
+            guess = f" (did you mean {close[0]!r}?)" if close else ""
             raise ValueError(f"needs one of {', '.join(map(repr, self.names))}{guess}")
         return name
 

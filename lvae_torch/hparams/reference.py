@@ -24,7 +24,7 @@ def _table(title: str, section: type[Section]) -> str:
     lines = [f"## {title}\n", "| key | default | meaning |", "| --- | --- | --- |"]
     for key, field in section.model_fields.items():
         default = "(required)" if field.is_required() else f"`{field.default!r}`"
-        meaning = " ".join((field.description or "").split())
+        meaning = " ".join((field.description or "").split()).replace("|", r"\|")  # a bar would end the cell
         lines.append(f"| `{key}` | {default} | {meaning}{_choices_told(field)} |")
     return "\n".join(lines) + "\n"
 

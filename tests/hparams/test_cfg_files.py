@@ -70,7 +70,7 @@ precision = float16
     [
         ("[run]\nname = x\nname = y\n", "already exists"),
         ("[run]\nname = x\n[run]\nseed = 1\n", "already exists"),
-        ("name = x\n", "no section headers"),
+        ("\nname = x\n", "x.cfg:2: 'name = x' stands before the first section, such as [run]"),
         ("[run]\nwhat is this\n", "what is this"),
         ("[DEFAULT]\nname = x\n" + HEAD, "no section of ours"),
         ("[run]\nname = x\n[data]\ndataset = d\n", "family is missing"),
@@ -144,6 +144,31 @@ def test_bases_that_loop_or_are_missing_are_named(tmp_path: Path) -> None:
     (tmp_path / "b.cfg").write_text("[base]\nfile = nothing.cfg\n")
     with pytest.raises(CfgError, match=r"nothing\.cfg \(base of .*b\.cfg\): cannot be read"):
         load(tmp_path / "a.cfg")
+
+
+def test_a_folder_or_a_misspelt_name_in_place_of_a_cfg_is_told(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "hparams.cfg").write_text(HEAD)
+    with pytest.raises(CfgError) as raised:
+        load(tmp_path / "runs" / "x")
+    kept = tmp_path / "runs" / "x" / "hparams.cfg"
+    assert str(raised.value) == f"{tmp_path / 'runs' / 'x'}: a folder, where a .cfg file is needed. In it: {kept}"
+    with pytest.raises(CfgError) as raised:
+        load(tmp_path / "runs")
+    assert str(raised.value) == f"{tmp_path / 'runs'}: a folder, where a .cfg file is needed. It has none."
+    with pytest.raises(CfgError) as raised:
+        load(tmp_path / "runs" / "x" / "hparam.cfg")
+    wanted = tmp_path / "runs" / "x" / "hparam.cfg"
+    assert str(raised.value) == f"{wanted}: cannot be read, for it is not there. Did you mean {kept}?"
+    with pytest.raises(CfgError) as raised:
+        load(tmp_path / "elsewhere" / "a.cfg")
+    assert str(raised.value) == f"{tmp_path / 'elsewhere' / 'a.cfg'}: cannot be read, for it is not there."
+
+
+def test_a_guess_ends_with_its_question_mark() -> None:
+    with pytest.raises(CfgError) as raised:
+        load_text(HEAD + "likelihood = bernouli\n", "x.cfg")
+    assert str(raised.value).endswith("'discretized_logistic_mixture' (did you mean 'bernoulli'?).")
 
 
 def test_the_kept_copy_loads_to_the_same_settings(tmp_path: Path) -> None:

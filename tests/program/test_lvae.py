@@ -74,6 +74,13 @@ def test_datasets_have_help_too() -> None:
     assert status == 0 and "binarized_mnist" in out
 
 
+def test_each_dataset_is_told_in_a_phrase() -> None:
+    from data_scripts.recipes import RECIPES
+
+    assert RECIPES["images"].summary.startswith("your own images of any size; download none")
+    assert RECIPES["toy2d"].summary.startswith("10,000 + 2,500 + 2,500 images of 2 numbers (points); download none")
+
+
 def test_importing_the_package_does_not_import_torch() -> None:
     result = python("-c", "import sys, lvae_torch; print('torch' in sys.modules, lvae_torch.__version__ != '')")
     assert result.stdout.split() == ["False", "True"], result.stderr

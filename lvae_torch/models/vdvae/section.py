@@ -31,7 +31,7 @@ class VDVAESection(LikelihoodSection):
     has_block_weights: ClassVar[bool] = True
 
     family: Literal["vdvae"] = "vdvae"
-    """Which kind of model; the other keys of this section depend on it."""
+    """Kind of model; the other keys of this section depend on it."""
     enc_blocks: str = "32x11,32d2,16x6,16d2,8x6,8d2,4x3,4d4,1x3"
     """Bottom-up blocks, finest first: AxN is N blocks at height A, AdK one whose output is averaged down to A / K."""
     dec_blocks: str = "1x1,4m1,4x2,8m4,8x5,16m8,16x10,32m16,32x21"
