@@ -149,13 +149,19 @@ def draw_clouds(
 
 
 def draw_points(path: Path, clouds: Mapping[str, np.ndarray]) -> None:
-    """Draw points of the plane (n, 2), one panel per cloud, with common axes."""
+    """Draw points of the plane (n, 2), one panel per cloud, with common axes of one scale."""
     with figure(path, 3.2 * len(clouds) + 0.6, 3.4) as drawing:
+        drawing.set_layout_engine("compressed")  # the other one cuts words of axes with one scale
         panels = np.atleast_1d(drawing.subplots(1, len(clouds), sharex=True, sharey=True))
         for axes, (name, points) in zip(panels, clouds.items(), strict=True):
             axes.scatter(*points.T, s=3, linewidths=0, color=INK)
             axes.set_aspect("equal")
             label_axes(axes, "", "", name)
+        # Square panels, so that words have room beside the thinnest cloud.
+        limits = panels[0].get_xlim(), panels[0].get_ylim()
+        half = max(high - low for low, high in limits) / 2
+        x, y = (((low + high) / 2 - half, (low + high) / 2 + half) for low, high in limits)
+        panels[0].set(xlim=x, ylim=y)
 
 
 def label_axes(axes: Any, x_label: str, y_label: str, title: str) -> None:

@@ -1,0 +1,57 @@
+"""Figures of points: no word lies on another or is cut, however long and thin the cloud is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lvae_torch.reporting import figures
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """What is drawn, with the places that its words take."""
+    drawings = list[Figure]()
+    as_is = figures.figure
+
+    @contextmanager
+    def kept(path: Path, width: float, height: float) -> Iterator[Figure]:
+        with as_is(path, width, height) as drawing:
+            yield drawing
+        drawings.append(drawing)
+
+    monkeypatch.setattr(figures, "figure", kept)
+    return drawings
+
+
+@pytest.mark.parametrize("stds", [(1, 5), (5, 1), (1, 1), (0.1, 5), (5, 0.1)], ids=str)
+def test_labels_of_thin_clouds_do_not_touch(drawn: list[Figure], tmp_path: Path, stds: tuple[float, float]) -> None:
+    cloud = np.random.default_rng(0).normal(size=(1000, 2)) * stds
+    figures.draw_points(tmp_path / "points.png", {"data": cloud, "samples": cloud, "means": cloud / 10})
+    (drawing,) = drawn
+    canvas = FigureCanvasAgg(drawing)
+    canvas.draw()
+    for axes in drawing.axes:
+        for axis, side in ((axes.xaxis, "x"), (axes.yaxis, "y")):
+            boxes = [tick.label1.get_window_extent() for tick in axis.get_major_ticks() if tick.label1.get_visible()]
+            spans = sorted((getattr(box, f"{side}0"), getattr(box, f"{side}1")) for box in boxes if box.width)
+            assert all(one[1] < other[0] for one, other in pairwise(spans)), (stds, side, spans)
+    titles = [axes.title.get_window_extent() for axes in drawing.axes]
+    assert all(one.x1 < other.x0 for one, other in pairwise(titles)), stds
+    words, page = [axes.get_tightbbox() for axes in drawing.axes], drawing.bbox
+    assert all(page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1 for box in words)
+    assert (tmp_path / "points.png").stat().st_size
+
+
+def test_points_keep_one_scale_and_are_all_shown(drawn: list[Figure], tmp_path: Path) -> None:
+    cloud = np.array([[1.0, 0.0], [3.0, 40.0]])
+    figures.draw_points(tmp_path / "points.png", {"data": cloud, "samples": 2 * cloud})
+    for axes in drawn[0].axes:
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        assert right - left == pytest.approx(top - bottom) and axes.get_aspect() == 1
+        assert left < 1 < 6 < right and bottom < 0 < 80 < top
