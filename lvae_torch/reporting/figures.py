@@ -62,7 +62,8 @@ def draw_panels(path: Path, panels: Mapping[str, Mapping[str, Curve]], x_label: 
     """
     with figure(path, 3.2 * len(panels) + 1.2, 4.0) as drawing:
         row = np.atleast_1d(drawing.subplots(1, len(panels), sharex=True, sharey=True))
-        kinds = sorted({kind for curves in panels.values() for kind in curves})
+        # Colours in the order of the runs, as in the other figures of a comparison; the same in every panel.
+        kinds = list(dict.fromkeys(kind for curves in panels.values() for kind in curves))
         for axes, (title, curves) in zip(row, panels.items(), strict=True):
             for kind, (x, y) in curves.items():
                 colour, places = f"C{kinds.index(kind)}", np.unique(x)

@@ -1,4 +1,4 @@
-"""Figures of points: no word lies on another or is cut, however long and thin the cloud is."""
+"""Figures: one colour a system; and in those of points no word lies on another or is cut."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lvae_torch.reporting import figures
@@ -55,3 +56,15 @@ def test_points_keep_one_scale_and_are_all_shown(drawn: list[Figure], tmp_path: 
         (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
         assert right - left == pytest.approx(top - bottom) and axes.get_aspect() == 1
         assert left < 1 < 6 < right and bottom < 0 < 80 < top
+
+
+def test_a_system_has_one_colour_in_all_figures(drawn: list[Figure], tmp_path: Path) -> None:
+    """The first that is named has the first colour, whatever it is called, and also where others have no point."""
+    curve = (np.array([1, 2]), np.array([3.0, 4.0]))
+    figures.draw_panels(tmp_path / "a.png", {"all": {"z": curve, "a": curve}, "one": {"a": curve}}, "", "")
+    figures.draw_bars(tmp_path / "b.png", {"z": [1.0], "a": [2.0]}, ["z_1"], "", "")
+    every, one = drawn[0].axes
+    colours = {line.get_label(): line.get_color() for line in every.get_lines() if line.get_label() in ("z", "a")}
+    assert colours == {"z": "C0", "a": "C1"}
+    assert {line.get_color() for line in one.get_lines()} == {"C1"}
+    assert [to_hex(bars[0].get_facecolor()) for bars in drawn[1].axes[0].containers] == [to_hex("C0"), to_hex("C1")]
