@@ -12,7 +12,8 @@ from lvae_torch.cli import path_option
 from lvae_torch.data.classes import labels_told
 from lvae_torch.data.dump import Dump
 
-OF_DUMPS = "folder of all dumps (default: dataset_dumps)"
+DUMPS = Path("dataset_dumps")
+OF_DUMPS = f"folder of all dumps (default: {DUMPS})"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--list", action="store_true", help="show all datasets and stop")
     arguments.add_argument("--catalogue", action="store_true", help="print what dumps look like, as JSON, and stop")
     arguments.add_argument("--verify", metavar="NAME", help="compare every byte of a dump with its checksums and stop")
-    arguments.add_argument("--dumps", type=path_option, default=Path("dataset_dumps"), help=OF_DUMPS)
+    arguments.add_argument("--dumps", type=path_option, default=DUMPS, help=OF_DUMPS)
     datasets = arguments.add_subparsers(dest="dataset", metavar="DATASET")
     for name, recipe in RECIPES.items():
         _add(datasets.add_parser(name, help=recipe.summary, description=recipe.summary), recipe)

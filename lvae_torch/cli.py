@@ -89,7 +89,7 @@ def path_option(text: str) -> Path:
 
 def add_runs(arguments: argparse.ArgumentParser) -> None:
     """Add ``--runs``, for commands to which a run may be named."""
-    told = "folder in which a run's name is looked for (default: runs)"
+    told = "folder in which a run's name is looked for (default: %(default)s)"
     arguments.add_argument("--runs", type=path_option, default="runs", help=told)
 
 

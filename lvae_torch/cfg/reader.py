@@ -1,7 +1,6 @@
 """Reads cfg files: sections of ``key = value``, comment lines with ``#`` or ``;``, and an optional base file."""
 
 import configparser
-import difflib
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvae_torch.cfg.expressions import without_comment
+from lvae_torch.cfg.guess import closest
 from lvae_torch.cfg.seal import check_seal
 from lvae_torch.errors import CfgError
 from lvae_torch.files import expanded
@@ -63,8 +63,8 @@ def _why_unread(path: Path, error: Exception) -> str:
         inside = ", ".join(map(str, sorted(path.glob("*.cfg"))[:3]))
         return f"a folder, where a .cfg file is needed. {f'In it: {inside}' if inside else 'It has none.'}"
     if isinstance(error, FileNotFoundError):
-        close = difflib.get_close_matches(path.name, [beside.name for beside in path.parent.glob("*.cfg")], n=1)
-        guess = f" Did you mean {path.with_name(close[0])}?" if close else ""
+        meant = closest(path.name, (beside.name for beside in path.parent.glob("*.cfg")))
+        guess = f" Did you mean {path.with_name(meant)}?" if meant else ""
         return f"cannot be read, for it is not there.{guess}"
     return f"cannot be read ({error})."
 

@@ -1,6 +1,5 @@
 """The base of every typed cfg section: frozen, strict about types, without unknown keys."""
 
-import difflib
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
+from lvae_torch.cfg.guess import closest
 from lvae_torch.files import expanded
 
 T = TypeVar("T")
@@ -95,8 +95,8 @@ class one_of:  # noqa: N801  # it is used as a function
 
     def __call__(self, name: str) -> str:
         if name not in self.names:
-            close = difflib.get_close_matches(name, self.names, n=1)
-            guess = f" (did you mean {close[0]!r}?)" if close else ""
+            meant = closest(name, self.names)
+            guess = f" (did you mean {meant!r}?)" if meant else ""
             raise ValueError(f"needs one of {', '.join(map(repr, self.names))}{guess}")
         return name
 

@@ -1,6 +1,5 @@
 """Reads and checks a cfg; all problems are reported together before any work starts."""
 
-import difflib
 import os
 import re
 from collections import defaultdict
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lvae_torch.cfg.expressions import evaluate, without_comment
+from lvae_torch.cfg.guess import closest
 from lvae_torch.cfg.reader import Entries, expectation_of, parse, parse_overrides, read_file
 from lvae_torch.cfg.section import KeysError, Section
 from lvae_torch.errors import CfgError, say
@@ -228,7 +228,5 @@ def _plain(detail: ErrorDetails, key: str, kind: type[Section]) -> str:
 
 
 def _did_you_mean(word: str, known: Collection[str]) -> str:
-    if SYNONYMS.get(word) in known:
-        return f" Did you mean {SYNONYMS[word]!r}?"
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+    meant = SYNONYMS[word] if SYNONYMS.get(word) in known else closest(word, known)
+    return f" Did you mean {meant!r}?" if meant else f" Known: {', '.join(known)}."
