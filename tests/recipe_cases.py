@@ -128,7 +128,7 @@ def toy2d(which: str) -> Callable[[Content], Content]:
 
 
 def nothing(_: Any) -> Content:
-    """Drawn at random: ``test_multi_object`` and ``test_data_scripts`` look at what."""
+    """Drawn at random: ``test_multi_object`` and ``test_making`` look at what."""
     return {}
 
 
