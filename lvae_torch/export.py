@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser, path_option
 
@@ -15,6 +16,12 @@ PARSER.add_argument("run", help="a run's name or folder")
 PARSER.add_argument("folder", type=path_option, nargs="?", help="folder to write, new or empty; or a .zip file")
 PARSER.add_argument("--to", metavar="hf://USER/NAME[@REVISION]", help="upload it there; nothing is uploaded without")
 PARSER.add_argument("--license", default="not stated", help="under which licence the weights may be used")
+PARSER.add_argument(
+    "--precision",
+    choices=["float32", "bfloat16"],
+    default="float32",
+    help="of the weights in the file; bfloat16 rounds matrices and kernels and halves it (default: %(default)s)",
+)
 add_runs(PARSER)
 add_overrides(PARSER)
 if __name__ == "__main__":
@@ -31,6 +38,7 @@ from lvae_torch.trained.card import model_card
 from lvae_torch.trained.hub import Address, upload
 from lvae_torch.trained.loading import find_run, open_alone
 
+Precision = Literal["float32", "bfloat16"]
 LEFT_OUT = ("prior_run", "codes_to", "source", "extractor")
 """Keys of ``[synthesis]`` that name runs, dumps and files."""
 
@@ -48,7 +56,7 @@ def command(argv: Sequence[str]) -> None:
         folder = Path(place) / target.stem if is_zip else target
         if is_zip and target.exists():
             raise DataError(f"{target}: there is something already; name a new file.")
-        export(settings, where, folder, options.license)
+        export(settings, where, folder, options.license, options.precision)
         if is_zip:
             make_folder(target.resolve().parent)
             zip_bundle(folder, target)
@@ -58,9 +66,13 @@ def command(argv: Sequence[str]) -> None:
             print(f"{address}: uploaded ({upload(folder, address)}).")
 
 
-def export(settings: Settings, where: Path, folder: Path, license_: str = "not stated") -> None:
+def export(
+    settings: Settings, where: Path, folder: Path, license_: str = "not stated", precision: Precision = "float32"
+) -> None:
     """Write the model of a run, with the weights that ``[synthesis]`` selects, as a bundle named after ``folder``.
 
+    Args:
+        precision: bfloat16 rounds the weights in the file; whoever reads it computes in float32 as before.
     Raises:
         CfgError: if the folder's name is not a valid name of a run.
         DataError: if the checkpoint does not exist, or the folder is not empty.
@@ -81,8 +93,9 @@ def export(settings: Settings, where: Path, folder: Path, license_: str = "not s
     bundle = Bundle(run.model.state_dict(), run.step, run.is_averaged, run.trained_on, versions())
     place = where.resolve()  # the folder may have been given as "."
     results = RunFolder(place.parent, place.name) if NAME.fullmatch(place.name) else None
-    card = model_card(run, name, license_, results)
-    bundle.write(folder, sealed_cfg(portable), card)
+    is_rounded = precision == "bfloat16"
+    card = model_card(run, name, license_, results, is_rounded)
+    (bundle.rounded() if is_rounded else bundle).write(folder, sealed_cfg(portable), card)
 
 
 if __name__ == "__main__":

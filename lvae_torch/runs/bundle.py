@@ -8,7 +8,7 @@ README.md             a model card for people
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -33,6 +33,14 @@ class Bundle:
     is_averaged: bool
     trained_on: TrainedOn
     versions: Mapping[str, str]
+
+    def rounded(self) -> "Bundle":
+        """The same with matrices and kernels in bfloat16: half of the file.
+
+        Vectors stay as they are: they are few bytes, and batch norm divides by some of them.
+        """
+        weights = {name: tensor.bfloat16() if _is_rounded(tensor) else tensor for name, tensor in self.weights.items()}
+        return replace(self, weights=weights)
 
     def write(self, folder: Path, settings: str, card: str) -> None:
         """Write the three files; ``settings`` is sealed cfg text.
@@ -59,7 +67,7 @@ class Bundle:
 
     @classmethod
     def read(cls, folder: Path) -> "Bundle":
-        """Read a bundle and compare its weights with their checksum. No code in it is run.
+        """Read a bundle and compare its weights with their checksum; none is left in bfloat16. No code in it is run.
 
         Raises:
             DataError: naming the file that is missing, damaged or not a bundle's.
@@ -81,6 +89,7 @@ class Bundle:
         try:
             on = json.loads(about["trained_on"])
             versions, is_averaged = json.loads(about["versions"]), bool(json.loads(about["averaged"]))
+            weights = {name: t.float() if t.dtype == torch.bfloat16 else t for name, t in weights.items()}
             return cls(weights, int(about["step"]), is_averaged, TrainedOn.of_entries(on), versions)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: its metadata are no bundle's ({error!r}). Copy or download it again.") from error
@@ -91,6 +100,10 @@ def is_bundle(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file() or (
         (folder / SETTINGS).is_file() and (folder / CARD).is_file() and not (folder / "checkpoints").is_dir()
     )
+
+
+def _is_rounded(tensor: Tensor) -> bool:
+    return tensor.ndim > 1 and tensor.dtype == torch.float32
 
 
 def _checksum(weights: Weights) -> str:

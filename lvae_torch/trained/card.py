@@ -15,11 +15,12 @@ MEASURED = {
 """Modes whose results belong on the card: a label, and the key of the number in the results."""
 
 
-def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder | None) -> str:
+def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder | None, is_rounded: bool = False) -> str:
     """The card as Markdown, with front matter for model hubs.
 
     Args:
         folder: the run's, which may hold results; None if the weights lie where no run does.
+        is_rounded: whether the bundle has the weights in bfloat16.
     """
     on, section = run.trained_on, run.settings.model
     latents = ", ".join("x".join(map(str, shape)) for shape in run.latent_shapes) or "none"
@@ -35,6 +36,7 @@ def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder | No
         ("trained on", f"`{on.dataset}`, content hash `{on.content_hash}`"),
         ("training", f"{run.step:,} steps of {run.settings.train.batch_size} images, seed {run.settings.run.seed}"),
         ("weights", "moving average" if run.is_averaged else "as training left them"),
+        *([("stored in", "bfloat16, but for vectors; used in float32")] if is_rounded else []),
         ("licence", license_),
         ("written by", ", ".join(f"{program} {version}" for program, version in versions().items())),
     ]
@@ -45,7 +47,7 @@ def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder | No
             f"---\nlibrary_name: lvae_torch\nlicense: {json.dumps(license_)}\ntags: [variational-autoencoder]\n---",
             f"# {name}",
             f"A hierarchical variational autoencoder, trained with lvae_torch.\n\n| | |\n| --- | --- |\n{table}",
-            "## Measured\n\n" + _measured(run, folder),
+            "## Measured\n\n" + _measured(run, folder, is_rounded),
             "## Use\n\n"
             f"    python -m lvae_torch.synthesize {name} --mode generation\n\n"
             "with the path of this folder in place of its name, or in Python:\n\n"
@@ -56,8 +58,8 @@ def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder | No
     )
 
 
-def _measured(run: TrainedRun, folder: RunFolder | None) -> str:
-    """A table of the run's results that were measured with these weights."""
+def _measured(run: TrainedRun, folder: RunFolder | None, is_rounded: bool) -> str:
+    """A table of the run's results that were measured with these weights, before they were rounded if they are."""
     rows = []
     for mode, (what, key) in MEASURED.items():
         found = known_of(folder.synthesis(mode) / "metrics.json") if folder else {}
@@ -69,4 +71,5 @@ def _measured(run: TrainedRun, folder: RunFolder | None) -> str:
         rows.append(f"| {what}{samples} | {value} | {images} | `synthesize --mode {mode}` |")
     if not rows:
         return "Nothing yet with these weights: run `synthesize --mode reconstruction` before `export`."
-    return "\n".join(["| | value | on | command |", "| --- | --- | --- | --- |", *rows])
+    before = "With the weights before they were rounded:\n\n" if is_rounded else ""
+    return before + "\n".join(["| | value | on | command |", "| --- | --- | --- | --- |", *rows])

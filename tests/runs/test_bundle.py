@@ -76,6 +76,24 @@ def test_the_card_tells_what_was_measured(folder: Path) -> None:
         assert told in card, told
 
 
+def test_a_bundle_in_half_the_bytes_is_the_same_but_for_the_third_digit(folder: Path, tmp_path: Path) -> None:
+    export.command([str(folder / "runs" / "small"), str(tmp_path / "half"), "--precision", "bfloat16"])
+    whole, half = load_file(folder / "shared_one" / "model.safetensors"), load_file(tmp_path / "half/model.safetensors")
+    kernels = {name for name, tensor in whole.items() if tensor.is_floating_point() and tensor.ndim > 1}
+    assert {name for name, tensor in half.items() if tensor.dtype == torch.bfloat16} == kernels, "and no statistics"
+    assert all(torch.equal(half[name], tensor) for name, tensor in whole.items() if name not in kernels)
+    run, rounded = lvae_torch.load_run(folder / "shared_one"), lvae_torch.load_run(tmp_path / "half")
+    for name, tensor in rounded.model.state_dict().items():
+        assert tensor.dtype == whole[name].dtype, f"{name} is used as it was trained"
+        assert torch.allclose(tensor, whole[name], rtol=2**-8, atol=0), f"{name}: 8 bits of mantissa, rounded"
+    x = lvae_torch.load_run(folder / "runs" / "small").images(limit=6)
+    elbo, of_rounded = (float(model.elbo(x, seed=1).elbo.mean()) for model in (run, rounded))
+    assert of_rounded == pytest.approx(elbo, rel=1e-3)
+    card = (tmp_path / "half" / "README.md").read_text()
+    assert "| stored in | bfloat16" in card and "before they were rounded" in card
+    assert "rounded" not in (folder / "shared_one" / "README.md").read_text()
+
+
 def test_the_card_leaves_out_numbers_of_other_images_and_pruned_ones(folder: Path, tmp_path: Path) -> None:
     run, results = lvae_torch.load_run(folder / "runs" / "small"), RunFolder(tmp_path, "small")
     own = read_json(folder / "runs" / "small" / "synthesis" / "reconstruction" / "metrics.json")
