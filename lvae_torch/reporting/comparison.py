@@ -84,6 +84,12 @@ def labelled(results: Sequence[Result]) -> list[tuple[str, Result]]:
     return [(r.name if names[r.name] == 1 else f"{r.name} (seed {r.seed})", r) for r in results]
 
 
+def split_of(results: Sequence[Result]) -> str:
+    """Name of the split that all were evaluated on, for titles; a word for it if it is unknown, or not one."""
+    splits = {split for result in results if (split := result.evaluated_on.get("split"))}
+    return str(splits.pop()) if len(splits) == 1 else "evaluated"
+
+
 def draw_comparison(folder: Path, results: Sequence[Result]) -> None:
     """Draw the Ladder VAE paper's figures of several runs: learning curves, KL per layer, bounds against depth.
 
@@ -108,8 +114,10 @@ def draw_comparison(folder: Path, results: Sequence[Result]) -> None:
 def _draw_depths(path: Path, results: Sequence[Result]) -> None:
     """Draw bounds on log p(x) against the number of latent layers, the last part of names like ``mnist_lvae_5``."""
     samples = {result.own_bound["iw_samples"] for result in results if result.own_bound}
-    bound = f"test, L_{samples.pop():,}" if len(samples) == 1 else "test, L_K of several K"
-    panels: dict[str, dict[str, list[tuple[int, float]]]] = {"train, L_1, running": {}, "test, L_1": {}, bound: {}}
+    split = split_of(results)
+    bound = f"{split}, L_{samples.pop():,}" if len(samples) == 1 else f"{split}, L_K of several K"
+    titles = ("train, L_1, running", f"{split}, L_1", bound)
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {title: {} for title in titles}
     for result in results:
         if not (match := DEPTH.fullmatch(result.name)):
             continue

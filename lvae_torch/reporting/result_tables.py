@@ -11,10 +11,10 @@ import numpy as np
 
 from lvae_torch.errors import DataError
 from lvae_torch.reporting.belonging import conditions
-from lvae_torch.reporting.comparison import SEED, Result, labelled
+from lvae_torch.reporting.comparison import SEED, Result, labelled, split_of
 from lvae_torch.reporting.console import number
 
-COLUMNS = ("run", "step", "test -ELBO", "-log p bound", "KL per layer, top first", "units > 0.01 nats, top first")
+COLUMNS = ("run", "step", "-ELBO", "-log p bound", "KL per layer, top first", "units > 0.01 nats, top first")
 EVALUATED = ("step", "nelbo", "nll", "kl")
 BOUNDED = ("iw_samples", "n_images", "nll_bound", "standard_error")
 PER_LAYER = ("kl", "informative_units")
@@ -27,7 +27,7 @@ TEXTS = {"run", "data", "precision"}
 def results_table(results: Sequence[Result]) -> str:
     """A Markdown table, nats per image; runs of several seeds, if all else is told alike, also have their mean."""
     rows = [
-        COLUMNS,
+        tuple(f"{split_of(results)} -ELBO" if column == "-ELBO" else column for column in COLUMNS),
         tuple("---" for _ in COLUMNS),
         *(_row(*pair) for pair in labelled(results)),
         *_means(results),

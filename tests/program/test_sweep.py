@@ -118,15 +118,16 @@ def test_several_runs_are_drawn_side_by_side(tmp_path: Path, monkeypatch: pytest
     results = []
     for kind, n, step in (("vae", 1, 2), ("vae", 2, 2), ("lvae", 1, 2), ("lvae", 2, 1)):
         evaluation = {"step": 2, "nelbo": 90.0 - n, **{f"kl/{i:02d}": float(i) for i in range(n)}}
-        bound = {"step": step, "iw_samples": 50, "n_images": 9, "nll_bound": 85.0 - n}
-        results.append(Result(f"mnist_{kind}_{n}", evaluation, bound, {"step": 2, "nelbo": 91.0}, curve))
+        bound = {"step": step, "iw_samples": 50, "n_images": 9, "nll_bound": 85.0 - n, "split": "valid"}
+        told = ({"step": 2, "nelbo": 91.0}, curve, {}, {"split": "valid"})
+        results.append(Result(f"mnist_{kind}_{n}", evaluation, bound, *told))
     nothing = Result("other", {}, {}, {}, curve)
     draw_comparison(tmp_path, [*results, nothing])
     assert (tmp_path / "learning_curves.png").stat().st_size > 1000
     assert drawn["bars"] == ({"mnist_vae_2": [1.0, 0.0], "mnist_lvae_2": [1.0, 0.0]}, ["z_1", "z_2"])
-    assert [axis.tolist() for axis in drawn["test, L_1"]["mnist_lvae"]] == [[1, 2], [-89, -88]]
-    assert [axis.tolist() for axis in drawn["test, L_50"]["mnist_vae"]] == [[1, 2], [-84, -83]]
-    assert [axis.tolist() for axis in drawn["test, L_50"]["mnist_lvae"]] == [[1], [-84]]
+    assert [axis.tolist() for axis in drawn["valid, L_1"]["mnist_lvae"]] == [[1, 2], [-89, -88]]
+    assert [axis.tolist() for axis in drawn["valid, L_50"]["mnist_vae"]] == [[1, 2], [-84, -83]]
+    assert [axis.tolist() for axis in drawn["valid, L_50"]["mnist_lvae"]] == [[1], [-84]]
     with pytest.raises(CfgError, match="--figures: none of these runs has been evaluated"):
         draw_comparison(tmp_path, [nothing])
 
@@ -141,6 +142,15 @@ def test_a_bound_of_other_images_or_weights_is_left_out() -> None:
         own = {"weights": "raw", "split": "test"}
         result = Result("m", evaluation, {**found, **changed}, {}, (np.array([]), np.array([])), {}, own)
         assert results_table([result]).splitlines()[-1].split("|")[4].strip() == cell.strip(), changed
+
+
+def test_a_table_names_the_split_that_its_runs_were_evaluated_on() -> None:
+    def evaluated(**on: str) -> Result:
+        return Result("x", {"step": 2, "nelbo": 90.0}, {}, {}, (np.array([]), np.array([])), {}, on)
+
+    valid, test, unknown = evaluated(split="valid"), evaluated(split="test"), evaluated()
+    for runs, title in (([valid], "valid"), ([test, unknown], "test"), ([valid, test], "evaluated")):
+        assert f"| {title} -ELBO |" in results_table(runs)
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_runs_of_several_seeds_are_drawn_apart(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(figures, "label_axes", lambda axes, x, y, title: drawn.update({title: axes.get_lines()}))
     draw_comparison(tmp_path, [deep, shallow, again])
     assert list(drawn)[:2] == ["set_lvae_2 (seed 3)", "set_lvae_2 (seed 4)"]
-    points, line = ([list(axis) for axis in line.get_data()] for line in drawn["test, L_1"])
+    points, line = ([list(axis) for axis in line.get_data()] for line in drawn["evaluated, L_1"])
     assert points == [[1, 2, 2], [-90.1, -92.0, -90.1]]
     assert line == [[1, 2], [-90.1, pytest.approx(-91.05)]]
 
