@@ -8,7 +8,7 @@ from data_scripts.account import FILE as ACCOUNT
 from data_scripts.account import lines_of
 from data_scripts.recipe import Recipe
 from data_scripts.recipes import RECIPES, VARIANTS, catalogue, make
-from lvae_torch.cli import path_option
+from lvae_torch.cli import Parser, path_option
 from lvae_torch.data.classes import labels_told
 from lvae_torch.data.dump import Dump
 
@@ -18,7 +18,7 @@ OF_DUMPS = f"folder of all dumps (default: {DUMPS})"
 
 def parser() -> argparse.ArgumentParser:
     """What can be asked: a dataset with its options, the list, or a check."""
-    arguments = argparse.ArgumentParser(
+    arguments = Parser(
         prog="python -m data_scripts",
         description="Make dumps of datasets.",
         epilog=f"Variants, each by its own name: {', '.join(VARIANTS)}.",

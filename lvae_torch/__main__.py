@@ -4,6 +4,7 @@ import runpy
 import sys
 
 from lvae_torch.cli import COMMANDS, module_of
+from lvae_torch.errors import closest
 from lvae_torch.runs.version import VERSION
 
 
@@ -23,7 +24,8 @@ def lvae() -> None:
     elif name == "--version":
         print(VERSION)
     elif name not in COMMANDS:
-        print(f"lvae: there is no command {name!r}.\n\n{usage()}", file=sys.stderr)
+        guess = f" Did you mean {meant!r}?" if (meant := closest(name, COMMANDS)) else ""
+        print(f"lvae: there is no command {name!r}.{guess}\n\n{usage()}", file=sys.stderr)
         sys.exit(2)
     else:
         sys.argv = [f"lvae {name}", *rest]

@@ -3,14 +3,16 @@
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from lvae_torch.distributed.launcher import end_with_launcher
 from lvae_torch.distributed.signals import heard_at_once, stopped_by
-from lvae_torch.errors import DataError, Preempted, UserError, say
+from lvae_torch.errors import DataError, Preempted, UserError, closest, say
 from lvae_torch.files import expanded
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}  # errors of a disk
@@ -45,14 +47,23 @@ MODULES = {
 """Where a subcommand is not the module of its own name."""
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what a misspelt choice may have meant, which Python's own does from 3.14 on."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '(?P<word>.*)' \(choose from (?P<known>.*)\)", message)
+        meant = closest(wrong["word"], re.findall(r"[\w.-]+", wrong["known"])) if wrong else None
+        super().error(f"{message}. Did you mean {meant!r}?" if meant else message)
+
+
 def module_of(command: str) -> str:
     """The module that ``python -m`` runs for a subcommand."""
     return MODULES.get(command, f"lvae_torch.{command}")
 
 
-def new_parser(command: str) -> argparse.ArgumentParser:
+def new_parser(command: str) -> Parser:
     """A parser without arguments for a subcommand, with its name and description in the help."""
-    return argparse.ArgumentParser(prog=f"python -m {module_of(command)}", description=COMMANDS[command])
+    return Parser(prog=f"python -m {module_of(command)}", description=COMMANDS[command])
 
 
 def parser(command: str, what: str = "cfg", help_: str = "the .cfg file") -> argparse.ArgumentParser:

@@ -1,10 +1,12 @@
-"""Errors that the user can mend, each with the exit status of the commands; and the printing of messages.
+"""Errors that the user can mend, each with the exit status of the commands; guesses at what was meant; printing.
 
 Every message names the file, key or rank, what was expected, and what to do.
 Exit status 0 means done; 1 means a defect of this program, with a traceback.
 """
 
+import difflib
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import ClassVar
 
@@ -49,6 +51,11 @@ class LostRank(UserError, ConnectionError):
     """Another rank is gone or never arrived; the same command continues from the last checkpoint."""
 
     exit_status: ClassVar[int] = 75
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a misspelt one may have meant; None if none is alike."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
 
 
 def say(line: str) -> None:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvae_torch.cfg.expressions import without_comment
-from lvae_torch.cfg.guess import closest
 from lvae_torch.cfg.seal import check_seal
-from lvae_torch.errors import CfgError
+from lvae_torch.errors import CfgError, closest
 from lvae_torch.files import expanded
 
 SECTION_LINE = re.compile(r"\[([^\]]+)\]")

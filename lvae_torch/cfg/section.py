@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from lvae_torch.cfg.guess import closest
+from lvae_torch.errors import closest
 from lvae_torch.files import expanded
 
 T = TypeVar("T")

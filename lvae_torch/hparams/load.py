@@ -11,10 +11,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lvae_torch.cfg.expressions import evaluate, without_comment
-from lvae_torch.cfg.guess import closest
 from lvae_torch.cfg.reader import Entries, expectation_of, parse, parse_overrides, read_file
 from lvae_torch.cfg.section import KeysError, Section
-from lvae_torch.errors import CfgError, say
+from lvae_torch.errors import CfgError, closest, say
 from lvae_torch.files import NAME
 from lvae_torch.hparams.checks import cross_problems
 from lvae_torch.hparams.settings import COMMON, SECTIONS, Settings, with_batch_sizes

@@ -203,7 +203,7 @@ def test_a_damaged_idx_file_is_named(tmp_path: Path, damaged: bytes) -> None:
     ("arguments", "status", "told"),
     [
         ([], 2, "name a dataset"),
-        (["mnits"], 2, "invalid choice: 'mnits'"),
+        (["mnits"], 2, "Did you mean 'mnist'?"),
         (["multi_dsprites", "--count", "9"], 2, "--count is 9"),
         (["multi_dsprites", "--count", "many"], 2, "--count"),
         (["binarized_mnist", "--mirror", "."], 3, "binarized_mnist_train.amat: no such file"),

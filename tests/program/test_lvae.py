@@ -51,7 +51,14 @@ def test_alone_it_lists_the_commands() -> None:
 def test_an_unknown_command_is_refused() -> None:
     ((status, _, err, _),) = each_in_turn(("lvae_torch", ["trian", "x.cfg"]))
     assert status == 2
-    assert "no command 'trian'" in err and "lvae train" in err
+    assert "no command 'trian'. Did you mean 'train'?" in err and "lvae train" in err
+
+
+def test_a_misspelt_choice_is_guessed() -> None:
+    misspelt, alien = (("lvae_torch", ["synthesize", "x", "--mode", mode]) for mode in ("reconstrution", "zzz"))
+    (status, _, guessed, has_torch), (_, _, err, _) = each_in_turn(misspelt, alien)
+    assert (status, has_torch) == (2, False)
+    assert guessed.strip().endswith("Did you mean 'reconstruction'?") and "Did you mean" not in err
 
 
 def test_every_command_helps_in_both_ways_and_does_not_import_torch_for_it() -> None:
