@@ -61,7 +61,7 @@ def command(argv: Sequence[str]) -> None:
             make_folder(target.resolve().parent)
             zip_bundle(folder, target)
         if options.folder is not None:
-            print(f"{target}: written. Use it: python -m lvae_torch.synthesize {target} --mode generation")
+            print(f"{target}: written. Use it: lvae synthesize {target} --mode generation")
         if address is not None:
             print(f"{address}: uploaded ({upload(folder, address)}).")
 

@@ -71,7 +71,7 @@ def command(argv: Sequence[str]) -> None:
         for line in told_differences(settings, exact, taken.step):
             say(f"note: {line}")
     print(f"{folder.path}: the run of {taken.program} at step {taken.step:,}. Use it:")
-    print(f"  python -m lvae_torch.synthesize {folder.path} --mode generation")
+    print(f"  lvae synthesize {folder.path} --mode generation")
 
 
 def _folder_of_runs(overrides: Sequence[str]) -> Path:

@@ -241,13 +241,13 @@ class Dump:
 
 def _how_to_make(dumps: Path, dataset: str) -> str:
     if dataset in CODES:
-        return f"Train its run first; it makes it: python -m lvae_torch.synthesize {dataset[:-6]} --mode encoding"
+        return f"Train its run first; it makes it: lvae synthesize {dataset[:-6]} --mode encoding"
     if dataset in OWN:
         side = OWN[dataset][0][1]
-        return f"Make it: python -m data_scripts images --source FOLDER --name {dataset} --size {side} --dumps {dumps}"
+        return f"Make it: lvae data images --source FOLDER --name {dataset} --size {side} --dumps {dumps}"
     if dataset in CATALOGUE:
-        return f"Make it: python -m data_scripts {dataset} --dumps {dumps}"
-    return f"Make it: python -m data_scripts DATASET --name {dataset} --dumps {dumps}, with a DATASET of --list."
+        return f"Make it: lvae data {dataset} --dumps {dumps}"
+    return f"Make it: lvae data DATASET --name {dataset} --dumps {dumps}, with a DATASET of --list."
 
 
 @dataclass(frozen=True)

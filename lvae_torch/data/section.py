@@ -13,7 +13,7 @@ class DataSection(Section):
     """[data]: the images, and how they are preprocessed."""
 
     dataset: str
-    """Name of the dump: a folder in dumps, which python -m data_scripts makes."""
+    """Name of the dump: a folder in dumps, which lvae data makes."""
     dumps: PathText = "dataset_dumps"
     """Folder that holds all dumps; ~ and $VARIABLES are replaced."""
     train_split: str = "train"

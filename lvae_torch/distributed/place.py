@@ -74,7 +74,7 @@ def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
     if wanted == "cpu" or (wanted == "auto" and not available and not cards_shown()):
         return torch.device("cpu")
     if not available:
-        raise CfgError(f"[run] device = {wanted}, but {_no_card()} python -m lvae_torch.doctor tells more.")
+        raise CfgError(f"[run] device = {wanted}, but {_no_card()} lvae doctor tells more.")
     if local_rank >= torch.cuda.device_count():
         raise CfgError(
             f"local rank {local_rank} has no GPU: this node has {torch.cuda.device_count()}. "

@@ -80,7 +80,7 @@ def _data(sections: Sections, notes: list[str]) -> Native:
         dataset, val_split, _ = _dump(data)
         yield ("data", "dataset_source"), "data.dataset", dataset
         yield ("data", "dataset_source"), "data.val_split", val_split
-        notes.append(f"[data] *_data_path: not read; python -m data_scripts {dataset} makes the dump.")
+        notes.append(f"[data] *_data_path: not read; lvae data {dataset} makes the dump.")
     n_samples = sections["val"]["n_samples_for_validation"]
     if is_mnist:
         yield ("data", "dataset_source"), "data.binarize", "dynamic"
@@ -98,7 +98,7 @@ def _dump(data: Mapping[str, Any]) -> tuple[str, str, str]:
     if (source, side) not in DATASETS:
         raise CfgError(
             f"[data] dataset_source = {source!r} at target_res = {side}: no dump stands for that, only for "
-            f"{', '.join(f'{name} at {res}' for name, res in DATASETS)}. Make one (python -m data_scripts images "
+            f"{', '.join(f'{name} at {res}' for name, res in DATASETS)}. Make one (lvae data images "
             "--help) and name it: --set data.dataset=NAME, and data.val_split if that is not test."
         )
     return DATASETS[source, side]

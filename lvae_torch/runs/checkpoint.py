@@ -224,5 +224,5 @@ def store_of(folder: Path) -> CheckpointStore:
         DataError: if there are none.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder.parent}: no checkpoints there. Train it: python -m lvae_torch.train CFG")
+        raise DataError(f"{folder.parent}: no checkpoints there. Train it: lvae train CFG")
     return CheckpointStore(folder)

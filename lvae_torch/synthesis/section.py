@@ -34,7 +34,7 @@ Temperature = Annotated[
 
 
 class SynthesisSection(Section):
-    """[synthesis]: options of ``python -m lvae_torch.synthesize``; they can always be overridden."""
+    """[synthesis]: options of ``lvae synthesize``; they can always be overridden."""
 
     mode: ModeName | TupleOf[ModeName] = "reconstruction"
     """One mode, or several in a list."""

@@ -49,7 +49,7 @@ def model_card(run: TrainedRun, name: str, license_: str, folder: RunFolder | No
             f"A hierarchical variational autoencoder, trained with lvae_torch.\n\n| | |\n| --- | --- |\n{table}",
             "## Measured\n\n" + _measured(run, folder, is_rounded),
             "## Use\n\n"
-            f"    python -m lvae_torch.synthesize {name} --mode generation\n\n"
+            f"    lvae synthesize {name} --mode generation\n\n"
             "with the path of this folder in place of its name, or in Python:\n\n"
             "    import lvae_torch\n\n"
             f'    run = lvae_torch.load_run("{name}")\n'

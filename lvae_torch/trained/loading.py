@@ -197,7 +197,7 @@ def _why_not(folder: Path, runs: Path) -> str:
     return (
         f"there is no such run, bundle, checkpoint or .cfg file ({folder / SETTINGS} does not exist). "
         f"Runs: {runs_told(runs)}. "
-        "Train it: python -m lvae_torch.train CFG"
+        "Train it: lvae train CFG"
     )
 
 

@@ -107,7 +107,7 @@ def check_first_loss(
     guess = uniform_guess(model, data.levels)
     if not found <= ODD * guess:
         told = f"{found:,.0f} nats per image" if math.isfinite(found) else "not finite"
-        looks = f"look at the images (python -m lvae_torch.show {data.dump.folder})"
+        looks = f"look at the images (lvae show {data.dump.folder})"
         if not data.levels:
             image, value = data.farthest(LEAST_IMAGES)
             looks = f"leave images out like number {image} of the training split, which has a value of {value:g}"

@@ -93,11 +93,9 @@ def test_the_content_hash_is_of_the_images_and_nothing_else(dumps: Path, images:
 
 
 def test_a_missing_dump_names_the_command_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"python -m data_scripts cifar10_vdvae --dumps {tmp_path}$"):
+    with pytest.raises(DataError, match=rf"lvae data cifar10_vdvae --dumps {tmp_path}$"):
         Dump.open(tmp_path, "cifar10_vdvae")
-    with pytest.raises(
-        DataError, match=rf"data_scripts DATASET --name mine --dumps {tmp_path}, with a DATASET of --list"
-    ):
+    with pytest.raises(DataError, match=rf"lvae data DATASET --name mine --dumps {tmp_path}, with a DATASET of --list"):
         Dump.open(tmp_path, "mine")
 
 

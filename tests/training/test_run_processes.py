@@ -119,7 +119,7 @@ def test_kill_at_any_moment_loses_nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "status", "message"),
     [
-        ({"data__dataset": "nothing"}, 3, "python -m data_scripts DATASET --name nothing"),
+        ({"data__dataset": "nothing"}, 3, "lvae data DATASET --name nothing"),
         ({"train__stepz": 3}, 2, "Did you mean 'steps'"),
         ({"model__downsample": [5, 5]}, 2, "raise blocks_per_layer"),
         ({"run__name": "../elsewhere"}, 2, "name is '../elsewhere'"),

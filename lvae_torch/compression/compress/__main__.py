@@ -79,7 +79,7 @@ def _check_fixed(run: TrainedRun, chosen: str, named: str) -> None:
         raise CfgError(
             f"{named}: [val] batch_norm = {chosen} takes the statistics of batch norm anew when the run is opened, and "
             f"an archive needs those that it was written with. Export the run, which fixes them, and compress with the "
-            f"bundle: python -m lvae_torch.export {named} FOLDER"
+            f"bundle: lvae export {named} FOLDER"
         )
 
 
