@@ -60,7 +60,7 @@ def describe(settings: Settings) -> str:
         ("training", f"{training / 1e9:.3f} GFLOP per image"),
         *_memory(settings, image_shape, build),
         ("this machine", half_told(torch.device("cpu"), settings.train.precision)),
-        *([("WARNING", told)] if (told := settings.loss.without_effect) else []),
+        *(("WARNING", told) for told in settings.without_effect),
     ]
     return table(f"{settings.run.name}: {settings.model.family}", rows)
 

@@ -76,7 +76,7 @@ def train(settings: Settings, wanted: Which = "last") -> None:
         data = RunData.of(settings.data, settings.train.batch_size, settings.run.seed, is_conditional)
         steps = in_steps(settings, data.order.steps_per_epoch).train.total_steps  # what does not fit is told first
         prepare(settings.train, settings.run.deterministic, Path(settings.run.runs), processes)
-        for told in (half_told(processes.device, settings.train.precision), settings.loss.without_effect):
+        for told in (half_told(processes.device, settings.train.precision), *settings.without_effect):
             if told:
                 processes.say(told)
         parts = settings.model, settings.train, data.dump.image_shape, data.levels, processes.world

@@ -33,6 +33,10 @@ class Section(BaseModel):
         """Yield problems between keys that are each valid on their own."""
         yield from ()
 
+    def without_effect(self) -> Iterator[str]:
+        """Yield what is set and does nothing. Runs of before go on with it, so it is told and is no problem."""
+        yield from ()
+
     @model_validator(mode="after")
     def _has_no_problems(self) -> Self:
         if problems := [problem.rstrip(".") for problem in self.problems()]:

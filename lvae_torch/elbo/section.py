@@ -51,16 +51,13 @@ class LossSection(Section):
             case ("linear", int(first), int(last), _) if last <= first:
                 yield f"beta rises from step {first} to step {last}; give the later step second"
 
-    @property
-    def without_effect(self) -> str:
-        """What is set and does nothing, in one line; empty if all does. Runs of before go on, so it is no problem."""
+    def without_effect(self) -> Iterator[str]:
         n = self.balance_steps
         has_steps = float(n.split()[0] if isinstance(n, str) else n) > 0
         if self.balance != "none" and not has_steps:
-            return f"[loss] balance = {self.balance} does nothing, for it ends with balance_steps, which is {n}."
+            yield f"balance = {self.balance} does nothing, for it ends with balance_steps, which is {n}"
         if self.balance == "none" and has_steps:
-            return f"[loss] balance_steps = {n} does nothing, for balance = none."
-        return ""
+            yield f"balance_steps = {n} does nothing, for balance = none"
 
 
 class ValSection(Section):

@@ -31,6 +31,14 @@ class Settings:
         """Weights and split of the evaluations in training, as they stand beside results."""
         return {"weights": "ema" if self.train.ema_decay else "raw", "split": self.data.val_split}
 
+    @property
+    def without_effect(self) -> list[str]:
+        """What is set and does nothing, a sentence each."""
+        told = [f"[{name}] {line}." for name in SECTIONS for line in getattr(self, name).without_effect()]
+        if self.train.sync_batch_norm and not getattr(self.model, "batch_norm", False):
+            told.append("[train] sync_batch_norm does nothing, for the model has no batch norm.")
+        return told
+
 
 COMMON: dict[str, type[Section]] = {
     "run": RunSection, "data": DataSection, "loss": LossSection, "optimizer": OptimizerSection,

@@ -1,4 +1,4 @@
-"""Learning-rate schedules after the warm-up; the table at the end has one line each."""
+"""Learning-rate schedules after the warm-up; the tables at the end have a line each, and the keys that each reads."""
 
 import math
 from collections.abc import Callable
@@ -74,3 +74,12 @@ SCHEDULES: dict[str, Callable[[Fall], float]] = {
     "staircase": staircase,
     "noam": noam,
 }
+FALLING = ("cosine", "cosine_chained", "linear")
+READ_BY = {
+    "decay_start": (*FALLING, "exponential", "staircase"),
+    "decay_end": FALLING,
+    "final_learning_rate": (*FALLING, "exponential", "staircase"),
+    "decay_rate": ("exponential", "staircase"),
+    "decay_steps": ("exponential", "staircase"),
+}
+"""Keys of ``[optimizer]``, each with the schedules that read it."""

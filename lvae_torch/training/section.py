@@ -21,7 +21,7 @@ from lvae_torch.cfg.section import (
 )
 from lvae_torch.files import check_name
 from lvae_torch.training.optimizers import OPTIMIZERS
-from lvae_torch.training.schedules import SCHEDULES
+from lvae_torch.training.schedules import READ_BY, SCHEDULES
 
 
 class OptimizerSection(Section):
@@ -72,6 +72,12 @@ class OptimizerSection(Section):
         for key, start in (("decay_start", self.decay_start), ("warmup_steps", self.warmup_steps)):
             if isinstance(start, int) and isinstance(end, int) and 0 < end <= start:
                 yield f"decay_end = {end} is not after {key} = {start}; 0 is the last step"
+
+    def without_effect(self) -> Iterator[str]:
+        for key, schedules in READ_BY.items():
+            value = getattr(self, key)
+            if self.schedule not in schedules and value != type(self).model_fields[key].default:
+                yield f"{key} = {value} does nothing, for schedule = {self.schedule}"
 
 
 class TrainSection(Section):
@@ -130,6 +136,10 @@ class TrainSection(Section):
 
         if self.initial_partial and self.initial_run is None:
             yield "initial_partial says how to take the weights of initial_run, but there is none; name one"
+
+    def without_effect(self) -> Iterator[str]:
+        if self.rollback_rate != 1 and not self.rollback:
+            yield f"rollback_rate = {self.rollback_rate} does nothing, for rollback = 0"
 
     @property
     def total_steps(self) -> int:

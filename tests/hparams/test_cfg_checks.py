@@ -139,8 +139,33 @@ def test_a_share_of_one_is_all(limit: str, read: float) -> None:
     ],
 )
 def test_balance_without_its_steps_is_told(set_: list[str], told: str) -> None:
-    loss = load_text(small.CFG, "small.cfg", [f"loss.{one}" for one in set_]).loss
-    assert (told in loss.without_effect) if told else (loss.without_effect == "")
+    found = "".join(load_text(small.CFG, "small.cfg", [f"loss.{one}" for one in set_]).without_effect)
+    assert (f"[loss] {told}" in found or told in found) if told else found == ""
+
+
+@pytest.mark.parametrize(
+    ("set_", "told"),
+    [
+        (["optimizer.decay_start=3"], ["[optimizer] decay_start = 3 does nothing, for schedule = constant."]),
+        (["optimizer.decay_start=3", "optimizer.schedule=cosine"], []),
+        (
+            ["optimizer.schedule=linear", "optimizer.decay_rate=0.1", "optimizer.decay_steps='2 epochs'"],
+            [
+                "[optimizer] decay_rate = 0.1 does nothing, for schedule = linear.",
+                "[optimizer] decay_steps = 2 epochs does nothing, for schedule = linear.",
+            ],
+        ),
+        (["train.rollback_rate=0.5"], ["[train] rollback_rate = 0.5 does nothing, for rollback = 0."]),
+        (["train.rollback_rate=0.5", "train.rollback=1"], []),
+        (["train.sync_batch_norm=True"], []),
+        (
+            ["train.sync_batch_norm=True", "model.batch_norm=False"],
+            ["[train] sync_batch_norm does nothing, for the model has no batch norm."],
+        ),
+    ],
+)
+def test_what_does_nothing_is_told(set_: list[str], told: list[str]) -> None:
+    assert load_text(small.CFG, "small.cfg", set_).without_effect == told
 
 
 def test_a_cfg_without_its_dataset_can_be_read(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Learning-rate schedules, the meter, and steps that are undone."""
 
 import math
+from typing import Any
 
 import pytest
 import small
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 from lvae_torch.training.flat import FlatParameters
 from lvae_torch.training.meter import Meter
 from lvae_torch.training.optimization import GuardedStep, decay_before_steps
+from lvae_torch.training.schedules import READ_BY, SCHEDULES
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,17 @@ from lvae_torch.training.optimization import GuardedStep, decay_before_steps
 def test_schedules(schedule: str, expected: list[float]) -> None:
     rate = small.rate(schedule, 100, learning_rate=1.0, final_learning_rate=0.1, decay_rate=0.5, decay_steps=10)
     assert [rate(step) for step in (0, 25, 50, 100)] == pytest.approx(expected)
+
+
+def test_each_schedule_reads_the_keys_that_it_is_said_to_read() -> None:
+    """Changed alone, another key changes no rate."""
+    base: dict[str, Any] = {"learning_rate": 1.0, "warmup_steps": 2, "decay_steps": 7}
+    changes = {"decay_start": 9, "decay_end": 30, "final_learning_rate": 0.3, "decay_rate": 0.9, "decay_steps": 11}
+    for key, schedules in READ_BY.items():
+        for schedule in SCHEDULES:
+            rates = [small.rate(schedule, 40, **{**base, **changed}) for changed in ({}, {key: changes[key]})]
+            before, after = ([rate(step) for step in range(40)] for rate in rates)
+            assert (before != after) == (schedule in schedules), (key, schedule)
 
 
 def test_a_gradient_that_stays_too_large_is_taken_at_the_length_of_the_limit() -> None:
