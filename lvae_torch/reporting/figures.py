@@ -41,7 +41,9 @@ def draw_curves(path: Path, curves: Mapping[str, Curve], x_label: str, y_label: 
     with figure(path, 6.4, 4.2) as drawing:
         axes = drawing.subplots()
         for k, (name, (x, y)) in enumerate(curves.items()):
-            axes.plot(x, y, label=name, linestyle=("-", "--", ":")[k % 3], color=f"C{k}", linewidth=1.5)
+            alone = "o" if len(x) == 1 else ""  # a line through one point is none
+            style = ("-", "--", ":")[k % 3]
+            axes.plot(x, y, label=name, linestyle=style, marker=alone, color=f"C{k}", linewidth=1.5)
         settled = [y[len(y) // 10 :] for _, y in curves.values() if len(y)]
         if settled:
             low, high = min(y.min() for y in settled), max(y.max() for y in settled)

@@ -21,6 +21,8 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="the extra 'explore' is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 BUNDLE = "egs/pretrained/spatial_lvae_mnist"
+N_LAYERS, MIDDLE, ALIVE = 6, 3, 7
+"""Latent layers of the bundle, the first with a map of 8x8, and its channel that has learned something."""
 VIEWS = ("samples", "reconstruction", "mix", "latents")
 __all__ = ["browser", "chromium"]
 
@@ -67,7 +69,7 @@ def test_samples_follow_the_sliders_and_the_address_reproduces_them(visitor: Vis
     cool = visitor.picture("samples")
     assert not same(first, cool) and "t=0.4" in page.url
     page.get_by_role("radio", name="each layer").check()
-    visitor.slide("layer 0 (top), 16×2×2", 1.2)
+    visitor.slide("layer 0 (top), 8×2×2", 1.2)
     page.get_by_role("button", name="New seed").click()
     visitor.ready()
     address, mixed = page.url, visitor.picture("samples")
@@ -88,9 +90,9 @@ def test_a_clicked_sample_keeps_its_top_layers(visitor: Visitor) -> None:
     page.get_by_role("button", name="sample 10: keep its top layers").click()
     visitor.ready()
     kept = visitor.picture("samples")
-    assert "keep=10,2" in page.url and same(tile(kept, 10), tile(before, 10))
+    assert "keep=10,3" in page.url and same(tile(kept, 10), tile(before, 10))
     assert not same(tile(kept, 11), tile(before, 11))
-    visitor.slide("Top layers kept", 3)
+    visitor.slide("Top layers kept", N_LAYERS)
     everything = visitor.picture("samples")
     assert all(np.abs(tile(everything, k).astype(int) - tile(before, 10)).max() <= 1 for k in range(64))
     page.get_by_role("button", name="Let go").click()
@@ -134,14 +136,14 @@ def test_reconstruction_shows_images_layers_and_a_dropped_picture(visitor: Visit
 def test_mix_goes_by_layers_and_along_the_line(visitor: Visitor) -> None:
     page = visitor.open("#mix?a=test:0&b=test:3&layers=1")
     one = visitor.picture("mix")
-    visitor.slide("Top layers from A", 3)
+    visitor.slide("Top layers from A", N_LAYERS)
     all_of_a = visitor.picture("mix")
-    assert not same(one, all_of_a) and "layers=3" in page.url
+    assert not same(one, all_of_a) and f"layers={N_LAYERS}" in page.url
     page.get_by_role("button", name="0 of A: choose").click()
     visitor.ready()
     none_of_a = visitor.picture("mix")
     page.get_by_role("button", name="Exchange A and B").click()
-    visitor.slide("Top layers from A", 3)
+    visitor.slide("Top layers from A", N_LAYERS)
     assert np.abs(tile(visitor.picture("mix"), 1, 3).astype(int) - tile(none_of_a, 1, 3)).max() <= 1
     visitor.slide("Way from A to B", 0.33)
     assert "weight=0.33" in page.url and "33%" in page.inner_text("figure[data-name=line] .labels")
@@ -152,12 +154,12 @@ def test_mix_goes_by_layers_and_along_the_line(visitor: Visitor) -> None:
 
 def test_latents_are_moved_everywhere_or_at_a_clicked_place(visitor: Visitor) -> None:
     page = visitor.open("#latents?base=seed:3")
-    page.get_by_label("Layer", exact=True).select_option("2")
+    page.get_by_label("Layer", exact=True).select_option(str(MIDDLE))
     visitor.ready()
-    visitor.slide("Channel", 3)
+    visitor.slide("Channel", ALIVE)
     visitor.slide("Value", -2.5)
     everywhere = visitor.picture("latents")
-    assert "moves=2.3=-2.5" in page.url
+    assert f"moves={MIDDLE}.{ALIVE}=-2.5" in page.url
     box = page.locator("figure[data-name=latents] img").bounding_box()
     page.mouse.click(box["x"] + box["width"] * 0.18, box["y"] + box["height"] * 0.53)
     visitor.ready()
@@ -172,11 +174,11 @@ def test_latents_are_moved_everywhere_or_at_a_clicked_place(visitor: Visitor) ->
     visitor.ready()
     page.get_by_role("button", name="+3: choose").click()
     visitor.ready()
-    assert "moves=2.3=3@0,4" in page.url
+    assert f"moves={MIDDLE}.{ALIVE}=3@0,4" in page.url
     page.get_by_role("button", name="Keep this and move another").click()
     visitor.ready()
     assert page.url.count("@0,4") == 2
-    page.get_by_role("button", name="Undo the move of layer 2, channel 3").click()
+    page.get_by_role("button", name=f"Undo the move of layer {MIDDLE}, channel {ALIVE}").click()
     page.get_by_role("button", name="Everywhere").click()
     visitor.ready()
     assert "@" not in page.url
@@ -244,7 +246,7 @@ def test_all_has_names_contrast_and_room(browser: Any, address: str, scheme: str
 
 def test_what_cannot_be_is_told_and_does_not_end_the_page(visitor: Visitor) -> None:
     page = visitor.open("#latents?moves=0.99=1")
-    assert "There is no channel 99: layer 0 has channels 0 to 15" in page.inner_text("#error")
+    assert "There is no channel 99: layer 0 has channels 0 to 7" in page.inner_text("#error")
     visitor.expected_errors.append("422")
     visitor.slide("Channel", 2)
     assert page.locator("#error").is_hidden() and visitor.picture("latents").any()

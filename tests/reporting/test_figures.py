@@ -68,3 +68,10 @@ def test_a_system_has_one_colour_in_all_figures(drawn: list[Figure], tmp_path: P
     assert colours == {"z": "C0", "a": "C1"}
     assert {line.get_color() for line in one.get_lines()} == {"C1"}
     assert [to_hex(bars[0].get_facecolor()) for bars in drawn[1].axes[0].containers] == [to_hex("C0"), to_hex("C1")]
+
+
+def test_a_curve_of_one_point_is_seen(drawn: list[Figure], tmp_path: Path) -> None:
+    curves = {"train": (np.arange(9), np.arange(9.0)), "test": (np.array([8]), np.array([7.0]))}
+    figures.draw_curves(tmp_path / "curves.png", curves, "steps", "nats", "one evaluation")
+    many, one = drawn[-1].axes[0].get_lines()
+    assert (many.get_marker(), one.get_marker()) == ("", "o")

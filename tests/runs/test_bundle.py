@@ -206,7 +206,7 @@ SHIPPED = Path(__file__).resolve().parents[2] / "egs" / "pretrained"
 DIGITS = (
     Path(__file__).resolve().parents[1] / "recorded" / "digits.npy"
 )  # every 100th test image of static MNIST, as bits
-RECORDED = {"spatial_lvae_mnist": (-87.169, -84.392), "efficient_vdvae_mnist": (-89.538, -87.075)}
+RECORDED = {"spatial_lvae_mnist": (-83.110, -80.977), "efficient_vdvae_mnist": (-89.538, -87.075)}
 """Mean ELBO and 20-sample bound of these 100 digits, nats, seed 0, as recorded when the bundles were made."""
 
 
@@ -222,7 +222,7 @@ def test_a_shipped_bundle_scores_as_when_it_was_made(name: str) -> None:
 
 def test_shipped_bundles_are_small_and_trained_by_us() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 4_000_000
-    for name, n_parameters in (("spatial_lvae_mnist", 347_297), ("efficient_vdvae_mnist", 633_753)):
+    for name, n_parameters in (("spatial_lvae_mnist", 634_833), ("efficient_vdvae_mnist", 633_753)):
         run = lvae_torch.load_run(SHIPPED / name)
         assert sum(p.numel() for p in run.model.parameters() if p.requires_grad) == n_parameters
         assert f"{n_parameters:,}" in (SHIPPED / name / "README.md").read_text()
