@@ -66,9 +66,10 @@ def _measured(run: TrainedRun, folder: RunFolder | None, is_rounded: bool) -> st
         if not found or not is_own(found, {"step": run.step, "weights": "ema" if run.is_averaged else "raw"}):
             continue
         samples = f", {found['iw_samples']} samples" if "iw_samples" in found else ""
-        images = f"{', '.join(conditions(found))} of {found['split']}"
+        images, *how = conditions(found)
+        on = ", ".join([f"{images} of {found['split']}", *how])
         value = "not finite" if found[key] is None else f"{found[key]:.2f} nats per image"
-        rows.append(f"| {what}{samples} | {value} | {images} | `synthesize --mode {mode}` |")
+        rows.append(f"| {what}{samples} | {value} | {on} | `synthesize --mode {mode}` |")
     if not rows:
         return "Nothing yet with these weights: run `synthesize --mode reconstruction` before `export`."
     before = "With the weights before they were rounded:\n\n" if is_rounded else ""
