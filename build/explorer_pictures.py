@@ -33,7 +33,7 @@ SHOTS = (
     Shot("samples", "spatial_lvae_mnist", "samples?seed=12&n=64&show=mean&t=1,0.8,0.6&keep=21,1", 800, "dark"),
     Shot("reconstruction", "efficient_vdvae_mnist", "reconstruction?image=test:4021&seed=0&t=1", 1040),
     Shot("mix", "efficient_vdvae_mnist", "mix?a=test:7&b=test:5021&layers=2&weight=0.5", 790),
-    Shot("latents", "spatial_lvae_mnist", "latents?base=seed:8&t=1&moves=0.4=1", 720),
+    Shot("latents", "spatial_lvae_mnist", "latents?base=seed:8&t=1&moves=0.4=1", 925),
 )
 
 

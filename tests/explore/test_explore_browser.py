@@ -178,6 +178,9 @@ def test_latents_are_moved_everywhere_or_at_a_clicked_place(visitor: Visitor) ->
     page.get_by_role("button", name="Keep this and move another").click()
     visitor.ready()
     assert page.url.count("@0,4") == 2
+    page.get_by_role("button", name=re.compile(r"channel 0, .* nats: move it")).click()
+    visitor.ready()
+    assert page.url.endswith(f";{MIDDLE}.0=0@0,4"), "a bar of the layer's channels chooses what is moved"
     page.get_by_role("button", name=f"Undo the move of layer {MIDDLE}, channel {ALIVE}").click()
     page.get_by_role("button", name="Everywhere").click()
     visitor.ready()

@@ -174,6 +174,20 @@ def test_noise_and_latents_are_inverse(run: TrainedRun) -> None:
         assert_close(0.5 * whole[0], noise[0], rtol=1e-4, atol=1e-4)
 
 
+def test_the_channels_beside_the_moved_one_are_told(run: TrainedRun, client: TestClient) -> None:
+    """What each says of the image that is shown before: for a choice, so where there is one."""
+    image, move = {"split": "test", "index": 3}, {"layer": 0, "channel": 0, "value": 1.0}
+    moves = [move, {**move, "channel": 1}] if run.latent_shapes == ((2,),) else [move]
+    numbers = look(client, "latents", {"base": image, "moves": moves})["numbers"]
+    if run.latent_shapes == ((2,),) or run.latent_shapes[0][0] == 1 or run.model.image_shape[1:] == (1, 1):
+        assert "channels" not in numbers
+        return
+    own = run.of_class(int(run.labels("test", at=[3])[0])) if run.classes else run
+    before = own.decode(own.encode(run.images("test", at=[3])))
+    units = own.kl_of_units(own.to_levels(before), seed=0)[0][0]
+    assert numbers["channels"] == pytest.approx(units.reshape(len(units), -1).sum(dim=1).tolist(), rel=1e-5)
+
+
 def test_a_move_changes_its_own_channel_and_what_is_below(run: TrainedRun, client: TestClient) -> None:
     """In prior standard deviations, held against the distribution itself."""
     z = run.draw(1, seed=4)

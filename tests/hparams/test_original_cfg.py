@@ -159,7 +159,7 @@ def test_all_problems_at_once() -> None:
     with pytest.raises(CfgError) as caught:
         loaded({"data.target_res": 64, "train.resume_from_ema": True, "model.up_filters": [48] * 5})
     text = str(caught.value)
-    for needed in ("3 problems", "data_scripts images", "initial_run", "33 entries, but up_filters has 5 entries"):
+    for needed in ("3 problems", "lvae data images", "initial_run", "33 entries, but up_filters has 5 entries"):
         assert needed in text, text
 
 

@@ -184,7 +184,7 @@ def test_a_prior_of_something_else_is_refused(trained: Path, overrides: dict[str
 
 
 def test_a_missing_dump_of_codes_says_which_run_writes_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"lvae_torch\.synthesize vqvae_svhn --mode encoding"):
+    with pytest.raises(DataError, match=r"lvae synthesize vqvae_svhn --mode encoding"):
         Dump.open(tmp_path, "vqvae_svhn_codes")
 
 

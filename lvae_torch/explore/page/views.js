@@ -69,7 +69,8 @@ const reconstruction = {
     };
   },
   chosen: () => ({}),
-  numbers: (app, numbers) => [termsOf(app, numbers), barsOf(app, numbers), channelsOf(app, numbers)],
+  numbers: (app, numbers) => [termsOf(app, numbers), barsOf(app, numbers), channelsOf(numbers, app.state.now.heat, (layer, channel) =>
+    app.go("latents", { label: app.state.now.label, base: app.state.now.image, moves: app.run.has_plane ? app.state.views.latents.moves : [{ layer, channel, value: 2, at: null }] }))],
   again(app) { another(app, "image"); },
 };
 
@@ -101,14 +102,12 @@ function barsOf(app, { kl }) {
     make("div", { className: "kls" }, bar("all layers", sum, null), ...kl.map((value, i) => bar(layerTold(app.run, i), value, i))));
 }
 
-function channelsOf(app, { channels }) {
+function channelsOf({ channels }, layer, press) {
   if (!channels) return null;
-  const layer = app.state.now.heat;
   const most = Math.max(...channels, 1e-9);
   const bars = channels.map((value, channel) => {
     const bar = make("button", { type: "button", title: `channel ${channel}: ${nats(value)} nats; move it`,
-      "aria-label": `channel ${channel}, ${nats(value)} nats: move it`,
-      onclick: () => app.go("latents", { label: app.state.now.label, base: app.state.now.image, moves: app.run.has_plane ? app.state.views.latents.moves : [{ layer, channel, value: 2, at: null }] }) });
+      "aria-label": `channel ${channel}, ${nats(value)} nats: move it`, onclick: () => press(layer, channel) });
     bar.style.height = `${Math.max(3, (100 * value) / most)}%`;
     return bar;
   });
@@ -189,11 +188,15 @@ const latents = {
   },
   chosen: (app) => ({ sweep: Number.isInteger(app.state.now.moves.at(-1).value) ? app.state.now.moves.at(-1).value + 3 : -1 }),
   shown: (app, figures) => mark(app, figures.latents),
-  numbers(app, { base, before, after, is_code: isCode }) {
+  numbers(app, { base, before, after, is_code: isCode, channels }) {
     const told = isCode ? (value) => `code ${value.toFixed(0)}` : (value) => value?.toFixed(3) ?? "not finite";
     const where = app.state.now.moves.at(-1).at || app.run.layers[app.state.now.moves.at(-1).layer].length < 3 ? "z there" : "z, mean over the map";
     return [make("section", { className: "card" }, make("h2", {}, "What is moved"), make("p", { className: "hint" }, base),
-      make("dl", { className: "terms" }, make("dt", {}, `${where}, before`), make("dd", {}, told(before)), make("dt", {}, "after"), make("dd", {}, told(after))))];
+      make("dl", { className: "terms" }, make("dt", {}, `${where}, before`), make("dd", {}, told(before)), make("dt", {}, "after"), make("dd", {}, told(after)))),
+      channelsOf({ channels }, app.state.now.moves.at(-1).layer, (_, channel) => {
+        app.state.now.moves.at(-1).channel = channel;
+        app.changed({ rebuild: true });
+      })];
   },
   again(app) { another(app, "base"); },
 };

@@ -5,6 +5,7 @@ is replaced, and the layers below keep their noise, so that they follow as their
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from lvae_torch.explore.look import Look, Shown, plane, sheet
 from lvae_torch.explore.requests import Latents, Move, OfSeed
 from lvae_torch.explore.stage import RefusedError, Stage
-from lvae_torch.explore.views.reconstruction import GRIDS
+from lvae_torch.explore.views.reconstruction import GRIDS, channels_of
 from lvae_torch.reporting.plane import Clouds
 
 SWEEP = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
@@ -45,6 +46,7 @@ def latents(stage: Stage, asked: Latents) -> Look:
         "before": float(z[last.layer][here].float().mean()),
         "after": float(moved[last.layer][here].float().mean()),
         "is_code": not z[last.layer].is_floating_point(),
+        **_channels(stage, before, last.layer),
     }
     pictures, more = _points(stage, before, after) if stage.are_points else _images(stage, noise, last, before, after)
     imports = ["from lvae_torch.reporting.plane import plane_picture"] if has_plane(stage) or stage.are_points else []
@@ -57,6 +59,13 @@ def latents(stage: Stage, asked: Latents) -> Look:
 def has_plane(stage: Stage) -> bool:
     """Whether the latents are points of a plane."""
     return stage.run.latent_shapes == ((2,),)
+
+
+def _channels(stage: Stage, before: Tensor, layer: int) -> dict[str, Any]:
+    """What each channel of the layer tells of the image, so that one sees which are worth moving."""
+    if stage.are_points or has_plane(stage) or stage.layer(layer)[0] == 1:
+        return {}
+    return channels_of(stage.run.kl_of_units(stage.run.to_levels(before), seed=0), layer)
 
 
 def _check(stage: Stage, move: Move) -> None:

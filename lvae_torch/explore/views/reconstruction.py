@@ -31,7 +31,7 @@ def reconstruction(stage: Stage, asked: Reconstruction) -> Look:
     temperature = stage.temperature(asked.temperature)
     chosen = stage.image(asked.image)
     kl = stage.run.kl_of_units(chosen.x, seed=asked.seed)
-    numbers = {**_terms(stage, chosen.x, asked.seed), "image": chosen.told, **_of_layer(kl, asked.heat)}
+    numbers = {**_terms(stage, chosen.x, asked.seed), "image": chosen.told, **channels_of(kl, asked.heat)}
     if stage.are_points:
         return _of_point(stage, asked, chosen, numbers)
     pictures, lines = _ladder(stage, asked, chosen, temperature)
@@ -48,8 +48,8 @@ def _terms(stage: Stage, x: Tensor, seed: int) -> dict[str, Any]:
     return {"elbo": elbo, "nll": nll, "kl": kl, **bits_entry("bits_per_dim", -elbo, stage.run.model.n_dims)}
 
 
-def _of_layer(kl: Sequence[Tensor], layer: int | None) -> dict[str, Any]:
-    """KL of each channel of the chosen layer."""
+def channels_of(kl: Sequence[Tensor], layer: int | None) -> dict[str, Any]:
+    """KL of each channel of the chosen layer, nats, of one image."""
     if layer is None:
         return {}
     return {"channels": kl[layer][0].flatten(1).sum(dim=1).tolist() if kl[layer].ndim > 2 else kl[layer][0].tolist()}
