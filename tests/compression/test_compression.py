@@ -55,17 +55,19 @@ def test_the_rate_is_the_negative_elbo(name: str) -> None:
     case = CASES[name]
     model, levels = case.model(), case.levels(400)
     code, _ = codec(model, case, levels[:32])
-    stack = filled_stack(60_000)
-    before = stack.n_bits
-    for first in range(0, len(levels), 50):
-        code.encode(levels[first : first + 50], stack, seed=first)
-    rate = (stack.n_bits - before) / len(levels)
+    rates = []
+    for again in range(4):  # one coding of 400 images is within half a percent only
+        stack = filled_stack(60_000)
+        before = stack.n_bits
+        for first in range(0, len(levels), 50):
+            code.encode(levels[first : first + 50], stack, seed=first + 1000 * again)
+        rates.append((stack.n_bits - before) / len(levels))
     x = as_x(levels, case.n_levels)
     torch.manual_seed(1)
     with torch.no_grad():
         outs = [model(x, posterior_sample) for _ in range(10)]
         terms = [elbo_terms(x, Output(proper(out.likelihood), out.latents)).nelbo.mean() for out in outs]
-    assert rate == pytest.approx(as_bits(float(torch.stack(terms).mean())), rel=0.01)
+    assert np.mean(rates) == pytest.approx(as_bits(float(torch.stack(terms).mean())), rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["spatial bernoulli", "very deep bernoulli", "ladder", "hierarchical VAE", "VLAE"])
