@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from lvae_torch.cli import add_overrides, add_runs, begin, main, new_parser, path_option
 
@@ -38,7 +37,6 @@ from lvae_torch.trained.card import model_card
 from lvae_torch.trained.hub import Address, upload
 from lvae_torch.trained.loading import find_run, open_alone
 
-Precision = Literal["float32", "bfloat16"]
 LEFT_OUT = ("prior_run", "codes_to", "source", "extractor")
 """Keys of ``[synthesis]`` that name runs, dumps and files."""
 
@@ -56,7 +54,7 @@ def command(argv: Sequence[str]) -> None:
         folder = Path(place) / target.stem if is_zip else target
         if is_zip and target.exists():
             raise DataError(f"{target}: there is something already; name a new file.")
-        export(settings, where, folder, options.license, options.precision)
+        export(settings, where, folder, options.license, options.precision == "bfloat16")
         if is_zip:
             make_folder(target.resolve().parent)
             zip_bundle(folder, target)
@@ -67,12 +65,12 @@ def command(argv: Sequence[str]) -> None:
 
 
 def export(
-    settings: Settings, where: Path, folder: Path, license_: str = "not stated", precision: Precision = "float32"
+    settings: Settings, where: Path, folder: Path, license_: str = "not stated", is_rounded: bool = False
 ) -> None:
     """Write the model of a run, with the weights that ``[synthesis]`` selects, as a bundle named after ``folder``.
 
     Args:
-        precision: bfloat16 rounds the weights in the file; whoever reads it computes in float32 as before.
+        is_rounded: whether the file holds the weights in bfloat16; whoever reads it computes in float32 as before.
     Raises:
         CfgError: if the folder's name is not a valid name of a run.
         DataError: if the checkpoint does not exist, or the folder is not empty.
@@ -93,7 +91,6 @@ def export(
     bundle = Bundle(run.model.state_dict(), run.step, run.is_averaged, run.trained_on, versions())
     place = where.resolve()  # the folder may have been given as "."
     results = RunFolder(place.parent, place.name) if NAME.fullmatch(place.name) else None
-    is_rounded = precision == "bfloat16"
     card = model_card(run, name, license_, results, is_rounded)
     (bundle.rounded() if is_rounded else bundle).write(folder, sealed_cfg(portable), card)
 

@@ -14,7 +14,7 @@ from lvae_torch.reporting.belonging import conditions
 from lvae_torch.reporting.comparison import SEED, Result, labelled, split_of
 from lvae_torch.reporting.console import number
 
-COLUMNS = ("run", "step", "-ELBO", "-log p bound", "KL per layer, top first", "units > 0.01 nats, top first")
+COLUMNS = ("run", "step", "{split} -ELBO", "-log p bound", "KL per layer, top first", "units > 0.01 nats, top first")
 EVALUATED = ("step", "nelbo", "nll", "kl")
 BOUNDED = ("iw_samples", "n_images", "nll_bound", "standard_error")
 PER_LAYER = ("kl", "informative_units")
@@ -26,8 +26,9 @@ TEXTS = {"run", "data", "precision"}
 
 def results_table(results: Sequence[Result]) -> str:
     """A Markdown table, nats per image; runs of several seeds, if all else is told alike, also have their mean."""
+    split = split_of(results)
     rows = [
-        tuple(f"{split_of(results)} -ELBO" if column == "-ELBO" else column for column in COLUMNS),
+        tuple(column.format(split=split) for column in COLUMNS),
         tuple("---" for _ in COLUMNS),
         *(_row(*pair) for pair in labelled(results)),
         *_means(results),

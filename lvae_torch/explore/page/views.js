@@ -69,8 +69,8 @@ const reconstruction = {
     };
   },
   chosen: () => ({}),
-  numbers: (app, numbers) => [termsOf(app, numbers), barsOf(app, numbers), channelsOf(numbers, app.state.now.heat, (layer, channel) =>
-    app.go("latents", { label: app.state.now.label, base: app.state.now.image, moves: app.run.has_plane ? app.state.views.latents.moves : [{ layer, channel, value: 2, at: null }] }))],
+  numbers: (app, numbers) => [termsOf(app, numbers), barsOf(app, numbers), channelsOf(numbers, app.state.now.heat, (channel) =>
+    app.go("latents", { label: app.state.now.label, base: app.state.now.image, moves: app.run.has_plane ? app.state.views.latents.moves : [{ layer: app.state.now.heat, channel, value: 2, at: null }] }))],
   again(app) { another(app, "image"); },
 };
 
@@ -107,7 +107,7 @@ function channelsOf({ channels }, layer, press) {
   const most = Math.max(...channels, 1e-9);
   const bars = channels.map((value, channel) => {
     const bar = make("button", { type: "button", title: `channel ${channel}: ${nats(value)} nats; move it`,
-      "aria-label": `channel ${channel}, ${nats(value)} nats: move it`, onclick: () => press(layer, channel) });
+      "aria-label": `channel ${channel}, ${nats(value)} nats: move it`, onclick: () => press(channel) });
     bar.style.height = `${Math.max(3, (100 * value) / most)}%`;
     return bar;
   });
@@ -193,7 +193,7 @@ const latents = {
     const where = app.state.now.moves.at(-1).at || app.run.layers[app.state.now.moves.at(-1).layer].length < 3 ? "z there" : "z, mean over the map";
     return [make("section", { className: "card" }, make("h2", {}, "What is moved"), make("p", { className: "hint" }, base),
       make("dl", { className: "terms" }, make("dt", {}, `${where}, before`), make("dd", {}, told(before)), make("dt", {}, "after"), make("dd", {}, told(after)))),
-      channelsOf({ channels }, app.state.now.moves.at(-1).layer, (_, channel) => {
+      channelsOf({ channels }, app.state.now.moves.at(-1).layer, (channel) => {
         app.state.now.moves.at(-1).channel = channel;
         app.changed({ rebuild: true });
       })];
